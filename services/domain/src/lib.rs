@@ -1,0 +1,21 @@
+//! The rules of FlyDex: identity, account scope, commands, receipts, approvals, fencing and limits.
+//!
+//! Everything here is a value or a pure function. There is no I/O, no clock and no randomness: callers pass
+//! the time and the random bytes in, so every rule can be tested with plain values.
+
+pub mod approval;
+pub mod audit;
+pub mod command;
+pub mod encoding;
+pub mod epoch;
+pub mod error;
+pub mod id;
+pub mod key;
+pub mod limits;
+pub mod pairing;
+pub mod scope;
+pub mod secret;
+pub mod status;
+pub mod stream;
+pub mod time;
+pub mod token;

@@ -1,0 +1,168 @@
+//! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
+
+use std::time::Duration;
+
+// === Frames ===
+
+/// Frames of the control lane, in bytes: hellos with credentials fit, nothing else is large.
+pub const CONTROL_FRAME_BYTES_MAX: usize = 16 * 1024;
+/// Frames of the command lane, in bytes: the largest command plus its header and signatures.
+pub const COMMAND_FRAME_BYTES_MAX: usize = COMMAND_BODY_BYTES_MAX + 16 * 1024;
+/// Frames of the event lane, in bytes: one coalesced delta or one finished item; larger items are cut.
+pub const EVENT_FRAME_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX + 4 * 1024;
+/// Frames of the bulk lane, in bytes: 16 KiB of content, so that nothing waits long behind one.
+pub const BULK_FRAME_BYTES_MAX: usize = BULK_CHUNK_BYTES_MAX + 1024;
+/// Content of one bulk frame, in bytes.
+pub const BULK_CHUNK_BYTES_MAX: usize = 16 * 1024;
+/// Content of one event, in bytes.
+pub const EVENT_BODY_BYTES_MAX: usize = 128 * 1024;
+/// Content of one command, in bytes: a long prompt with a pasted log.
+pub const COMMAND_BODY_BYTES_MAX: usize = 128 * 1024;
+/// A result that travels inside a receipt, in bytes; a larger one travels as bulk.
+pub const RECEIPT_RESULT_BYTES_MAX: usize = 32 * 1024;
+/// One page or snapshot on the bulk lane, in bytes: a phone on a slow network shows it within seconds.
+pub const PAGE_BYTES_MAX: usize = 256 * 1024;
+/// Bytes that a WebSocket writer may leave unsent before it waits, so that control overtakes bulk.
+pub const UNSENT_BYTES_MAX: usize = 64 * 1024;
+/// Bytes queued for one connection over all lanes; past it the connection ends with `slow_consumer`.
+pub const CONNECTION_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+
+// === Sessions and links ===
+
+/// Time a peer has to finish the hello, so that half-open connections cost little.
+pub const HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
+/// Interval of pings on a link and a session.
+pub const PING_INTERVAL: Duration = Duration::from_secs(4);
+/// Silence after which a link or session is dead: two pings.
+pub const PEER_SILENCE_MAX: Duration = Duration::from_secs(8);
+/// Machines that one session may have open.
+pub const SESSION_MACHINES_MAX: usize = 64;
+/// Sessions that one machine serves at once.
+pub const MACHINE_SESSIONS_MAX: usize = 64;
+/// Streams that one session may watch on one machine.
+pub const SESSION_STREAMS_MAX: usize = 16;
+/// Event bytes a session may have unacknowledged at the actor: the window a device opens with.
+pub const EVENT_WINDOW_BYTES: u32 = 256 * 1024;
+/// Bulk bytes that the connector may send to a session beyond what the device has credited.
+pub const BULK_WINDOW_BYTES: u32 = 256 * 1024;
+/// Sessions that one gateway serves.
+pub const GATEWAY_SESSIONS_MAX: usize = 50_000;
+/// Links that one gateway serves.
+pub const GATEWAY_LINKS_MAX: usize = 50_000;
+/// Time within which the connector falls back from QUIC to WebSocket where UDP is blocked.
+pub const QUIC_FALLBACK_AFTER: Duration = Duration::from_secs(2);
+/// Interval at which a connector on WebSocket probes QUIC again.
+pub const QUIC_PROBE_INTERVAL: Duration = Duration::from_secs(300);
+/// First wait before a reconnect; it doubles, with jitter, up to [`RECONNECT_WAIT_MAX`].
+pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before a reconnect.
+pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
+/// How far above the highest seen epoch an owner may mint: no honest history skips this many owners.
+pub const EPOCH_JUMP_MAX: u64 = 1_000_000;
+
+// === Actors ===
+
+/// Bytes queued for one machine actor; past it senders get `overloaded`.
+pub const ACTOR_MAILBOX_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Messages queued for one machine actor.
+pub const ACTOR_MAILBOX_MESSAGES_MAX: usize = 4096;
+/// Time a call to an actor may take.
+pub const ACTOR_CALL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Commands that an actor remembers per machine to answer repeats quickly; the connector's journal is final.
+pub const ACTOR_LEDGER_ENTRIES_MAX: usize = 4096;
+/// Commands under way at one machine: accepted and without a receipt.
+pub const MACHINE_COMMANDS_IN_FLIGHT_MAX: usize = 64;
+/// Time an actor without sessions and without a link stays in memory.
+pub const ACTOR_IDLE_AFTER: Duration = Duration::from_secs(120);
+
+// === Commands ===
+
+/// Longest lifetime that a device may give a command.
+pub const COMMAND_LIFETIME_MAX: Duration = Duration::from_secs(600);
+/// Skew between a device's clock and the machine's that is forgiven.
+pub const COMMAND_SKEW_MAX: Duration = Duration::from_secs(60);
+/// How long the connector's journal keeps an outcome.
+pub const JOURNAL_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Size of the connector's journal, in bytes; the oldest outcomes go first.
+pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Read commands that the connector remembers in memory against repeats.
+pub const READ_DEDUP_ENTRIES_MAX: usize = 8192;
+/// Devices on one machine's list, tombstones not counted.
+pub const DEVICE_LIST_MAX: usize = 64;
+/// Tombstones that a machine keeps for removed devices.
+pub const DEVICE_TOMBSTONES_MAX: usize = 1024;
+
+// === Approvals ===
+
+/// How long an approval waits for a remote answer before it is renewed under another id.
+pub const APPROVAL_LIFETIME: Duration = Duration::from_secs(600);
+/// Time within which Codex confirms an answer; after it the outcome is unknown.
+pub const APPROVAL_CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
+/// Open approvals of one machine; further ones wait for the desk.
+pub const APPROVALS_OPEN_MAX: usize = 128;
+/// Time control has to record an accept before the machine defers the audit.
+pub const AUDIT_WAIT: Duration = Duration::from_secs(1);
+
+// === Streams ===
+
+/// Event bytes that the connector keeps of one stream for resuming.
+pub const RING_BYTES_MAX: usize = 1024 * 1024;
+/// Event bytes that the connector keeps over all streams.
+pub const RINGS_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// Threads that one connector follows at once.
+pub const WATCHED_THREADS_MAX: usize = 64;
+/// Time over which text deltas of one item are joined into one event.
+pub const DELTA_COALESCE_AFTER: Duration = Duration::from_millis(40);
+/// Text that is joined into one event at most, in bytes.
+pub const DELTA_COALESCE_BYTES_MAX: usize = 16 * 1024;
+
+// === Pairing and sign-in ===
+
+/// Life of a claim.
+pub const CLAIM_LIFETIME: Duration = Duration::from_secs(120);
+/// Wrong tries that end a claim.
+pub const CLAIM_WRONG_TRIES_MAX: u32 = 5;
+/// Life of a local-connect after its claim was redeemed: time for the person at the desk.
+pub const LOCAL_CONNECT_LIFETIME: Duration = Duration::from_secs(600);
+/// Life of a one-time owner or sign-in link.
+pub const SIGN_IN_LINK_LIFETIME: Duration = Duration::from_secs(3600);
+/// Rolling life of an account session.
+pub const ACCOUNT_SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Life of a ticket.
+pub const TICKET_LIFETIME: Duration = Duration::from_secs(60);
+/// Life of a grant.
+pub const GRANT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Life of a machine credential; it is renewed at half-life.
+pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Skew between servers' clocks that is forgiven on tokens.
+pub const TOKEN_SKEW_MAX: Duration = Duration::from_secs(30);
+
+// === Codex ===
+
+/// Requests that the connector has under way at Codex; Codex answers more with an overload error.
+pub const CODEX_REQUESTS_IN_FLIGHT_MAX: usize = 16;
+/// Time Codex has to answer a request.
+pub const CODEX_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
+/// A message from Codex, in bytes: its own histories reach tens of megabytes.
+pub const CODEX_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Rows of one thread list page.
+pub const THREAD_PAGE_ROWS_MAX: u32 = 50;
+/// Preview text of a thread, in bytes, cut at a character.
+pub const PREVIEW_BYTES_MAX: usize = 240;
+/// Name of a thread, in characters.
+pub const THREAD_NAME_CHARS_MAX: usize = 200;
+/// A prompt, in bytes.
+pub const PROMPT_BYTES_MAX: usize = 120 * 1024;
+
+// === HTTP ===
+
+/// Body of an API request, in bytes: all are small JSON objects.
+pub const API_BODY_BYTES_MAX: usize = 64 * 1024;
+/// Time an API request may take.
+pub const API_TIMEOUT: Duration = Duration::from_secs(15);
+/// Longest wait of a long poll on a local-connect.
+pub const LONG_POLL_MAX: Duration = Duration::from_secs(10);
+/// Rows of one page of an API list.
+pub const API_PAGE_ROWS_MAX: u32 = 200;
+/// Label of a machine or device, in characters.
+pub const LABEL_CHARS_MAX: usize = 64;
