@@ -13,6 +13,7 @@ pub mod id;
 pub mod key;
 pub mod limits;
 pub mod pairing;
+pub mod revocation;
 pub mod scope;
 pub mod secret;
 pub mod status;
