@@ -1,1 +1,4 @@
-//! Placeholder.
+//! The connector: joins the Codex of one machine to the relay.
+
+pub mod codex;
+pub mod paired;

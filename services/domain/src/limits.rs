@@ -26,6 +26,18 @@ pub const PAGE_BYTES_MAX: usize = 256 * 1024;
 pub const UNSENT_BYTES_MAX: usize = 64 * 1024;
 /// Bytes queued for one connection over all lanes; past it the connection ends with `slow_consumer`.
 pub const CONNECTION_QUEUE_BYTES_MAX: usize = 4 * 1024 * 1024;
+/// Share of the control lane in it, in bytes: hundreds of pings and status changes.
+pub const CONTROL_QUEUE_BYTES_MAX: usize = 256 * 1024;
+/// Share of the command lane in it, in bytes: seven of the largest commands, or thirty of the largest receipts.
+pub const COMMAND_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// Share of the event lane in it, in bytes: the event window of several watched machines.
+pub const EVENT_QUEUE_BYTES_MAX: usize = 1792 * 1024;
+/// Share of the bulk lane in it, in bytes: the bulk window of several pages.
+pub const BULK_QUEUE_BYTES_MAX: usize = 1024 * 1024;
+/// What a queued frame is charged beside its bytes, so that many tiny frames are bounded too.
+pub const QUEUED_FRAME_OVERHEAD_BYTES: usize = 64;
+/// Bytes that may overtake a waiting frame of a less urgent lane, so that a page arrives beside endless events.
+pub const LANE_OVERTAKEN_BYTES_MAX: usize = 128 * 1024;
 
 // === Sessions and links ===
 
@@ -145,6 +157,10 @@ pub const CODEX_REQUESTS_IN_FLIGHT_MAX: usize = 16;
 pub const CODEX_REQUEST_TIMEOUT: Duration = Duration::from_secs(30);
 /// A message from Codex, in bytes: its own histories reach tens of megabytes.
 pub const CODEX_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
+/// Events of Codex that wait for the connector's core; past it Codex is read no further.
+pub const CODEX_EVENTS_MAX: usize = 1024;
+/// Questions of the core that wait for the reader of Codex.
+pub const CODEX_ASKS_MAX: usize = 256;
 /// Rows of one thread list page.
 pub const THREAD_PAGE_ROWS_MAX: u32 = 50;
 /// Preview text of a thread, in bytes, cut at a character.
@@ -166,3 +182,34 @@ pub const LONG_POLL_MAX: Duration = Duration::from_secs(10);
 pub const API_PAGE_ROWS_MAX: u32 = 200;
 /// Label of a machine or device, in characters.
 pub const LABEL_CHARS_MAX: usize = 64;
+
+// === The desk ===
+
+/// A file in the connector's folder that is read whole, in bytes: a full device list is far smaller.
+pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
+/// An answer of the control plane that the connector reads, in bytes.
+pub const API_ANSWER_BYTES_MAX: usize = 256 * 1024;
+/// The loopback port of the connector's helper: one fixed place for local pages to look.
+pub const HELPER_PORT: u16 = 48163;
+/// Body of a request to the helper, in bytes: two short fields.
+pub const HELPER_BODY_BYTES_MAX: usize = 4 * 1024;
+/// Time one request to the helper may take.
+pub const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
+/// Requests that the helper serves at once; further ones wait in the listener's own queue.
+pub const HELPER_REQUESTS_IN_FLIGHT_MAX: usize = 16;
+/// One request or answer on the connector's control socket, in bytes: a full device list fits.
+pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
+/// Time the running connector has to answer on its control socket.
+pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections that the control socket serves at once.
+pub const CONTROL_CONNECTIONS_MAX: usize = 8;
+/// Answers of the desk that wait to be read: a person gives one at a time.
+pub const DESK_ANSWERS_MAX: usize = 4;
+/// Wait between two looks at a pairing whose proof is about to arrive.
+pub const PAIRING_POLL_INTERVAL: Duration = Duration::from_millis(250);
+/// Longest wait between two tries to renew a credential.
+pub const CREDENTIAL_RETRY_MAX: Duration = Duration::from_secs(300);
+/// Skew between the machine's clock and the server's past which signed requests are refused.
+pub const MACHINE_REQUEST_SKEW_MAX: Duration = Duration::from_secs(60);
+/// Records that one audit upload carries.
+pub const AUDIT_UPLOAD_RECORDS_MAX: usize = 100;
