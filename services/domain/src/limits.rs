@@ -144,6 +144,46 @@ pub const ACCOUNT_SESSION_LIFETIME: Duration = Duration::from_secs(14 * 24 * 360
 pub const TICKET_LIFETIME: Duration = Duration::from_secs(60);
 /// Life of a grant.
 pub const GRANT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
+/// Time within which a renewal that lost its answer gets the same credential again; a later repeat is a clone.
+pub const CREDENTIAL_RETRY_WINDOW: Duration = Duration::from_secs(600);
+/// Life of an audit receipt: the longest life of the command that it goes with.
+pub const AUDIT_RECEIPT_LIFETIME: Duration = COMMAND_LIFETIME_MAX;
+/// Skew between a machine's clock and control's that is forgiven on signed requests.
+pub const MACHINE_REQUEST_SKEW_MAX: Duration = Duration::from_secs(60);
+/// Time after which a used account session's end is moved on, so that not every read writes.
+pub const ACCOUNT_SESSION_ROLL_AFTER: Duration = Duration::from_secs(3600);
+/// Account sessions of one user; the oldest ends when another begins.
+pub const USER_SESSIONS_MAX: i64 = 64;
+/// Unused sign-in links of one account.
+pub const SIGN_IN_LINKS_OPEN_MAX: i64 = 16;
+/// Machines of one account.
+pub const ACCOUNT_MACHINES_MAX: i64 = 1024;
+/// Devices of one account, revoked ones included: their keys must stay refused.
+pub const ACCOUNT_DEVICES_MAX: i64 = 4096;
+/// Pairings in progress over all accounts.
+pub const LOCAL_CONNECTS_OPEN_MAX: i64 = 10_000;
+/// How long a pairing that ended can still be asked about.
+pub const LOCAL_CONNECT_KEPT_AFTER: Duration = Duration::from_secs(3600);
+/// Long polls that wait at once in one process.
+pub const LONG_POLLS_MAX: usize = 2048;
+/// Audit records that a machine uploads in one request.
+pub const AUDIT_UPLOAD_RECORDS_MAX: usize = 64;
+/// Revocations that a subscriber may lag behind before it must read the log again.
+pub const REVOCATION_QUEUE_MAX: usize = 1024;
+/// Interval at which rows past their end are removed.
+pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(300);
+/// Addresses that the rate limits remember; past it unknown addresses are told to wait.
+pub const RATE_ADDRESSES_MAX: usize = 65_536;
+/// Sign-ins per minute and address.
+pub const SIGN_IN_RATE_PER_MINUTE: u32 = 20;
+/// Claims and their steps per minute and address.
+pub const CLAIM_RATE_PER_MINUTE: u32 = 60;
+/// Pairings begun per minute and address.
+pub const LOCAL_CONNECT_RATE_PER_MINUTE: u32 = 20;
+/// Connections to the database: readers beside one writer.
+pub const SQL_CONNECTIONS_MAX: u32 = 8;
+/// Time a statement waits for the database before it fails.
+pub const SQL_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
 /// Life of a machine credential; it is renewed at half-life.
 pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Skew between servers' clocks that is forgiven on tokens.
