@@ -152,6 +152,14 @@ pub enum Decision {
 }
 
 impl Decision {
+    /// The decision with that name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Accept, Self::AcceptForSession, Self::Decline, Self::Cancel]
+            .into_iter()
+            .find(|decision| decision.name() == name)
+    }
+
     /// The name in audit and JSON.
     #[must_use]
     pub const fn name(self) -> &'static str {

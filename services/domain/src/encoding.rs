@@ -36,6 +36,8 @@ pub enum Label {
     PairingCode,
     /// The three keys that a claim secret gives.
     ClaimKeys,
+    /// The hash that chains an audit record to the one before it.
+    AuditRecord,
 }
 
 impl Label {
@@ -56,6 +58,7 @@ impl Label {
             Self::Pairing => "flydex/v1/pairing",
             Self::PairingCode => "flydex/v1/pairing-code",
             Self::ClaimKeys => "flydex/v1/claim-keys",
+            Self::AuditRecord => "flydex/v1/audit-record",
         }
     }
 }

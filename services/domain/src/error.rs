@@ -257,6 +257,10 @@ error_codes! {
     NotPaired = 7003, "not_paired", Connector, Never, 409, "this computer is not paired; run flydex connect";
     /// The server's address has no trusted name.
     UntrustedAddress = 7004, "untrusted_address", Node, Never, 400, "that address has no trusted name; use https with a certificate";
+    /// The connector's own folder cannot be used: exposed, damaged, or the disk refuses.
+    StateUnusable = 7005, "state_unusable", Connector, Never, 503, "FlyDex cannot use its own folder on the computer";
+    /// The server does not answer: no network, wrong address, or it is down.
+    ServerUnreachable = 7006, "server_unreachable", Node, Later, 503, "the FlyDex server cannot be reached";
 }
 
 impl ErrorCode {
@@ -270,6 +274,12 @@ impl ErrorCode {
     #[must_use]
     pub fn from_number(number: u32) -> Option<Self> {
         Self::ALL.iter().copied().find(|code| u32::from(code.number()) == number)
+    }
+
+    /// The code with that stable name.
+    #[must_use]
+    pub fn from_name(name: &str) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.name() == name)
     }
 
     /// The WebSocket or QUIC close code: the number shifted into the private range of RFC 6455.

@@ -12,6 +12,7 @@ pub mod error;
 pub mod id;
 pub mod key;
 pub mod limits;
+pub mod local_connect;
 pub mod pairing;
 pub mod revocation;
 pub mod scope;

@@ -82,6 +82,26 @@ pub const ACTOR_MAILBOX_MESSAGES_MAX: usize = 4096;
 pub const ACTOR_CALL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Commands that an actor remembers per machine to answer repeats quickly; the connector's journal is final.
 pub const ACTOR_LEDGER_ENTRIES_MAX: usize = 4096;
+/// Receipts that an actor keeps per machine, in bytes; the oldest go first.
+pub const ACTOR_LEDGER_BYTES_MAX: usize = 1024 * 1024;
+/// Time a forwarded command may go without a receipt before its place is free again: twice Codex's own time.
+pub const ACTOR_COMMAND_WAIT: Duration = Duration::from_secs(60);
+/// Advice to a command that found the machine or its approval busy.
+pub const ACTOR_BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// Interval at which a node looks for actors with something due.
+pub const ACTOR_TICK_INTERVAL: Duration = Duration::from_millis(500);
+/// Actors of one node.
+pub const NODE_MACHINES_MAX: usize = 200_000;
+/// Bytes that wait in a node for one stream of a gateway; past it the stream ends, for the gateway is stuck.
+pub const NODE_STREAM_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+/// Frames that wait in a node for one stream of a gateway.
+pub const NODE_STREAM_QUEUE_FRAMES_MAX: usize = 32 * 1024;
+/// Revocations that a node keeps; older ones are covered by a floor under everything issued before them.
+pub const NODE_REVOCATIONS_MAX: usize = 100_000;
+/// How often two connectors may take a machine from each other within [`LINK_ALTERNATION_WINDOW`].
+pub const LINK_ALTERNATIONS_MAX: usize = 3;
+/// The window over which alternations count, and the length of the quarantine after them.
+pub const LINK_ALTERNATION_WINDOW: Duration = Duration::from_secs(60);
 /// Commands under way at one machine: accepted and without a receipt.
 pub const MACHINE_COMMANDS_IN_FLIGHT_MAX: usize = 64;
 /// Time an actor without sessions and without a link stays in memory.
@@ -148,8 +168,6 @@ pub const GRANT_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 pub const CREDENTIAL_RETRY_WINDOW: Duration = Duration::from_secs(600);
 /// Life of an audit receipt: the longest life of the command that it goes with.
 pub const AUDIT_RECEIPT_LIFETIME: Duration = COMMAND_LIFETIME_MAX;
-/// Skew between a machine's clock and control's that is forgiven on signed requests.
-pub const MACHINE_REQUEST_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Time after which a used account session's end is moved on, so that not every read writes.
 pub const ACCOUNT_SESSION_ROLL_AFTER: Duration = Duration::from_secs(3600);
 /// Account sessions of one user; the oldest ends when another begins.
@@ -166,8 +184,6 @@ pub const LOCAL_CONNECTS_OPEN_MAX: i64 = 10_000;
 pub const LOCAL_CONNECT_KEPT_AFTER: Duration = Duration::from_secs(3600);
 /// Long polls that wait at once in one process.
 pub const LONG_POLLS_MAX: usize = 2048;
-/// Audit records that a machine uploads in one request.
-pub const AUDIT_UPLOAD_RECORDS_MAX: usize = 64;
 /// Revocations that a subscriber may lag behind before it must read the log again.
 pub const REVOCATION_QUEUE_MAX: usize = 1024;
 /// Interval at which rows past their end are removed.
