@@ -15,6 +15,13 @@ pub const SUBPROTOCOL: &str = "flydex.v1";
 pub const VERSION: u32 = 1;
 /// The oldest version of the hello that is spoken.
 pub const VERSION_MIN: u32 = 1;
+/// The version that both sides speak, the newest first; none when they have none in common.
+#[must_use]
+pub fn negotiate(newest: u32, oldest: u32) -> Option<u32> {
+    let version = newest.min(VERSION);
+    (version >= oldest.max(VERSION_MIN)).then_some(version)
+}
+
 /// Bytes before the body of a frame on a QUIC stream.
 pub const LENGTH_PREFIX_BYTES: usize = 4;
 

@@ -929,8 +929,8 @@ pub struct LinkChallenge {
     pub server_time_ms: u64,
 }
 /// The signature covers the transcript ("flydex/v1/link-proof", nonce, host, gateway_id, boot_id, link_counter,
-/// exporter or absent). `exporter` is 32 bytes of the TLS exporter with label "EXPORTER-flydex-link" (RFC 9266's
-/// pattern) and an empty context; it is left out where TLS does not reach from end to end.
+/// exporter or absent). `host` is the host name of the link's URL: lower case, without port. `exporter` is 32 bytes of the TLS exporter with label "EXPORTER-flydex-link" (RFC 9266's
+/// pattern) and an empty context; it is left out where TLS does not reach from end to end, which is never so on QUIC.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkProof {

@@ -14,6 +14,7 @@ pub mod key;
 pub mod limits;
 pub mod local_connect;
 pub mod pairing;
+pub mod proof;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
