@@ -1,1 +1,7 @@
-//! Placeholder.
+//! Composition of the server's roles; each role lives in its own crate.
+
+pub mod address;
+pub mod all;
+pub mod assets;
+pub mod cli;
+pub mod config;

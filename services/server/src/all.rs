@@ -1,0 +1,204 @@
+//! Every role in one process: SQLite, an in-process directory, and gateway and actors joined by the same gRPC
+//! service as in a cluster, over an in-memory duplex.
+
+mod node;
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use axum::Router;
+use flydex_domain::id::{Incarnation, NodeId};
+use flydex_domain::token::TokenVerifier;
+use flydex_proto::codec::SUBPROTOCOL;
+use flydex_runtime::admin::{self, Readiness};
+use flydex_runtime::clock::Clock;
+use flydex_runtime::http;
+use flydex_runtime::lifecycle::Shutdown;
+use flydex_runtime::telemetry::Telemetry;
+use flydex_runtime::tls::Identity;
+use flydex_store::directory::{Directory, InProcessDirectory};
+use flydex_store::sql::Sql;
+use tokio::net::TcpListener;
+use tower_http::set_header::SetResponseHeaderLayer;
+
+use crate::address::PublicOrigin;
+use crate::assets;
+use crate::config::AllConfig;
+
+/// Time that sessions and links have to go elsewhere on a stop; here there is nowhere, so it is short.
+const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// Runs until a signal. `say` prints a line for the person who started it.
+///
+/// # Errors
+/// When an address cannot be used, a file cannot be opened or a role does not start; each names its cause.
+pub async fn run(config: AllConfig, owner_link: bool, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let telemetry = Arc::new(Telemetry::install("flydex-server", &config.telemetry).context("install telemetry")?);
+    let (listener, origin) = listen(&config).await?;
+    let address = listener.local_addr().context("read the listening address")?;
+    let identity = identity(&config, &origin)?;
+    let shutdown = Shutdown::new();
+    let readiness = Readiness::default();
+    readiness.set("started", false);
+
+    let roles = Roles::start(&config, &origin, address, &identity, &shutdown).await?;
+    let tls = if origin.is_https() { Some(Arc::new(identity.server_config(&[b"h2", b"http/1.1"])?)) } else { None };
+    shutdown.spawn(http::serve(listener, tls, roles.router(&origin), shutdown.clone()));
+    let admin = TcpListener::bind(config.admin_listen).await.context("listen on the admin address")?;
+    let admin_address = admin.local_addr().context("read the admin address")?;
+    let admin_router = admin::router(readiness.clone(), Arc::clone(&telemetry));
+    shutdown.spawn(http::serve(admin, None, admin_router, shutdown.clone()));
+    readiness.set("started", true);
+
+    announce(&config, &origin, &identity, admin_address, &say);
+    roles.announce_owner_link(owner_link, &say).await?;
+    shutdown.on_signals().await.context("listen for signals")?;
+    readiness.set("started", false);
+    if !shutdown.drain(DRAIN_GRACE).await {
+        tracing::warn!("stopped with tasks still running");
+    }
+    telemetry.shutdown();
+    Ok(())
+}
+
+async fn listen(config: &AllConfig) -> anyhow::Result<(TcpListener, PublicOrigin)> {
+    let configured = config.public_origin.as_deref().map(PublicOrigin::parse).transpose()?;
+    if let Some(origin) = &configured {
+        origin.check_listener(config.listen)?;
+    }
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let address = listener.local_addr().context("read the listening address")?;
+    let origin = match configured {
+        Some(origin) => origin,
+        None => PublicOrigin::parse(&format!("http://localhost:{}", address.port()))?,
+    };
+    origin.check_listener(address)?;
+    Ok((listener, origin))
+}
+
+fn identity(config: &AllConfig, origin: &PublicOrigin) -> anyhow::Result<Identity> {
+    match (&config.tls.certificate_file, &config.tls.key_file) {
+        (Some(certificate), Some(key)) => Identity::from_files(certificate, key).context("load the certificate"),
+        (None, None) => {
+            let name = origin.host().trim_matches(['[', ']']);
+            Identity::self_made(&config.data_dir.join("tls"), name).context("make a certificate")
+        }
+        _ => anyhow::bail!("tls.certificate_file and tls.key_file go together: set both or neither"),
+    }
+}
+
+fn announce(config: &AllConfig, origin: &PublicOrigin, identity: &Identity, admin: SocketAddr, say: &impl Fn(&str)) {
+    if !assets::is_embedded() {
+        say("the web app is not part of this build: run `cargo xtask web` and build again");
+    }
+    if !origin.is_https() {
+        say("plain http, on this computer alone: for phones use --public-origin https://...");
+    } else if identity.self_made_pem().is_some() {
+        let folder = config.data_dir.join("tls");
+        say(&format!("self-made certificate: browsers warn until they trust the .crt file in {}", folder.display()));
+    }
+    say(&format!("admin on http://{admin}"));
+    say(&format!("listening on {}", origin.as_str()));
+}
+
+struct Roles {
+    control: flydex_control::Service,
+    gateway: flydex_gateway::Service,
+}
+
+impl Roles {
+    async fn start(
+        config: &AllConfig,
+        origin: &PublicOrigin,
+        address: SocketAddr,
+        identity: &Identity,
+        shutdown: &Shutdown,
+    ) -> anyhow::Result<Self> {
+        let clock = Clock::system();
+        let node_id = NodeId::try_from("all".to_owned()).context("name the node")?;
+        let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
+        let sql = Sql::open_sqlite(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
+        let control_config = control_config(config, origin, address, identity);
+        let control = flydex_control::Service::start(control_config, sql, clock.clone(), shutdown.clone())
+            .await
+            .context("start the control plane")?;
+        let verifier: Arc<TokenVerifier> = control.verifier();
+
+        let machines = flydex_machines::Service::new(
+            flydex_machines::Config { node_id: node_id.clone(), incarnation: Incarnation::from_bytes(rand::random()) },
+            Arc::clone(&directory),
+            Arc::clone(&verifier),
+            clock.clone(),
+            shutdown.clone(),
+        );
+        let machines_handle = machines.handle();
+        let channel = node::in_memory(machines.into_grpc(), shutdown)?;
+        let gateway = flydex_gateway::Service::new(
+            flydex_gateway::Config {
+                gateway_id: node_id,
+                region: config.region.clone(),
+                public_origin: origin.as_str().to_owned(),
+            },
+            channel,
+            directory,
+            verifier,
+            clock,
+            shutdown.clone(),
+        );
+        if config.quic {
+            gateway.serve_quic(quic_endpoint(address, identity)?);
+        }
+        node::forward_revocations(control.revocations(), gateway.handle(), machines_handle, shutdown);
+        Ok(Self { control, gateway })
+    }
+
+    fn router(&self, origin: &PublicOrigin) -> Router {
+        let mut router = self.control.router().merge(self.gateway.router()).merge(assets::router());
+        for (name, value) in assets::security_headers(origin.is_https()) {
+            router = router.layer(SetResponseHeaderLayer::if_not_present(name, value));
+        }
+        router
+    }
+
+    async fn announce_owner_link(&self, wanted: bool, say: &impl Fn(&str)) -> anyhow::Result<()> {
+        if let Some(link) = self.control.owner_link() {
+            say(&format!("first sign-in at {link}"));
+        } else if wanted {
+            let link = self.control.new_owner_link().await.context("make an owner link")?;
+            say(&format!("sign in at {link}"));
+        }
+        Ok(())
+    }
+}
+
+fn control_config(
+    config: &AllConfig,
+    origin: &PublicOrigin,
+    address: SocketAddr,
+    identity: &Identity,
+) -> flydex_control::Config {
+    let self_made = identity.self_made_pem().map(str::to_owned);
+    let quic = config.quic.then(|| flydex_control::QuicEndpoint {
+        address: format!("{}:{}", origin.host(), address.port()),
+        server_name: origin.host().trim_matches(['[', ']']).to_owned(),
+    });
+    flydex_control::Config {
+        public_origin: origin.as_str().to_owned(),
+        account_name: config.account_name.clone(),
+        regions: vec![flydex_control::RegionConfig {
+            region: config.region.clone(),
+            session_url: origin.websocket("/v1/session"),
+            link_url: origin.websocket("/v1/link"),
+            quic,
+            certificate_pem: self_made,
+        }],
+    }
+}
+
+fn quic_endpoint(address: SocketAddr, identity: &Identity) -> anyhow::Result<quinn::Endpoint> {
+    let tls = identity.server_config(&[SUBPROTOCOL.as_bytes()])?;
+    let config = flydex_gateway::connector::quic::server_config(tls).context("configure QUIC")?;
+    quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
+}

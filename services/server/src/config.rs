@@ -1,0 +1,59 @@
+//! The configuration of `flydex-server all`: defaults that work on one computer.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::PathBuf;
+
+use flydex_runtime::telemetry::TelemetryConfig;
+use serde::{Deserialize, Serialize};
+
+/// Every role in one process.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct AllConfig {
+    /// Address and port of HTTP (TCP) and QUIC (UDP). Default `127.0.0.1:48200`; port 0 takes a free one.
+    pub listen: SocketAddr,
+    /// The origin that browsers and connectors use, `https://host[:port]`; `http` on this computer alone. Default
+    /// `http://localhost` with the port of `listen`.
+    pub public_origin: Option<String>,
+    /// Folder of the database and of self-made certificates. Default `var`.
+    pub data_dir: PathBuf,
+    /// Address of `/livez`, `/readyz` and `/metrics`. Default `127.0.0.1:0`, a free port that is printed; keep it off
+    /// public networks.
+    pub admin_listen: SocketAddr,
+    /// Name of the only region. Default `local`.
+    pub region: String,
+    /// Name of the account that the first sign-in makes. Default `home`.
+    pub account_name: String,
+    /// Whether connectors may use QUIC beside WebSocket. Default true.
+    pub quic: bool,
+    /// Certificate for an https origin.
+    pub tls: TlsFiles,
+    /// Logs, traces and metrics.
+    pub telemetry: TelemetryConfig,
+}
+
+/// Files of a certificate; without them an https origin gets a self-made one.
+#[derive(Clone, Debug, Default, Deserialize, Serialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct TlsFiles {
+    /// Chain in PEM, leaf first.
+    pub certificate_file: Option<PathBuf>,
+    /// Private key in PEM.
+    pub key_file: Option<PathBuf>,
+}
+
+impl Default for AllConfig {
+    fn default() -> Self {
+        Self {
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 48200)),
+            public_origin: None,
+            data_dir: PathBuf::from("var"),
+            admin_listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 0)),
+            region: "local".to_owned(),
+            account_name: "home".to_owned(),
+            quic: true,
+            tls: TlsFiles::default(),
+            telemetry: TelemetryConfig::default(),
+        }
+    }
+}
