@@ -6,12 +6,15 @@
 pub mod approval;
 pub mod audit;
 pub mod command;
+pub mod device;
 pub mod encoding;
 pub mod epoch;
 pub mod error;
 pub mod id;
 pub mod key;
+pub mod ledger;
 pub mod limits;
+pub mod machine;
 pub mod local_connect;
 pub mod pairing;
 pub mod proof;
