@@ -25,3 +25,6 @@ pub mod status;
 pub mod stream;
 pub mod time;
 pub mod token;
+
+#[cfg(test)]
+mod vectors;
