@@ -217,6 +217,42 @@ pub const CODEX_MESSAGE_BYTES_MAX: usize = 128 * 1024 * 1024;
 pub const CODEX_EVENTS_MAX: usize = 1024;
 /// Questions of the core that wait for the reader of Codex.
 pub const CODEX_ASKS_MAX: usize = 256;
+/// Threads that are asked about in order with their events at once; part of [`CODEX_REQUESTS_IN_FLIGHT_MAX`].
+pub const CODEX_FOLLOWS_IN_FLIGHT_MAX: usize = 4;
+/// Messages to Codex that wait to be written: every request under way, and answers.
+pub const CODEX_OUTBOUND_MAX: usize = 256;
+/// Messages from Codex that were read and wait for their turn.
+pub const CODEX_INBOUND_MAX: usize = 64;
+/// Requests of Codex that are open at once; further ones wait for the desk.
+pub const CODEX_ASKED_MAX: usize = 256;
+/// Times that a request is tried again when Codex is overloaded.
+pub const CODEX_OVERLOAD_RETRIES_MAX: u32 = 3;
+/// First wait after an overload; it doubles.
+pub const CODEX_OVERLOAD_WAIT: Duration = Duration::from_millis(150);
+/// Time an app-server of our own has to end after its input closed.
+pub const CODEX_EXIT_TIMEOUT: Duration = Duration::from_secs(3);
+/// Interval at which a connector with an app-server of its own looks for the shared daemon.
+pub const CODEX_DAEMON_LOOK_INTERVAL: Duration = Duration::from_secs(5);
+/// Time after Codex resolved an accepted request in which a refusal by the desk would show.
+pub const APPROVAL_CONTRADICTION_WAIT: Duration = Duration::from_secs(1);
+/// Text of one item, in bytes: an item with its frame fits one event.
+pub const ITEM_TEXT_BYTES_MAX: usize = 96 * 1024;
+/// The diff of a turn, in bytes.
+pub const TURN_DIFF_BYTES_MAX: usize = 64 * 1024;
+/// What an approval shows, in bytes; a larger one is answered at the desk.
+pub const APPROVAL_ACTION_BYTES_MAX: usize = 64 * 1024;
+/// A short text of Codex that is shown in one line (a folder, a model, a tool), in bytes.
+pub const LINE_BYTES_MAX: usize = 4 * 1024;
+/// Turns that are asked of Codex for one page of history.
+pub const PAGE_TURNS_MAX: u32 = 8;
+/// Requests to Codex for one page of history.
+pub const PAGE_REQUESTS_MAX: usize = 32;
+/// Cursors of pages that the connector remembers; an older one is no longer good.
+pub const PAGE_CURSORS_MAX: usize = 4096;
+/// Models of one list.
+pub const MODELS_MAX: usize = 128;
+/// Questions of one request of Codex, and options of one question.
+pub const QUESTION_PARTS_MAX: usize = 16;
 /// Rows of one thread list page.
 pub const THREAD_PAGE_ROWS_MAX: u32 = 50;
 /// Preview text of a thread, in bytes, cut at a character.

@@ -1,0 +1,283 @@
+//! One machine as its owner sees it: a state machine from [`Input`] and time to [`Effect`]s.
+//!
+//! It holds the sessions that have the machine open, the one link that counts, and the commands in flight. It
+//! decides; the actor in `services/machines` performs. Rules that hold here:
+//!
+//! - INV-SCOPE: a machine belongs to one account; a session of another is refused as `not_found`.
+//! - INV-FENCE: a connector's frames count only under the epoch that it has attached to, over the one link.
+//! - INV-ORDER: a session gets a stream's events in order without holes, or a `stream_end`.
+//! - INV-BOUND: sessions, streams, credits, commands in flight and memory of commands are bounded.
+//! - The relay queues nothing: without an attached link a command fails with `machine_offline` at once.
+
+use std::collections::BTreeMap;
+use std::time::{Duration, Instant};
+
+use crate::error::ErrorCode;
+use crate::id::SessionId;
+use crate::ledger::Ledger;
+use crate::limits::{ACTOR_IDLE_AFTER, MACHINE_SESSIONS_MAX};
+use crate::revocation::Revocation;
+use crate::scope::MachineKey;
+use crate::status::MachineStatus;
+use crate::time::UnixMillis;
+
+mod commands;
+mod links;
+pub mod message;
+mod sessions;
+
+use links::{Alternation, Link};
+use message::{Effect, Input, MachineMessage, MachineMessageKind, MachineReport, Note, OpenSession, StatusNotice};
+use sessions::Session;
+
+/// Both clocks at the moment of an input.
+#[derive(Clone, Copy, Debug)]
+pub struct Now {
+    /// For deadlines.
+    pub instant: Instant,
+    /// For what people see.
+    pub unix: UnixMillis,
+}
+
+/// The state of one machine at its owner.
+#[derive(Debug)]
+pub struct Machine {
+    key: MachineKey,
+    sessions: BTreeMap<SessionId, Session>,
+    link: Option<Link>,
+    alternation: Alternation,
+    highest: crate::epoch::Epoch,
+    ledger: Ledger,
+    report: Option<MachineReport>,
+    status: MachineStatus,
+    since: UnixMillis,
+    idle_since: Option<Instant>,
+    draining: bool,
+}
+
+/// Collects what an input leads to.
+pub(crate) type Effects = Vec<Effect>;
+
+impl Machine {
+    /// A machine nobody has open and that is not linked.
+    #[must_use]
+    pub fn new(key: MachineKey, now: Now) -> Self {
+        Self {
+            key,
+            sessions: BTreeMap::new(),
+            link: None,
+            alternation: Alternation::default(),
+            highest: crate::epoch::Epoch::ZERO,
+            ledger: Ledger::default(),
+            report: None,
+            status: MachineStatus::Offline,
+            since: now.unix,
+            idle_since: Some(now.instant),
+            draining: false,
+        }
+    }
+
+    /// Takes one input and says what must be done, in order.
+    pub fn handle(&mut self, input: Input, now: Now) -> Vec<Effect> {
+        let mut effects = Vec::new();
+        match input {
+            Input::SessionOpened(open) => self.session_opened(open, now, &mut effects),
+            Input::SessionMessage { session_id, message, deadline } => {
+                self.session_message(session_id, message, deadline, now, &mut effects);
+            }
+            Input::SessionClosed(session_id) => self.session_closed(session_id, &mut effects),
+            Input::LinkOpened(open) => self.link_opened(open, now, &mut effects),
+            Input::Acquired { link_id, result } => self.acquired(link_id, result, now, &mut effects),
+            Input::LinkFrame { link_id, frame } => self.link_frame(link_id, frame, now, &mut effects),
+            Input::LinkClosed(link_id) => self.link_closed(link_id, now, &mut effects),
+            Input::Revoked(revocation) => self.revoked(&revocation, now, &mut effects),
+            Input::Tick => self.tick(now, &mut effects),
+            Input::Drain => self.drain(now, &mut effects),
+        }
+        self.note_idleness(now);
+        effects
+    }
+
+    /// The machine this is.
+    #[must_use]
+    pub const fn key(&self) -> MachineKey {
+        self.key
+    }
+
+    /// The status that sessions see.
+    #[must_use]
+    pub const fn status(&self) -> MachineStatus {
+        self.status
+    }
+
+    /// How many sessions have it open.
+    #[must_use]
+    pub fn session_count(&self) -> usize {
+        self.sessions.len()
+    }
+
+    /// How many commands are in flight.
+    #[must_use]
+    pub fn in_flight(&self) -> usize {
+        self.ledger.in_flight()
+    }
+
+    /// Whether it has been without sessions and link for long enough to be forgotten.
+    #[must_use]
+    pub fn is_idle(&self, now: Instant) -> bool {
+        self.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= ACTOR_IDLE_AFTER)
+    }
+
+    /// When an [`Input::Tick`] is due, given both clocks.
+    #[must_use]
+    pub fn next_tick(&self, now: Now) -> Option<Instant> {
+        let grant_end = self.sessions.values().map(|session| session.grant.expires_at).min();
+        let grant_end = grant_end.map(|end| now.instant + end.since(now.unix));
+        let command_end = self.ledger.next_deadline();
+        let idle_end = self.idle_since.map(|since| since + ACTOR_IDLE_AFTER);
+        [grant_end, command_end, idle_end].into_iter().flatten().min()
+    }
+
+    fn session_opened(&mut self, open: OpenSession, now: Now, effects: &mut Effects) {
+        let session_id = open.session_id;
+        let refusal = if open.grant.account_id != self.key.account_id() {
+            Some(ErrorCode::NotFound)
+        } else if self.draining {
+            Some(ErrorCode::Moving)
+        } else if open.grant.expires_at <= now.unix {
+            Some(ErrorCode::GrantInvalid)
+        } else {
+            self.refuse_open(&open)
+        };
+        if let Some(code) = refusal {
+            effects.push(end_session(session_id, code));
+            return;
+        }
+        self.session_closed(session_id, effects);
+        self.sessions.insert(session_id, Session::new(open.grant));
+        effects.push(Effect::SessionOpened(session_id));
+        effects.push(self.status_for(session_id));
+    }
+
+    /// An id that is open already belongs to the device that opened it; that device may open it anew.
+    fn refuse_open(&self, open: &OpenSession) -> Option<ErrorCode> {
+        match self.sessions.get(&open.session_id) {
+            Some(session) if session.device_id() != open.grant.device_key.0.device_id() => Some(ErrorCode::Conflict),
+            Some(_) => None,
+            None if self.sessions.len() >= MACHINE_SESSIONS_MAX => Some(ErrorCode::Overloaded),
+            None => None,
+        }
+    }
+
+    fn session_closed(&mut self, session_id: SessionId, effects: &mut Effects) {
+        let Some(session) = self.sessions.remove(&session_id) else { return };
+        self.ledger.session_gone(session_id);
+        if session.known_to_connector {
+            self.to_link(message::OwnerMessage::SessionGone(session_id), effects);
+        }
+    }
+
+    fn end_sessions(&mut self, code: ErrorCode, which: impl Fn(&Session) -> bool, effects: &mut Effects) {
+        let ended: Vec<SessionId> =
+            self.sessions.iter().filter(|(_, session)| which(session)).map(|(session_id, _)| *session_id).collect();
+        for session_id in ended {
+            effects.push(end_session(session_id, code));
+            self.session_closed(session_id, effects);
+        }
+    }
+
+    fn revoked(&mut self, revocation: &Revocation, now: Now, effects: &mut Effects) {
+        let account_id = match revocation {
+            Revocation::User { account_id, .. }
+            | Revocation::Grant { account_id, .. }
+            | Revocation::Device { account_id, .. }
+            | Revocation::Machine { account_id, .. } => *account_id,
+        };
+        if account_id != self.key.account_id() {
+            return;
+        }
+        match revocation {
+            Revocation::User { user_id, .. } => {
+                self.end_sessions(ErrorCode::Unauthenticated, |session| session.grant.user_id == *user_id, effects);
+            }
+            Revocation::Grant { grant_id, .. } => {
+                self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.grant_id == *grant_id, effects);
+            }
+            Revocation::Device { device_id, .. } => {
+                self.end_sessions(ErrorCode::DeviceRevoked, |session| session.device_id() == *device_id, effects);
+                self.to_link(message::OwnerMessage::RemoveDevice(*device_id), effects);
+            }
+            Revocation::Machine { machine_id, .. } => {
+                if *machine_id == self.key.machine_id() {
+                    self.end_link(ErrorCode::MachineRevoked, Duration::ZERO, now, effects);
+                    self.end_sessions(ErrorCode::MachineRevoked, |_| true, effects);
+                }
+            }
+        }
+    }
+
+    fn tick(&mut self, now: Now, effects: &mut Effects) {
+        for (key, asker) in self.ledger.expire(now.instant) {
+            self.fail(asker, ErrorCode::DeadlineExceeded, Some(key.command_id), Duration::ZERO, effects);
+        }
+        self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.expires_at <= now.unix, effects);
+    }
+
+    fn drain(&mut self, now: Now, effects: &mut Effects) {
+        self.draining = true;
+        self.end_link(ErrorCode::GoingAway, Duration::ZERO, now, effects);
+        self.end_sessions(ErrorCode::GoingAway, |_| true, effects);
+    }
+
+    /// Recomputes the status and tells every session when it, or what belongs to it, changed.
+    fn publish_status(&mut self, now: Now, effects: &mut Effects) {
+        let status = match (&self.link, &self.report) {
+            (None, _) => MachineStatus::Offline,
+            (Some(link), _) if link.attached().is_none() => MachineStatus::Connecting,
+            (Some(_), None) => MachineStatus::LinkUp,
+            (Some(_), Some(report)) => report.status,
+        };
+        if status != self.status {
+            self.status = status;
+            self.since = now.unix;
+            effects.push(Effect::Note(Note::StatusChanged(status)));
+        }
+        for session_id in self.sessions.keys() {
+            effects.push(self.status_for(*session_id));
+        }
+    }
+
+    fn status_for(&self, session_id: SessionId) -> Effect {
+        let open = self.link.as_ref().map(Link::open);
+        let attached = self.link.as_ref().is_some_and(|link| link.attached().is_some());
+        let report = self.report.as_ref();
+        let notice = StatusNotice {
+            status: self.status,
+            boot_id: open.filter(|_| attached).map(|open| open.boot_id),
+            since: self.since,
+            transport: open.map(|open| open.transport),
+            connector_version: open.map(|open| open.connector_version.clone()).unwrap_or_default(),
+            codex_version: report.map(|report| report.codex_version.clone()).unwrap_or_default(),
+            read_only: report.is_some_and(|report| report.read_only),
+            paused: report.is_some_and(|report| report.paused),
+            channel_bound: open.is_some_and(|open| open.channel_bound),
+        };
+        to_session(session_id, MachineMessageKind::Status(notice))
+    }
+
+    fn note_idleness(&mut self, now: Now) {
+        let idle = self.sessions.is_empty() && self.link.is_none();
+        self.idle_since = if idle { self.idle_since.or(Some(now.instant)) } else { None };
+    }
+}
+
+fn to_session(session_id: SessionId, kind: MachineMessageKind) -> Effect {
+    Effect::ToSession { session_id, message: MachineMessage { trace: None, kind } }
+}
+
+fn end_session(session_id: SessionId, code: ErrorCode) -> Effect {
+    Effect::EndSession { session_id, code, retry_after: Duration::ZERO }
+}
+
+#[cfg(test)]
+mod tests;

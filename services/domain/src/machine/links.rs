@@ -1,0 +1,270 @@
+//! The one link that counts: which of several wins, the attach under an epoch, and what its loss means.
+//!
+//! A link walks `acquiring → attaching → attached`. The newest wins by its counter; an equal counter means the
+//! later comer. A connector that answers `stale` once is asked again above its highest epoch; the second time
+//! this owner gives way. Connectors that take the machine from each other more than
+//! [`LINK_ALTERNATIONS_MAX`] times a minute hold one key twice: both are turned away for a minute.
+
+use std::collections::VecDeque;
+use std::time::{Duration, Instant};
+
+use crate::epoch::Epoch;
+use crate::error::ErrorCode;
+use crate::id::{BootId, DeviceId, LinkId};
+use crate::limits::{ACTOR_BUSY_RETRY_AFTER, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX};
+use crate::machine::message::{
+    ConnectorFrame, ConnectorMessage, Dropped, Effect, MachineReport, OpenLink, OwnerMessage,
+};
+use crate::machine::sessions::dropped;
+use crate::machine::{Effects, Machine, Now};
+use crate::status::MachineStatus;
+
+/// The link that counts.
+#[derive(Debug)]
+pub(super) struct Link {
+    open: OpenLink,
+    phase: Phase,
+    stale_seen: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+enum Phase {
+    /// The directory is being asked.
+    Acquiring,
+    /// The connector is being asked.
+    Attaching(Epoch),
+    /// The connector takes frames of this epoch.
+    Attached(Epoch),
+}
+
+impl Link {
+    pub(super) const fn open(&self) -> &OpenLink {
+        &self.open
+    }
+
+    pub(super) const fn attached(&self) -> Option<Epoch> {
+        match self.phase {
+            Phase::Attached(epoch) => Some(epoch),
+            Phase::Acquiring | Phase::Attaching(_) => None,
+        }
+    }
+}
+
+/// Which lives of the connector came lately, to notice two that take turns.
+#[derive(Debug, Default)]
+pub(super) struct Alternation {
+    boots: VecDeque<(Instant, BootId)>,
+    quarantine_until: Option<Instant>,
+}
+
+impl Alternation {
+    /// Notes a link; true when two connectors take turns too often.
+    fn cloned(&mut self, boot_id: BootId, now: Instant) -> bool {
+        if self.quarantine_until.is_some_and(|until| now < until) {
+            return true;
+        }
+        while self.boots.front().is_some_and(|(at, _)| now.saturating_duration_since(*at) >= LINK_ALTERNATION_WINDOW) {
+            self.boots.pop_front();
+        }
+        if self.boots.back().is_some_and(|(_, last)| *last == boot_id) {
+            return false;
+        }
+        self.boots.push_back((now, boot_id));
+        let returns = (1..self.boots.len()).filter(|index| {
+            let boot_id = self.boots[*index].1;
+            self.boots.range(..index).any(|(_, earlier)| *earlier == boot_id)
+        });
+        let cloned = returns.count() > LINK_ALTERNATIONS_MAX;
+        // A life that never returns is a restart; only as many as can prove the contrary are kept.
+        while self.boots.len() > 2 * (LINK_ALTERNATIONS_MAX + 2) {
+            self.boots.pop_front();
+        }
+        if cloned {
+            self.boots.clear();
+            self.quarantine_until = Some(now + LINK_ALTERNATION_WINDOW);
+        }
+        cloned
+    }
+}
+
+impl Machine {
+    pub(super) fn link_opened(&mut self, open: OpenLink, now: Now, effects: &mut Effects) {
+        let link_id = open.link_id;
+        if self.draining {
+            effects.push(end_link(link_id, ErrorCode::Moving, Duration::ZERO));
+            return;
+        }
+        if self.link.as_ref().is_some_and(|link| open.link_counter < link.open.link_counter) {
+            effects.push(end_link(link_id, ErrorCode::LinkSuperseded, Duration::ZERO));
+            return;
+        }
+        if self.alternation.cloned(open.boot_id, now.instant) {
+            effects.push(end_link(link_id, ErrorCode::MachineKeyCloned, Duration::ZERO));
+            self.end_link(ErrorCode::MachineKeyCloned, Duration::ZERO, now, effects);
+            return;
+        }
+        if let Some(before) = self.link.take() {
+            if before.open.link_id != link_id {
+                effects.push(end_link(before.open.link_id, ErrorCode::LinkSuperseded, Duration::ZERO));
+            }
+            self.unlinked(effects);
+        }
+        self.link = Some(Link { open, phase: Phase::Acquiring, stale_seen: false });
+        effects.push(Effect::LinkOpened(link_id));
+        effects.push(Effect::Acquire { link_id, floor: self.highest });
+        self.publish_status(now, effects);
+    }
+
+    pub(super) fn acquired(
+        &mut self,
+        link_id: LinkId,
+        result: Result<Epoch, ErrorCode>,
+        now: Now,
+        effects: &mut Effects,
+    ) {
+        let Some(link) = self.link.as_mut().filter(|link| link.open.link_id == link_id) else {
+            effects.push(dropped(Dropped::UnknownLink));
+            return;
+        };
+        let Phase::Acquiring = link.phase else {
+            effects.push(dropped(Dropped::Unexpected));
+            return;
+        };
+        match result {
+            Ok(epoch) => {
+                self.highest = self.highest.max(epoch);
+                link.phase = Phase::Attaching(epoch);
+                effects.push(Effect::ToLink { link_id, epoch, message: OwnerMessage::Attach });
+            }
+            Err(code) => self.end_link(code, ACTOR_BUSY_RETRY_AFTER, now, effects),
+        }
+    }
+
+    pub(super) fn link_frame(&mut self, link_id: LinkId, frame: ConnectorFrame, now: Now, effects: &mut Effects) {
+        let Some(link) = self.link.as_ref().filter(|link| link.open.link_id == link_id) else {
+            effects.push(dropped(Dropped::UnknownLink));
+            return;
+        };
+        // INV-FENCE: what is not about the attach counts only under the epoch that the connector has attached to.
+        let current = link.attached().is_some() && frame.epoch == link.attached();
+        match frame.message {
+            ConnectorMessage::Attached { highest } => self.attached(highest, now, effects),
+            ConnectorMessage::Stale { highest } => self.stale(highest, now, effects),
+            ConnectorMessage::Report(_)
+            | ConnectorMessage::ToSession { .. }
+            | ConnectorMessage::Subscribed { .. }
+            | ConnectorMessage::Unsubscribed { .. }
+            | ConnectorMessage::SharedEvent(_)
+            | ConnectorMessage::DeviceRemoved(_)
+                if !current =>
+            {
+                effects.push(dropped(Dropped::StaleEpoch));
+            }
+            ConnectorMessage::Report(report) => self.reported(report, now, effects),
+            ConnectorMessage::ToSession { session_id, message } => {
+                self.machine_message(session_id, message, effects);
+            }
+            ConnectorMessage::Subscribed { session_id, device_id, verdict } => {
+                self.subscribed(session_id, device_id, verdict, effects);
+            }
+            ConnectorMessage::Unsubscribed { session_id, end } => self.unsubscribed(session_id, end, effects),
+            ConnectorMessage::SharedEvent(event) => self.shared_event(&event, effects),
+            ConnectorMessage::DeviceRemoved(device_id) => effects.push(Effect::DeviceRemoved(device_id)),
+        }
+    }
+
+    pub(super) fn link_closed(&mut self, link_id: LinkId, now: Now, effects: &mut Effects) {
+        if self.link.as_ref().is_none_or(|link| link.open.link_id != link_id) {
+            return;
+        }
+        self.link = None;
+        self.unlinked(effects);
+        self.publish_status(now, effects);
+    }
+
+    /// Ends the link from this side.
+    pub(super) fn end_link(&mut self, code: ErrorCode, retry_after: Duration, now: Now, effects: &mut Effects) {
+        let Some(link) = &self.link else { return };
+        let link_id = link.open.link_id;
+        effects.push(end_link(link_id, code, retry_after));
+        self.link_closed(link_id, now, effects);
+    }
+
+    /// Sends to the connector, when it has attached.
+    pub(super) fn to_link(&self, message: OwnerMessage, effects: &mut Effects) {
+        let Some(link) = &self.link else { return };
+        let Some(epoch) = link.attached() else { return };
+        effects.push(Effect::ToLink { link_id: link.open.link_id, epoch, message });
+    }
+
+    fn attached(&mut self, highest: Epoch, now: Now, effects: &mut Effects) {
+        let Some(link) = &mut self.link else { return };
+        let Phase::Attaching(epoch) = link.phase else {
+            effects.push(dropped(Dropped::Unexpected));
+            return;
+        };
+        if highest != epoch {
+            effects.push(dropped(Dropped::StaleEpoch));
+            return;
+        }
+        link.phase = Phase::Attached(epoch);
+        let revoked: Vec<DeviceId> = std::mem::take(&mut link.open.revoked_devices);
+        for device_id in revoked {
+            self.to_link(OwnerMessage::RemoveDevice(device_id), effects);
+        }
+        self.publish_status(now, effects);
+    }
+
+    fn stale(&mut self, highest: Epoch, now: Now, effects: &mut Effects) {
+        let Some(link) = &mut self.link else { return };
+        let (Phase::Attaching(asked) | Phase::Attached(asked)) = link.phase else {
+            effects.push(dropped(Dropped::Unexpected));
+            return;
+        };
+        if highest <= asked {
+            effects.push(dropped(Dropped::StaleEpoch));
+            return;
+        }
+        if highest.counter.saturating_sub(asked.counter) > EPOCH_JUMP_MAX {
+            self.end_link(ErrorCode::EpochRefused, Duration::ZERO, now, effects);
+            return;
+        }
+        self.highest = self.highest.max(highest);
+        if link.attached().is_some() || link.stale_seen {
+            self.end_link(ErrorCode::Moving, ACTOR_BUSY_RETRY_AFTER, now, effects);
+            return;
+        }
+        link.stale_seen = true;
+        link.phase = Phase::Acquiring;
+        effects.push(Effect::Acquire { link_id: link.open.link_id, floor: highest });
+    }
+
+    fn reported(&mut self, report: MachineReport, now: Now, effects: &mut Effects) {
+        match report.status {
+            MachineStatus::Offline | MachineStatus::Connecting => effects.push(dropped(Dropped::Unexpected)),
+            MachineStatus::LinkUp
+            | MachineStatus::CodexStarting
+            | MachineStatus::CodexReady
+            | MachineStatus::CodexUnavailable(_)
+            | MachineStatus::Draining => {
+                if self.report.as_ref() != Some(&report) {
+                    self.report = Some(report);
+                    self.publish_status(now, effects);
+                }
+            }
+        }
+    }
+
+    /// What the loss of a link means, whoever ended it: nothing is final, and nothing is promised.
+    fn unlinked(&mut self, effects: &mut Effects) {
+        self.report = None;
+        self.end_streams(ErrorCode::MachineOffline, effects);
+        for (key, asker) in self.ledger.link_lost() {
+            self.fail(asker, ErrorCode::MachineOffline, Some(key.command_id), Duration::ZERO, effects);
+        }
+    }
+}
+
+fn end_link(link_id: LinkId, code: ErrorCode, retry_after: Duration) -> Effect {
+    Effect::EndLink { link_id, code, retry_after }
+}
