@@ -1,1 +1,8 @@
-//! Placeholder.
+//! What the black-box tests stand on: a scripted model, the real Codex, the real binaries, a real browser.
+//!
+//! Nothing here links the server or the connector: they are processes, started and watched from outside. The
+//! only part that is not real is the [`model`] behind Codex.
+
+pub mod codex;
+pub mod model;
+pub mod wait;

@@ -1,0 +1,3 @@
+//! Whole flows over the real binaries, and the rules that the tree itself must keep.
+
+mod scripted_codex;
