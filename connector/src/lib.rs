@@ -2,3 +2,4 @@
 
 pub mod codex;
 pub mod paired;
+pub mod state;
