@@ -57,6 +57,8 @@ pub const SESSION_STREAMS_MAX: usize = 16;
 pub const EVENT_WINDOW_BYTES: u32 = 256 * 1024;
 /// Bulk bytes that the connector may send to a session beyond what the device has credited.
 pub const BULK_WINDOW_BYTES: u32 = 256 * 1024;
+/// Sessions and links in their handshake at one gateway: signatures cost CPU, and the rest must not starve.
+pub const GATEWAY_HANDSHAKES_MAX: usize = 1024;
 /// Sessions that one gateway serves.
 pub const GATEWAY_SESSIONS_MAX: usize = 50_000;
 /// Links that one gateway serves.
@@ -71,6 +73,36 @@ pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(250);
 pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How far above the highest seen epoch an owner may mint: no honest history skips this many owners.
 pub const EPOCH_JUMP_MAX: u64 = 1_000_000;
+
+/// Time a peer has to take the last frame and the close before its socket is dropped.
+pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
+/// Sessions and links are told to come back spread over this time when a gateway drains.
+pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
+/// How long a draining gateway still serves those it told to go.
+pub const DRAIN_TRY_FOR: Duration = Duration::from_secs(30);
+/// What a WebSocket reads at a time, in bytes: an idle session costs this much, and frames are mostly small.
+pub const WEBSOCKET_READ_BYTES: usize = 4 * 1024;
+/// Unread bytes that a peer may have under way on one QUIC lane: the largest frame and the next.
+pub const QUIC_LANE_WINDOW_BYTES: u32 = 256 * 1024;
+/// Unread bytes that a peer may have under way on one QUIC link.
+pub const QUIC_LINK_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes sent on one QUIC link and not yet acknowledged: a fast line with 100 ms of delay stays full.
+pub const QUIC_SEND_WINDOW_BYTES: u64 = 1024 * 1024;
+/// QUIC connections that wait to be accepted; past it new ones must first prove their address.
+pub const QUIC_INCOMING_MAX: usize = 1024;
+/// Revocations that a gateway remembers against tokens that were signed before them; the oldest go first.
+pub const REVOCATIONS_KEPT_MAX: usize = 65_536;
+
+// === Gateway and node ===
+
+/// Long-lived streams from one gateway to one node; machines are hashed onto them.
+pub const NODE_STREAMS: usize = 4;
+/// Bytes queued for one such stream.
+pub const NODE_STREAM_SEND_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Messages queued for one such stream.
+pub const NODE_STREAM_SEND_MESSAGES_MAX: usize = 4096;
+/// Time a frame waits for room on the way to a node; then its sender is told `overloaded`.
+pub const NODE_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
 // === Actors ===
 
@@ -93,15 +125,19 @@ pub const ACTOR_TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// Actors of one node.
 pub const NODE_MACHINES_MAX: usize = 200_000;
 /// Bytes that wait in a node for one stream of a gateway; past it the stream ends, for the gateway is stuck.
-pub const NODE_STREAM_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
+pub const NODE_REPLY_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// Frames that wait in a node for one stream of a gateway.
-pub const NODE_STREAM_QUEUE_FRAMES_MAX: usize = 32 * 1024;
+pub const NODE_REPLY_QUEUE_FRAMES_MAX: usize = 32 * 1024;
 /// Revocations that a node keeps; older ones are covered by a floor under everything issued before them.
 pub const NODE_REVOCATIONS_MAX: usize = 100_000;
 /// How often two connectors may take a machine from each other within [`LINK_ALTERNATION_WINDOW`].
 pub const LINK_ALTERNATIONS_MAX: usize = 3;
 /// The window over which alternations count, and the length of the quarantine after them.
 pub const LINK_ALTERNATION_WINDOW: Duration = Duration::from_secs(60);
+/// Machines that an in-process directory has on record; released ones are forgotten first.
+pub const DIRECTORY_MACHINES_MAX: usize = 1_000_000;
+/// Spent tickets that an in-process directory remembers until they expire.
+pub const DIRECTORY_TICKETS_MAX: usize = 1_000_000;
 /// Commands under way at one machine: accepted and without a receipt.
 pub const MACHINE_COMMANDS_IN_FLIGHT_MAX: usize = 64;
 /// Time an actor without sessions and without a link stays in memory.
