@@ -1,2 +1,3 @@
-//! Placeholder.
+//! `flydex-loadtest`: drives sessions and connectors of the real protocol and prints figures.
+
 fn main() {}

@@ -177,6 +177,10 @@ pub const AUDIT_WAIT: Duration = Duration::from_secs(1);
 pub const RING_BYTES_MAX: usize = 1024 * 1024;
 /// Event bytes that the connector keeps over all streams.
 pub const RINGS_TOTAL_BYTES_MAX: usize = 64 * 1024 * 1024;
+/// What a kept event is charged beside its bytes, so that many tiny events are bounded too.
+pub const RING_EVENT_OVERHEAD_BYTES: usize = 64;
+/// Time a thread is still followed after its last watcher left, so that a phone that comes back resumes.
+pub const WATCH_LINGER: Duration = Duration::from_secs(120);
 /// Threads that one connector follows at once.
 pub const WATCHED_THREADS_MAX: usize = 64;
 /// Time over which text deltas of one item are joined into one event.

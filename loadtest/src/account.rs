@@ -1,0 +1,204 @@
+//! A signed-in browser without pages: the control plane's API with a cookie.
+
+use anyhow::{Context as _, bail};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flydex_domain::id::{AccountId, ClaimId, LocalConnectId, MachineId};
+use flydex_domain::key::PublicKey;
+use flydex_domain::pairing::{ClaimKeys, PairingTerms};
+use flydex_domain::scope::Role;
+use flydex_domain::secret::SecretKey;
+use flydex_domain::time::UnixMillis;
+use reqwest::header::{CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE};
+use reqwest::{Client, Method, StatusCode};
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+
+use crate::device::Device;
+
+/// An account session at one origin.
+#[derive(Clone, Debug)]
+pub struct Account {
+    client: Client,
+    origin: String,
+    cookie: String,
+    /// The account that was signed in to.
+    pub account_id: AccountId,
+}
+
+/// A machine that this device is paired with.
+#[derive(Clone, Debug)]
+pub struct PairedMachine {
+    /// The account.
+    pub account_id: AccountId,
+    /// The machine.
+    pub machine_id: MachineId,
+    /// The key that signs its receipts.
+    pub machine_key: PublicKey,
+}
+
+impl Account {
+    /// Signs in with a one-time link.
+    ///
+    /// # Errors
+    /// When the link is not one, or is refused.
+    pub async fn sign_in(link: &str) -> anyhow::Result<Self> {
+        let (page, token) = link.split_once('#').context("the link has no token")?;
+        let origin = page.strip_suffix("/sign-in").context("the link is not a sign-in page")?.to_owned();
+        let client = Client::new();
+        let response = client
+            .post(format!("{origin}/api/sign-in"))
+            .header(ORIGIN, &origin)
+            .header(CONTENT_TYPE, "application/json")
+            .body(json!({ "token": token }).to_string())
+            .send()
+            .await?;
+        if !response.status().is_success() {
+            bail!("sign-in was answered {}: {}", response.status(), response.text().await?);
+        }
+        let cookie = response.headers().get(SET_COOKIE).context("no cookie was set")?.to_str()?;
+        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+        let body: Value = serde_json::from_str(&response.text().await?)?;
+        let account_id = text(&body, "account_id")?.parse()?;
+        Ok(Self { client, origin, cookie, account_id })
+    }
+
+    /// The origin that was signed in to.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// Calls the API and returns status and JSON body (null when there is none).
+    ///
+    /// # Errors
+    /// When the call itself fails.
+    pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(StatusCode, Value)> {
+        let mut request = self.client.request(method, format!("{}{path}", self.origin)).header(COOKIE, &self.cookie);
+        request = request.header(ORIGIN, &self.origin).header(CONTENT_TYPE, "application/json");
+        if let Some(body) = body {
+            request = request.body(body.to_string());
+        }
+        let response = request.send().await?;
+        let status = response.status();
+        let body = response.text().await?;
+        Ok((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
+    }
+
+    async fn expect<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
+        let (status, body) = self.call(method, path, body).await?;
+        if !status.is_success() {
+            bail!("{path} was answered {status}: {body}");
+        }
+        Ok(serde_json::from_value(body)?)
+    }
+
+    /// Asks for what opens a session: ticket and grant.
+    ///
+    /// # Errors
+    /// When they are refused.
+    pub async fn ticket(&self, device: &Device, region: &str) -> anyhow::Result<(String, String)> {
+        let body = json!({ "device_key": key_json(&device.public_key()), "region": region });
+        let answer: Value = self.expect(Method::POST, "/api/tickets", Some(body)).await?;
+        Ok((text(&answer, "ticket")?.to_owned(), text(&answer, "grant")?.to_owned()))
+    }
+
+    /// Redeems and finalizes the claim behind a pairing address, and returns what the desk must compare.
+    ///
+    /// # Errors
+    /// When a step is refused.
+    pub async fn redeem(&self, pairing_url: &str, device: &Device, label: &str) -> anyhow::Result<Pairing> {
+        let (_, fragment) = pairing_url.split_once('#').context("the address has no claim")?;
+        let (claim_id, secret) = fragment.split_once('.').context("the address has no secret")?;
+        let secret: [u8; 32] = decode(secret)?.try_into().ok().context("the secret is not 32 bytes")?;
+        let keys = ClaimKeys::derive(&SecretKey::new(secret));
+        let body = json!({
+            "redeem_key": encode(keys.redeem.expose()),
+            "device_key": key_json(&device.public_key()),
+            "device_label": label,
+        });
+        let path = format!("/api/claims/{claim_id}/redeem");
+        let answer: Value = self.expect(Method::POST, &path, Some(body)).await?;
+        let terms = terms(&answer, claim_id.parse()?, device)?;
+        let body = json!({ "device_mac": encode(&terms.mac(&keys.device_to_machine)) });
+        let path = format!("/api/claims/{claim_id}/finalize");
+        let (status, body) = self.call(Method::POST, &path, Some(body)).await?;
+        if !status.is_success() {
+            bail!("{path} was answered {status}: {body}");
+        }
+        Ok(Pairing { local_connect_id: text(&answer, "local_connect_id")?.parse()?, terms, keys })
+    }
+
+    /// Waits until the machine confirmed the pairing and Codex answers, and checks the machine's MAC.
+    ///
+    /// # Errors
+    /// When the pairing ends otherwise or the MAC does not hold.
+    pub async fn paired(&self, pairing: &Pairing) -> anyhow::Result<PairedMachine> {
+        let mut after = "created".to_owned();
+        loop {
+            let path = format!("/api/local-connect/{}?wait_ms=10000&after={after}", pairing.local_connect_id);
+            let answer: Value = self.expect(Method::GET, &path, None).await?;
+            let status = text(&answer, "status")?;
+            match status {
+                "codex_ready" => {
+                    let mac = decode(answer["machine"]["mac"].as_str().context("no machine MAC")?)?;
+                    if !pairing.terms.verify_mac(&pairing.keys.machine_to_device, &mac) {
+                        bail!("the machine's MAC does not hold");
+                    }
+                    return Ok(PairedMachine {
+                        account_id: pairing.terms.account_id,
+                        machine_id: pairing.terms.machine_id,
+                        machine_key: pairing.terms.machine_key,
+                    });
+                }
+                "created" | "awaiting_browser_finalize" => after = status.to_owned(),
+                other => bail!("the pairing ended as {other}: {answer}"),
+            }
+        }
+    }
+}
+
+/// A pairing that waits for the desk.
+#[derive(Debug)]
+pub struct Pairing {
+    /// Which local-connect.
+    pub local_connect_id: LocalConnectId,
+    /// What both sides agree on.
+    pub terms: PairingTerms,
+    /// The keys of the claim.
+    pub keys: ClaimKeys,
+}
+
+fn terms(answer: &Value, claim_id: ClaimId, device: &Device) -> anyhow::Result<PairingTerms> {
+    let machine_key = &answer["machine_key"];
+    Ok(PairingTerms {
+        origin: text(answer, "origin")?.to_owned(),
+        claim_id,
+        expires_at: UnixMillis(answer["expires_at_ms"].as_u64().context("no expiry")?),
+        account_id: text(answer, "account_id")?.parse()?,
+        machine_id: text(answer, "machine_id")?.parse()?,
+        role: text(answer, "role")?.parse::<Role>()?,
+        machine_key: PublicKey::ed25519(&decode(text(machine_key, "key")?)?)?,
+        device_key: device.public_key(),
+    })
+}
+
+fn text<'a>(value: &'a Value, name: &str) -> anyhow::Result<&'a str> {
+    value[name].as_str().with_context(|| format!("the answer has no {name}"))
+}
+
+/// A public key as the API takes it.
+#[must_use]
+pub fn key_json(key: &PublicKey) -> Value {
+    json!({ "algorithm": key.algorithm(), "key": encode(key.as_bytes()) })
+}
+
+/// Bytes as the API takes them.
+#[must_use]
+pub fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+fn decode(text: &str) -> anyhow::Result<Vec<u8>> {
+    Ok(URL_SAFE_NO_PAD.decode(text)?)
+}
