@@ -145,19 +145,15 @@ impl Session {
         let machine_id = Bytes::copy_from_slice(machine.machine_id.as_bytes());
         self.send(Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
         loop {
-            match self.next().await? {
-                session_down::Kind::MachineClosed(closed) => {
-                    bail!("the machine closed with {}", code_name(closed.code))
-                }
-                session_down::Kind::FromMachine(from) => {
-                    if let Some(machine_message::Kind::Status(status)) = from.message.and_then(|message| message.kind)
-                        && !status.boot_id.is_empty()
-                    {
-                        let boot_id = status.boot_id.as_ref().try_into()?;
-                        return Ok(Opened { machine: machine.clone(), boot_id });
-                    }
-                }
-                _ => {}
+            let kind = self.next().await?;
+            if let session_down::Kind::MachineClosed(closed) = &kind {
+                bail!("the machine closed with {}", code_name(closed.code));
+            }
+            if let Some(machine_message::Kind::Status(status)) = machine_kind(&kind)
+                && !status.boot_id.is_empty()
+            {
+                let boot_id = status.boot_id.as_ref().try_into()?;
+                return Ok(Opened { machine: machine.clone(), boot_id });
             }
         }
     }
