@@ -149,6 +149,10 @@ uuid_id!(
     UserId
 );
 uuid_id!(
+    /// One browser that is signed in to an account.
+    AccountSessionId
+);
+uuid_id!(
     /// A paired computer. Stable over key rotation.
     MachineId
 );

@@ -1,0 +1,176 @@
+//! Account sessions of browsers: the hash of the cookie's token, a rolling end, and the grant id they share.
+
+use flydex_domain::id::{AccountSessionId, GrantId, UserId};
+use flydex_domain::limits::USER_SESSIONS_MAX;
+use flydex_domain::scope::AccountScope;
+use flydex_domain::time::UnixMillis;
+
+use super::accounts::user_of;
+use super::row::{Columns, millis};
+use super::{StoreError, Tx, User};
+
+/// One browser that is signed in.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct AccountSession {
+    /// Which; not a secret.
+    pub account_session_id: AccountSessionId,
+    /// The id of every grant it gets.
+    pub grant_id: GrantId,
+    /// When it began.
+    pub created_at: UnixMillis,
+    /// When it was last used, to the hour.
+    pub seen_at: UnixMillis,
+    /// When it ends unless it is used.
+    pub expires_at: UnixMillis,
+}
+
+/// What a session's token proves.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct SignedIn {
+    /// Who.
+    pub user: User,
+    /// The account's name.
+    pub account_name: String,
+    /// The session.
+    pub session: AccountSession,
+}
+
+impl Tx {
+    /// Begins a session of a user; past the bound the user's oldest one ends, and is given back.
+    ///
+    /// # Errors
+    /// When there is no such user in the account.
+    pub async fn begin_session(
+        &mut self,
+        scope: AccountScope,
+        user_id: UserId,
+        session: &AccountSession,
+        token_sha256: &[u8; 32],
+    ) -> Result<Option<AccountSession>, StoreError> {
+        let sessions = self.sessions(scope, user_id, session.created_at).await?;
+        let oldest = sessions.iter().min_by_key(|session| session.seen_at).copied();
+        let ended = oldest.filter(|_| sessions.len() as i64 >= USER_SESSIONS_MAX);
+        if let Some(ended) = ended {
+            self.end_session(scope, user_id, ended.account_session_id).await?;
+        }
+        sqlx::query(
+            "INSERT INTO account_sessions (account_session_id, account_id, user_id, token_sha256, grant_id, created_at, \
+             seen_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        )
+        .bind(session.account_session_id.as_bytes().as_slice())
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(user_id.as_bytes().as_slice())
+        .bind(token_sha256.as_slice())
+        .bind(session.grant_id.as_bytes().as_slice())
+        .bind(millis(session.created_at))
+        .bind(millis(session.seen_at))
+        .bind(millis(session.expires_at))
+        .execute(self.connection())
+        .await?;
+        Ok(ended)
+    }
+
+    /// Whose session a token is, by its hash. Before any account: for the authenticator only.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when there is none or it is past its end.
+    pub async fn session_by_token(&mut self, token_sha256: &[u8; 32], now: UnixMillis) -> Result<SignedIn, StoreError> {
+        let row = sqlx::query(
+            "SELECT s.account_session_id, s.grant_id, s.created_at, s.seen_at, s.expires_at, s.account_id, s.user_id, \
+             u.role, a.name FROM account_sessions s \
+             JOIN users u ON u.account_id = s.account_id AND u.user_id = s.user_id \
+             JOIN accounts a ON a.account_id = s.account_id \
+             WHERE s.token_sha256 = $1 AND s.expires_at > $2",
+        )
+        .bind(token_sha256.as_slice())
+        .bind(millis(now))
+        .fetch_one(self.connection())
+        .await?;
+        let columns = Columns(&row);
+        Ok(SignedIn { user: user_of(&columns)?, account_name: columns.text("name")?, session: session_of(&columns)? })
+    }
+
+    /// Moves the end of a used session on.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it ended meanwhile.
+    pub async fn roll_session(&mut self, scope: AccountScope, session: &AccountSession) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE account_sessions SET seen_at = $1, expires_at = $2 \
+             WHERE account_id = $3 AND account_session_id = $4 AND expires_at <= $2",
+        )
+        .bind(millis(session.seen_at))
+        .bind(millis(session.expires_at))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(session.account_session_id.as_bytes().as_slice())
+        .execute(self.connection())
+        .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    }
+
+    /// The live sessions of a user, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn sessions(
+        &mut self,
+        scope: AccountScope,
+        user_id: UserId,
+        now: UnixMillis,
+    ) -> Result<Vec<AccountSession>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT account_session_id, grant_id, created_at, seen_at, expires_at FROM account_sessions \
+             WHERE account_id = $1 AND user_id = $2 AND expires_at > $3 ORDER BY created_at DESC",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(user_id.as_bytes().as_slice())
+        .bind(millis(now))
+        .fetch_all(self.connection())
+        .await?;
+        rows.iter().map(|row| session_of(&Columns(row))).collect()
+    }
+
+    /// Ends a session of a user and gives it back, so that its grants can be revoked.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the user has no such session.
+    pub async fn end_session(
+        &mut self,
+        scope: AccountScope,
+        user_id: UserId,
+        account_session_id: AccountSessionId,
+    ) -> Result<AccountSession, StoreError> {
+        let row = sqlx::query(
+            "DELETE FROM account_sessions WHERE account_id = $1 AND user_id = $2 AND account_session_id = $3 \
+             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(user_id.as_bytes().as_slice())
+        .bind(account_session_id.as_bytes().as_slice())
+        .fetch_one(self.connection())
+        .await?;
+        session_of(&Columns(&row))
+    }
+
+    /// Removes the sessions of every account that are past their end.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn remove_expired_sessions(&mut self, now: UnixMillis) -> Result<u64, StoreError> {
+        let removed = sqlx::query("DELETE FROM account_sessions WHERE expires_at <= $1")
+            .bind(millis(now))
+            .execute(self.connection())
+            .await?;
+        Ok(removed.rows_affected())
+    }
+}
+
+fn session_of(columns: &Columns<'_>) -> Result<AccountSession, StoreError> {
+    Ok(AccountSession {
+        account_session_id: columns.id("account_session_id")?,
+        grant_id: columns.id("grant_id")?,
+        created_at: columns.time("created_at")?,
+        seen_at: columns.time("seen_at")?,
+        expires_at: columns.time("expires_at")?,
+    })
+}

@@ -1,0 +1,107 @@
+//! Accounts and their users.
+
+use flydex_domain::audit::ChainHead;
+use flydex_domain::id::{AccountId, UserId};
+use flydex_domain::scope::{AccountScope, Principal, Role};
+use flydex_domain::time::UnixMillis;
+
+use super::row::{Columns, integer, millis};
+use super::{StoreError, Tx};
+
+/// A tenant.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Account {
+    /// Which.
+    pub account_id: AccountId,
+    /// What its owner calls it.
+    pub name: String,
+}
+
+/// A member of an account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct User {
+    /// The account.
+    pub account_id: AccountId,
+    /// Who.
+    pub user_id: UserId,
+    /// What they may do.
+    pub role: Role,
+}
+
+impl User {
+    /// The user as a principal; for authenticators, after they verified the proof.
+    #[must_use]
+    pub const fn principal(&self) -> Principal {
+        Principal::User { account_id: self.account_id, user_id: self.user_id, role: self.role }
+    }
+}
+
+impl Tx {
+    /// Makes an account with an empty audit.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn create_account(&mut self, account: &Account, now: UnixMillis) -> Result<(), StoreError> {
+        let head = ChainHead::start(account.account_id);
+        sqlx::query(
+            "INSERT INTO accounts (account_id, name, created_at, audit_number, audit_hash) VALUES ($1, $2, $3, $4, $5)",
+        )
+        .bind(account.account_id.as_bytes().as_slice())
+        .bind(&account.name)
+        .bind(millis(now))
+        .bind(integer(head.number))
+        .bind(head.hash.as_slice())
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
+    /// The scope's account.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is gone.
+    pub async fn account(&mut self, scope: AccountScope) -> Result<Account, StoreError> {
+        let row = sqlx::query("SELECT account_id, name FROM accounts WHERE account_id = $1")
+            .bind(scope.account_id().as_bytes().as_slice())
+            .fetch_one(self.connection())
+            .await?;
+        let columns = Columns(&row);
+        Ok(Account { account_id: columns.id("account_id")?, name: columns.text("name")? })
+    }
+
+    /// Adds a user to the account that the user names; for those who make accounts and members.
+    ///
+    /// # Errors
+    /// When there is no such account.
+    pub async fn create_user(&mut self, user: &User, now: UnixMillis) -> Result<(), StoreError> {
+        sqlx::query("INSERT INTO users (user_id, account_id, role, created_at) VALUES ($1, $2, $3, $4)")
+            .bind(user.user_id.as_bytes().as_slice())
+            .bind(user.account_id.as_bytes().as_slice())
+            .bind(user.role.as_str())
+            .bind(millis(now))
+            .execute(self.connection())
+            .await?;
+        Ok(())
+    }
+
+    /// The first owner of the first account, when there is one. Before any account: for the owner link only.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn first_owner(&mut self) -> Result<Option<User>, StoreError> {
+        let row = sqlx::query(
+            "SELECT user_id, account_id, role FROM users WHERE role = 'owner' ORDER BY created_at, user_id LIMIT 1",
+        )
+        .fetch_optional(self.connection())
+        .await?;
+        row.map(|row| user_of(&Columns(&row))).transpose()
+    }
+}
+
+pub(super) fn user_of(columns: &Columns<'_>) -> Result<User, StoreError> {
+    Ok(User {
+        account_id: columns.id("account_id")?,
+        user_id: columns.id("user_id")?,
+        role: columns.named("role", |name| name.parse().ok())?,
+    })
+}

@@ -1,0 +1,134 @@
+//! Devices that were paired with a machine of the account. The machines' own lists are what counts.
+
+use flydex_domain::id::{DeviceId, UserId};
+use flydex_domain::key::PublicKey;
+use flydex_domain::limits::ACCOUNT_DEVICES_MAX;
+use flydex_domain::scope::AccountScope;
+use flydex_domain::time::UnixMillis;
+use sqlx::Row as _;
+
+use super::row::{Columns, millis};
+use super::{StoreError, Tx};
+
+/// A browser profile or phone, by its key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Device {
+    /// The key's fingerprint.
+    pub device_id: DeviceId,
+    /// The key.
+    pub key: PublicKey,
+    /// Whose.
+    pub user_id: UserId,
+    /// What its owner calls it.
+    pub label: String,
+    /// When it was first paired.
+    pub created_at: UnixMillis,
+}
+
+impl Tx {
+    /// Records a device; known already, it gets its new label and owner.
+    ///
+    /// # Errors
+    /// [`StoreError::Conflict`] when it was revoked, [`StoreError::Full`] when the account has too many.
+    pub async fn enrol_device(&mut self, scope: AccountScope, device: &Device) -> Result<(), StoreError> {
+        let row = sqlx::query("SELECT COUNT(*) AS known FROM devices WHERE account_id = $1 AND device_id <> $2")
+            .bind(scope.account_id().as_bytes().as_slice())
+            .bind(device.device_id.as_bytes().as_slice())
+            .fetch_one(self.connection())
+            .await?;
+        if row.try_get::<i64, _>("known")? >= ACCOUNT_DEVICES_MAX {
+            return Err(StoreError::Full);
+        }
+        let changed = sqlx::query(
+            "INSERT INTO devices (account_id, device_id, user_id, algorithm, public_key, label, created_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account_id, device_id) \
+             DO UPDATE SET label = excluded.label, user_id = excluded.user_id WHERE devices.revoked_at IS NULL",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(device.device_id.as_bytes().as_slice())
+        .bind(device.user_id.as_bytes().as_slice())
+        .bind(device.key.algorithm())
+        .bind(device.key.as_bytes())
+        .bind(&device.label)
+        .bind(millis(device.created_at))
+        .execute(self.connection())
+        .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::Conflict) } else { Ok(()) }
+    }
+
+    /// Whether the account revoked that key.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn device_is_revoked(&mut self, scope: AccountScope, device_id: DeviceId) -> Result<bool, StoreError> {
+        let row =
+            sqlx::query("SELECT 1 FROM devices WHERE account_id = $1 AND device_id = $2 AND revoked_at IS NOT NULL")
+                .bind(scope.account_id().as_bytes().as_slice())
+                .bind(device_id.as_bytes().as_slice())
+                .fetch_optional(self.connection())
+                .await?;
+        Ok(row.is_some())
+    }
+
+    /// A device that is not revoked.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn device(&mut self, scope: AccountScope, device_id: DeviceId) -> Result<Device, StoreError> {
+        let row = sqlx::query(
+            "SELECT device_id, user_id, algorithm, public_key, label, created_at FROM devices \
+             WHERE account_id = $1 AND device_id = $2 AND revoked_at IS NULL",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(device_id.as_bytes().as_slice())
+        .fetch_one(self.connection())
+        .await?;
+        device_of(&Columns(&row))
+    }
+
+    /// The devices that are not revoked, newest first.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn devices(&mut self, scope: AccountScope) -> Result<Vec<Device>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT device_id, user_id, algorithm, public_key, label, created_at FROM devices \
+             WHERE account_id = $1 AND revoked_at IS NULL ORDER BY created_at DESC, device_id",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .fetch_all(self.connection())
+        .await?;
+        rows.iter().map(|row| device_of(&Columns(row))).collect()
+    }
+
+    /// Revokes a device for good: its key is refused from now on.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the account has no such device.
+    pub async fn revoke_device(
+        &mut self,
+        scope: AccountScope,
+        device_id: DeviceId,
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        let changed = sqlx::query(
+            "UPDATE devices SET revoked_at = $1 WHERE account_id = $2 AND device_id = $3 AND revoked_at IS NULL",
+        )
+        .bind(millis(now))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(device_id.as_bytes().as_slice())
+        .execute(self.connection())
+        .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    }
+}
+
+fn device_of(columns: &Columns<'_>) -> Result<Device, StoreError> {
+    Ok(Device {
+        device_id: columns.id("device_id")?,
+        key: columns.key("algorithm", "public_key")?,
+        user_id: columns.id("user_id")?,
+        label: columns.text("label")?,
+        created_at: columns.time("created_at")?,
+    })
+}

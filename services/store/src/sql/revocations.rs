@@ -1,0 +1,78 @@
+//! The numbered log of what no longer holds. It is written within an account and read by the whole cluster.
+
+use flydex_domain::id::AccountId;
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::scope::AccountScope;
+use flydex_domain::time::UnixMillis;
+use sqlx::Row as _;
+
+use super::row::{Columns, integer, millis};
+use super::{StoreError, Tx};
+
+impl Tx {
+    /// Appends to the log. The revocation must be about the scope's account.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is about another; [`StoreError::Conflict`] when another append came first.
+    pub async fn append_revocation(
+        &mut self,
+        scope: AccountScope,
+        revocation: Revocation,
+        now: UnixMillis,
+    ) -> Result<RevocationEntry, StoreError> {
+        let (kind, account_id, subject) = parts(&revocation);
+        if account_id != scope.account_id() {
+            return Err(StoreError::NotFound);
+        }
+        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
+            .fetch_one(self.connection())
+            .await?;
+        let number = Columns(&row).number("newest")? + 1;
+        sqlx::query("INSERT INTO revocations (number, account_id, kind, subject, at) VALUES ($1, $2, $3, $4, $5)")
+            .bind(integer(number))
+            .bind(account_id.as_bytes().as_slice())
+            .bind(kind)
+            .bind(subject)
+            .bind(millis(now))
+            .execute(self.connection())
+            .await?;
+        Ok(RevocationEntry { number, revocation })
+    }
+
+    /// The entries of every account after a number, oldest first; for the cluster's own processes.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revocations_after(&mut self, number: u64, rows_max: u32) -> Result<Vec<RevocationEntry>, StoreError> {
+        let rows = sqlx::query(
+            "SELECT number, account_id, kind, subject FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
+        )
+        .bind(integer(number))
+        .bind(i64::from(rows_max))
+        .fetch_all(self.connection())
+        .await?;
+        rows.iter().map(|row| entry_of(&Columns(row))).collect()
+    }
+}
+
+fn parts(revocation: &Revocation) -> (&'static str, AccountId, Vec<u8>) {
+    match revocation {
+        Revocation::User { account_id, user_id } => ("user", *account_id, user_id.as_bytes().to_vec()),
+        Revocation::Grant { account_id, grant_id } => ("grant", *account_id, grant_id.as_bytes().to_vec()),
+        Revocation::Device { account_id, device_id } => ("device", *account_id, device_id.as_bytes().to_vec()),
+        Revocation::Machine { account_id, machine_id } => ("machine", *account_id, machine_id.as_bytes().to_vec()),
+    }
+}
+
+fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
+    let account_id = columns.id("account_id")?;
+    let kind: &str = columns.0.try_get("kind")?;
+    let revocation = match kind {
+        "user" => Revocation::User { account_id, user_id: columns.id("subject")? },
+        "grant" => Revocation::Grant { account_id, grant_id: columns.id("subject")? },
+        "device" => Revocation::Device { account_id, device_id: columns.id("subject")? },
+        "machine" => Revocation::Machine { account_id, machine_id: columns.id("subject")? },
+        _ => return Err(StoreError::Malformed { column: "kind" }),
+    };
+    Ok(RevocationEntry { number: columns.number("number")?, revocation })
+}
