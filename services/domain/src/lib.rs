@@ -10,6 +10,7 @@ pub mod device;
 pub mod encoding;
 pub mod epoch;
 pub mod error;
+pub mod gate;
 pub mod id;
 pub mod key;
 pub mod ledger;
