@@ -1,5 +1,72 @@
-//! Placeholder.
+//! `cargo xtask`: the one door for whoever works on FlyDex.
+
+mod bench;
+mod check;
+mod count;
+mod demo;
+mod fuzz;
+mod need;
 mod proto;
-fn main() -> anyhow::Result<()> {
-    proto::generate(std::path::Path::new("."))
+mod shell;
+mod test;
+mod web;
+
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Builds, runs and checks FlyDex. Each command installs what it lacks, or names it and how to get it.
+#[derive(Parser)]
+#[command(name = "cargo xtask", bin_name = "cargo xtask", max_term_width = 100)]
+struct Cli {
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Build and start everything on this computer, and print the address and a QR code.
+    ///
+    /// Your own `codex` is used when it is on the PATH and signed in; otherwise a pinned Codex from npm with a
+    /// scripted model on loopback. Ctrl-C ends everything.
+    Demo(demo::Arguments),
+    /// Run all tests and end with `N passed, N failed`.
+    ///
+    /// Installs what they need: Chromium (Debian package, as root), the pinned Codex and the browser driver (npm, by
+    /// lock files), and builds the web app. Rust tests run by cargo-nextest if it is there, else by cargo test.
+    Test(test::Arguments),
+    /// Check form: rustfmt, clippy, dependencies, documentation, generated code, the tidy rules, the web app's types.
+    Check(check::Arguments),
+    /// Measure: round trips through the relay beside a bare forwarder, codec, gate, long lists.
+    Bench(bench::Arguments),
+    /// Fuzz the frame codec and the conversions. The committed corpus is replayed by `cargo xtask test`.
+    Fuzz(fuzz::Arguments),
+    /// Generate the Rust code of the `.proto` files.
+    Proto(proto::Arguments),
+    /// Build the web app into services/web/dist when its sources changed.
+    Web(web::Arguments),
+}
+
+fn main() -> ExitCode {
+    match run(Cli::parse().task) {
+        Ok(true) => ExitCode::SUCCESS,
+        Ok(false) => ExitCode::FAILURE,
+        Err(error) => {
+            shell::say(&format!("error: {error:#}"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(task: Task) -> anyhow::Result<bool> {
+    let root = shell::root();
+    match task {
+        Task::Demo(arguments) => demo::run(&root, &arguments),
+        Task::Test(arguments) => test::run(&root, &arguments),
+        Task::Check(arguments) => check::run(&root, &arguments),
+        Task::Bench(arguments) => bench::run(&root, &arguments),
+        Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Task::Proto(arguments) => proto::run(&root, &arguments).map(|()| true),
+        Task::Web(arguments) => web::run(&root, &arguments).map(|()| true),
+    }
 }

@@ -1,0 +1,82 @@
+//! `cargo xtask test`: everything that is needed, everything that is tested, one count.
+
+use std::path::Path;
+
+use crate::count::Count;
+use crate::{need, shell, web};
+
+#[derive(clap::Args)]
+pub(crate) struct Arguments {
+    /// Only the Rust tests whose name contains this; the web app's own tests are left out.
+    filter: Option<String>,
+    /// Leave out the whole flows in tests/it, which need Codex and Chromium.
+    #[arg(long)]
+    no_flows: bool,
+    /// Run by `cargo test` even where cargo-nextest is installed.
+    #[arg(long)]
+    no_nextest: bool,
+}
+
+/// Installs, builds, tests and counts.
+///
+/// # Errors
+/// When something that the tests need is missing and cannot be installed.
+pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
+    let count = match prepare(root, arguments) {
+        Ok(()) => test(root, arguments)?,
+        Err(error) => {
+            shell::say(&format!("error: {error:#}"));
+            Count::one(false)
+        }
+    };
+    shell::result(&count.to_string());
+    Ok(count.failed == 0)
+}
+
+fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+    need::node(root)?;
+    if !arguments.no_flows {
+        need::chromium(root)?;
+        need::codex(root)?;
+        need::browser_driver(root)?;
+    }
+    web::build(root, false)
+}
+
+fn test(root: &Path, arguments: &Arguments) -> anyhow::Result<Count> {
+    let mut count = rust(root, arguments)?;
+    if arguments.filter.is_none() {
+        count += web_tests(root)?;
+    }
+    Ok(count)
+}
+
+fn rust(root: &Path, arguments: &Arguments) -> anyhow::Result<Count> {
+    // One set of features for the binaries that the flows start and for the tests, or all is built twice.
+    if !shell::succeeds(&mut shell::cargo(root, &BUILD))? {
+        return Ok(Count::one(false));
+    }
+    let nextest = !arguments.no_nextest && shell::works(&mut shell::cargo(root, &["nextest", "--version"]));
+    let mut words = if nextest {
+        vec!["nextest", "run", "--locked", "--workspace", "--no-fail-fast"]
+    } else {
+        vec!["test", "--locked", "--workspace", "--no-fail-fast"]
+    };
+    if arguments.no_flows {
+        words.extend(["--exclude", "flydex-tests"]);
+    }
+    if let Some(filter) = &arguments.filter {
+        words.push(filter);
+    }
+    let (succeeded, output) = shell::watched(&mut shell::cargo(root, &words))?;
+    Ok(Count::of_run(succeeded, &output))
+}
+
+/// Builds every library, binary and test with the features that the tests ask for.
+pub(crate) const BUILD: [&str; 6] = ["build", "--locked", "--workspace", "--lib", "--bins", "--tests"];
+
+fn web_tests(root: &Path) -> anyhow::Result<Count> {
+    let mut vitest = shell::command(&root.join("services/web"), "npm", &["run", "test"]);
+    let (succeeded, output) = shell::watched(vitest.env("NO_COLOR", "1"))?;
+    Ok(Count::of_run(succeeded, &output))
+}
