@@ -153,6 +153,8 @@ pub const COMMAND_SKEW_MAX: Duration = Duration::from_secs(60);
 pub const JOURNAL_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 /// Size of the connector's journal, in bytes; the oldest outcomes go first.
 pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// One record of the journal, in bytes: ids and hashes only.
+pub const JOURNAL_RECORD_BYTES_MAX: usize = 1024;
 /// Read commands that the connector remembers in memory against repeats.
 pub const READ_DEDUP_ENTRIES_MAX: usize = 8192;
 /// Devices on one machine's list, tombstones not counted.
