@@ -1,0 +1,298 @@
+//! A session of a device: hello, challenge, proof, welcome; then its frames to and from machines.
+//!
+//! The session opens machines under the account of its ticket and under no other, so a machine of another account
+//! and one that does not exist are the same to it: offline (see the crate's documentation). A frame for a machine
+//! that is not open is answered `not_found`, whatever the id.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{MachineId, SessionId};
+use flydex_domain::limits;
+use flydex_domain::scope::MachineKey;
+use flydex_proto::v1;
+use flydex_proto::v1::device_message::Kind as DeviceKind;
+use flydex_proto::v1::gateway_frame::Kind as ToNode;
+use flydex_proto::v1::session_down::Kind as Down;
+use flydex_proto::v1::session_up::Kind as Up;
+use flydex_proto::{codec, lanes::OnLane as _};
+use prost::Message as _;
+use tracing::Instrument as _;
+
+use crate::Gateway;
+use crate::admission::Permit;
+use crate::auth;
+use crate::ending::{End, Ending};
+use crate::frame::{self, FrameReader, Inbound, Liveness};
+use crate::metrics::Peer;
+use crate::node::NodeError;
+use crate::outbox::Outbox;
+use crate::registry::Session;
+use crate::trace;
+
+/// Runs a session from its hello to its end.
+pub(crate) async fn run(
+    gateway: &Arc<Gateway>,
+    reader: &mut impl FrameReader,
+    outbox: &Arc<Outbox>,
+    ending: &Ending,
+    handshake: Permit,
+) -> End {
+    let hard = gateway.shutdown.hard();
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, open(gateway, reader, outbox, ending)) => opened,
+        end = ending.begun() => return end,
+        () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+    };
+    drop(handshake);
+    let opened = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(end)) => return end,
+        Err(_) => return ErrorCode::DeadlineExceeded.into(),
+    };
+    let session = opened.session.clone();
+    let registered = gateway.registry.add_session(session.clone());
+    let _live = gateway.metrics.live(Peer::Session);
+    let span = tracing::info_span!(
+        "session",
+        session.id = %session.session_id,
+        account.id = %session.scope.account_id(),
+        device.id = %session.device_id,
+    );
+    let end = serve(gateway, reader, &opened).instrument(span.clone()).await;
+    for machine_id in session.open_machines() {
+        close_machine(gateway, &session, machine_id).await;
+    }
+    drop(registered);
+    span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "session ended"));
+    end
+}
+
+struct Opened {
+    session: Arc<Session>,
+    grant: auth::Claimed,
+    grant_left: Duration,
+    grant_token: String,
+    _permit: Permit,
+}
+
+async fn open(
+    gateway: &Arc<Gateway>,
+    reader: &mut impl FrameReader,
+    outbox: &Arc<Outbox>,
+    ending: &Ending,
+) -> Result<Opened, End> {
+    if gateway.shutdown.soft().is_cancelled() {
+        return Err(ErrorCode::GoingAway.into());
+    }
+    let Some(Up::Hello(hello)) = frame::receive::<v1::SessionUp>(reader).await?.kind else {
+        return Err(ErrorCode::UnexpectedFrame.into());
+    };
+    let version = codec::negotiate(hello.version, hello.version_min).ok_or(ErrorCode::UnsupportedVersion)?;
+    let claimed = auth::claim_session(gateway, &hello)?;
+    let nonce: [u8; 32] = rand::random();
+    let challenge = v1::SessionChallenge {
+        version,
+        nonce: Bytes::copy_from_slice(&nonce),
+        gateway_id: gateway.config.gateway_id.as_str().to_owned(),
+        server_time_ms: gateway.clock.unix_millis(),
+    };
+    send(outbox, Down::Challenge(challenge))?;
+    let Some(Up::Proof(proof)) = frame::receive::<v1::SessionUp>(reader).await?.kind else {
+        return Err(ErrorCode::UnexpectedFrame.into());
+    };
+    let permit = gateway.admission.session()?;
+    let proved = claimed.prove(gateway, &nonce, &proof).await?;
+    let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
+    send(outbox, Down::Welcome(welcome(session_id)))?;
+    Ok(Opened {
+        session: Session::new(session_id, proved.identity, outbox.clone(), ending.clone()),
+        grant: claimed,
+        grant_left: proved.grant_expires_at.since(gateway.now()),
+        grant_token: hello.grant,
+        _permit: permit,
+    })
+}
+
+fn welcome(session_id: SessionId) -> v1::SessionWelcome {
+    v1::SessionWelcome {
+        session_id: Bytes::copy_from_slice(session_id.as_bytes()),
+        capabilities: vec![v1::Capability::BulkCredit.into()],
+        ping_interval_ms: millis(limits::PING_INTERVAL),
+        silence_max_ms: millis(limits::PEER_SILENCE_MAX),
+        event_window_bytes: limits::EVENT_WINDOW_BYTES,
+        bulk_window_bytes: limits::BULK_WINDOW_BYTES,
+    }
+}
+
+async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &Opened) -> End {
+    let session = &opened.session;
+    // A revocation that came between the hello and the registration is not lost.
+    if let Err(code) = gateway.revoked.check_grant(opened.grant.grant()) {
+        return code.into();
+    }
+    tracing::info!("session opened");
+    let (soft, hard) = (gateway.shutdown.soft(), gateway.shutdown.hard());
+    let grant_ends = tokio::time::sleep(opened.grant_left + limits::TOKEN_SKEW_MAX);
+    tokio::pin!(grant_ends);
+    let mut liveness = Liveness::new();
+    let mut told_to_go = false;
+    loop {
+        // Ends come first, so that a flood of frames does not delay them; silence is judged after reading.
+        let inbound = tokio::select! {
+            biased;
+            end = session.ending.begun() => return end,
+            () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+            () = &mut grant_ends => return ErrorCode::GrantInvalid.into(),
+            () = soft.cancelled(), if !told_to_go => {
+                told_to_go = true;
+                session.send(Down::GoAway(go_away()));
+                continue;
+            }
+            inbound = reader.next() => inbound,
+            end = liveness.silence() => return end,
+        };
+        liveness.heard();
+        let handled = match inbound {
+            Ok(Inbound::Alive) => Ok(()),
+            Ok(Inbound::Frame(body)) => match frame::decode::<v1::SessionUp>(body) {
+                Ok(message) => handle(gateway, opened, message).await,
+                Err(end) => Err(end),
+            },
+            Err(end) => Err(end),
+        };
+        if let Err(end) = handled {
+            return end;
+        }
+    }
+}
+
+async fn handle(gateway: &Arc<Gateway>, opened: &Opened, message: v1::SessionUp) -> Result<(), End> {
+    let session = &opened.session;
+    match message.kind {
+        Some(Up::Ping(ping)) => {
+            let server_time_ms = gateway.clock.unix_millis();
+            session.send(Down::Pong(v1::Pong { nonce: ping.nonce, server_time_ms }));
+        }
+        Some(Up::Open(open)) => open_machine(gateway, opened, machine_id(&open.machine_id)?).await,
+        Some(Up::Close(close)) => {
+            let machine_id = machine_id(&close.machine_id)?;
+            if session.close(machine_id) {
+                close_machine(gateway, session, machine_id).await;
+            }
+        }
+        Some(Up::ToMachine(to)) => {
+            let machine_id = machine_id(&to.machine_id)?;
+            let message = to.message.ok_or(ErrorCode::UnexpectedFrame)?;
+            to_machine(gateway, session, machine_id, message).await?;
+        }
+        Some(Up::Hello(_) | Up::Proof(_)) | None => return Err(ErrorCode::UnexpectedFrame.into()),
+    }
+    Ok(())
+}
+
+/// Opens a machine; one that is open already starts over.
+async fn open_machine(gateway: &Arc<Gateway>, opened: &Opened, machine_id: MachineId) {
+    let session = &opened.session;
+    match session.open(machine_id) {
+        Ok(true) => {}
+        Ok(false) => close_machine(gateway, session, machine_id).await,
+        Err(code) => return session.tell_closed(machine_id, code.into()),
+    }
+    let open = v1::OpenSession { session_id: wire_id(session.session_id), grant: opened.grant_token.clone() };
+    let sent = to_node(gateway, session, machine_id, ToNode::OpenSession(open)).await;
+    if let Err(error) = sent {
+        session.close_with(machine_id, error.code().into());
+    }
+}
+
+/// Tells the node that a machine is closed. When the node is out of reach it has forgotten the session anyway.
+async fn close_machine(gateway: &Arc<Gateway>, session: &Session, machine_id: MachineId) {
+    let close = v1::CloseSession { session_id: wire_id(session.session_id) };
+    let _ = to_node(gateway, session, machine_id, ToNode::CloseSession(close)).await;
+}
+
+async fn to_machine(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    machine_id: MachineId,
+    mut message: v1::DeviceMessage,
+) -> Result<(), End> {
+    if !session.is_open(machine_id) {
+        session.tell_closed(machine_id, ErrorCode::NotFound.into());
+        return Ok(());
+    }
+    let command_id = match &message.kind {
+        Some(DeviceKind::Command(command)) => {
+            let header = v1::CommandHeader::decode(command.header.clone()).map_err(|_| ErrorCode::FrameTruncated)?;
+            Some(header.command_id)
+        }
+        Some(DeviceKind::EventCredit(_) | DeviceKind::BulkCredit(_) | DeviceKind::Probe(_)) => None,
+        None => return Err(ErrorCode::UnexpectedFrame.into()),
+    };
+    let wire_id = wire_id(session.session_id);
+    let Some(command_id) = command_id else {
+        let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
+        if let Err(error) = to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).await {
+            // A lost credit would stall the machine's streams without a word.
+            session.close_with(machine_id, error.code().into());
+        }
+        return Ok(());
+    };
+    let span = tracing::info_span!("command", machine.id = %machine_id, lane = ?message.lane());
+    trace::reparent(&mut message.trace, &span);
+    let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
+    let sent = to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).instrument(span).await;
+    gateway.metrics.command(sent.err().map(NodeError::code));
+    if let Err(error) = sent {
+        session.send(failure(machine_id, command_id, error.code()));
+    }
+    Ok(())
+}
+
+async fn to_node(
+    gateway: &Arc<Gateway>,
+    session: &Session,
+    machine_id: MachineId,
+    kind: ToNode,
+) -> Result<(), NodeError> {
+    let machine = MachineKey::new(session.scope, machine_id);
+    gateway.node.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await
+}
+
+/// Nothing was sent, so the command did not take effect; it may be sent again under its id.
+fn failure(machine_id: MachineId, command_id: Bytes, code: ErrorCode) -> Down {
+    let refusal = crate::ending::Refusal::from(code);
+    let failure = v1::Failure { code: code.number().into(), command_id, retry_after_ms: refusal.retry_after_ms };
+    Down::FromMachine(v1::FromMachine {
+        machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
+        message: Some(v1::MachineMessage { trace: None, kind: Some(v1::machine_message::Kind::Failure(failure)) }),
+    })
+}
+
+fn send(outbox: &Outbox, kind: Down) -> Result<(), End> {
+    outbox.send(&v1::SessionDown { kind: Some(kind) }).map_err(|error| error.code().into())
+}
+
+/// Come back within the spread; until then this connection serves.
+pub(crate) fn go_away() -> v1::GoAway {
+    v1::GoAway {
+        reconnect_in_ms: rand::random_range(0..=millis(limits::DRAIN_SPREAD)),
+        try_for_ms: millis(limits::DRAIN_TRY_FOR),
+        hint: String::new(),
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
+
+fn machine_id(bytes: &[u8]) -> Result<MachineId, End> {
+    MachineId::try_from(bytes).map_err(|_| ErrorCode::BadRequest.into())
+}
+
+fn wire_id(session_id: SessionId) -> Bytes {
+    Bytes::copy_from_slice(session_id.as_bytes())
+}

@@ -1,0 +1,221 @@
+//! A link of a connector, whatever carries it: hello, challenge, proof, welcome; then frames to and from the owner.
+//!
+//! The gateway does not look into the frames: which epoch holds and who may do what is between owner and connector.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::LinkId;
+use flydex_domain::limits;
+use flydex_domain::scope::MachineKey;
+use flydex_proto::codec;
+use flydex_proto::v1;
+use flydex_proto::v1::gateway_frame::Kind as ToNode;
+use flydex_proto::v1::link_down::Kind as Down;
+use flydex_proto::v1::link_up::Kind as Up;
+use tokio::time::MissedTickBehavior;
+use tracing::Instrument as _;
+
+use crate::Gateway;
+use crate::admission::Permit;
+use crate::auth::{self, Binding};
+use crate::browser::session::{go_away, millis};
+use crate::ending::{End, Ending};
+use crate::frame::{self, FrameReader, Inbound, Liveness};
+use crate::metrics::Peer;
+use crate::outbox::Outbox;
+use crate::registry::Link;
+
+/// What carries a link.
+pub(crate) struct Carrier {
+    pub(crate) transport: v1::Transport,
+    pub(crate) binding: Binding,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) ending: Ending,
+}
+
+/// Runs a link from its hello to its end.
+pub(crate) async fn run(
+    gateway: &Arc<Gateway>,
+    reader: &mut impl FrameReader,
+    carrier: &Carrier,
+    handshake: Permit,
+) -> End {
+    let hard = gateway.shutdown.hard();
+    let opened = tokio::select! {
+        opened = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, open(gateway, reader, carrier)) => opened,
+        end = carrier.ending.begun() => return end,
+        () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+    };
+    drop(handshake);
+    let opened = match opened {
+        Ok(Ok(opened)) => opened,
+        Ok(Err(end)) => return end,
+        Err(_) => return ErrorCode::DeadlineExceeded.into(),
+    };
+    let link = opened.link.clone();
+    let registered = gateway.registry.add_link(link.clone());
+    let _live = gateway.metrics.live(peer(carrier.transport));
+    let span = tracing::info_span!(
+        "link",
+        link.id = %link.link_id,
+        account.id = %link.machine.account_id(),
+        machine.id = %link.machine.machine_id(),
+        transport = carrier.transport.as_str_name(),
+    );
+    let end = serve(gateway, reader, opened).instrument(span.clone()).await;
+    let close = v1::CloseLink { link_id: wire_id(link.link_id) };
+    let _ = to_node(gateway, link.machine, ToNode::CloseLink(close)).await;
+    drop(registered);
+    span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "link ended"));
+    end
+}
+
+/// Lets the writers end after the word on why.
+pub(crate) fn finish(outbox: &Outbox, end: End) {
+    match end {
+        End::Gone => outbox.finish(None::<&v1::LinkDown>, ErrorCode::GoingAway.close_code()),
+        End::Refused(refusal) => {
+            let end = v1::SessionEnd { code: refusal.code.number().into(), retry_after_ms: refusal.retry_after_ms };
+            outbox.finish(Some(&v1::LinkDown { kind: Some(Down::End(end)) }), refusal.code.close_code());
+        }
+    }
+}
+
+/// The label of a link's transport in metrics.
+pub(crate) const fn peer(transport: v1::Transport) -> Peer {
+    match transport {
+        v1::Transport::Quic => Peer::QuicLink,
+        v1::Transport::Websocket | v1::Transport::Unspecified => Peer::WebSocketLink,
+    }
+}
+
+struct Opened {
+    link: Arc<Link>,
+    claimed: auth::ClaimedLink,
+    open: v1::OpenLink,
+    _permit: Permit,
+}
+
+async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &Carrier) -> Result<Opened, End> {
+    if gateway.shutdown.soft().is_cancelled() {
+        return Err(ErrorCode::GoingAway.into());
+    }
+    let Some(Up::Hello(hello)) = frame::receive::<v1::LinkUp>(reader).await?.kind else {
+        return Err(ErrorCode::UnexpectedFrame.into());
+    };
+    let version = codec::negotiate(hello.version, hello.version_min).ok_or(ErrorCode::UnsupportedVersion)?;
+    let claimed = auth::claim_link(gateway, &hello)?;
+    let nonce: [u8; 32] = rand::random();
+    let challenge = v1::LinkChallenge {
+        version,
+        nonce: Bytes::copy_from_slice(&nonce),
+        gateway_id: gateway.config.gateway_id.as_str().to_owned(),
+        server_time_ms: gateway.clock.unix_millis(),
+    };
+    send(&carrier.outbox, Down::Challenge(challenge))?;
+    let Some(Up::Proof(proof)) = frame::receive::<v1::LinkUp>(reader).await?.kind else {
+        return Err(ErrorCode::UnexpectedFrame.into());
+    };
+    let permit = gateway.admission.link()?;
+    let machine = claimed.prove(gateway, &nonce, carrier.binding, &proof)?;
+    let link_id = LinkId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
+    let welcome = v1::LinkWelcome {
+        link_id: wire_id(link_id),
+        capabilities: vec![v1::Capability::BulkCredit.into()],
+        ping_interval_ms: millis(limits::PING_INTERVAL),
+        silence_max_ms: millis(limits::PEER_SILENCE_MAX),
+    };
+    send(&carrier.outbox, Down::Welcome(welcome))?;
+    let open = v1::OpenLink {
+        link_id: wire_id(link_id),
+        credential: hello.credential,
+        link_counter: hello.link_counter,
+        boot_id: hello.boot_id,
+        transport: carrier.transport.into(),
+        connector_version: hello.connector_version,
+        channel_bound: proof.channel_bound,
+    };
+    let link = Link { link_id, machine, outbox: carrier.outbox.clone(), ending: carrier.ending.clone() };
+    Ok(Opened { link: Arc::new(link), claimed, open, _permit: permit })
+}
+
+async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Opened) -> End {
+    let Opened { link, claimed, open, _permit } = opened;
+    // A revocation that came between the hello and the registration is not lost.
+    if let Err(code) = gateway.revoked.check_credential(&claimed.credential) {
+        return code.into();
+    }
+    if let Err(code) = to_node(gateway, link.machine, ToNode::OpenLink(open)).await {
+        return code.into();
+    }
+    tracing::info!("link opened");
+    let (soft, hard) = (gateway.shutdown.soft(), gateway.shutdown.hard());
+    let mut pings = tokio::time::interval(limits::PING_INTERVAL);
+    pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
+    pings.reset();
+    let mut nonce = 0;
+    let mut liveness = Liveness::new();
+    let mut told_to_go = false;
+    loop {
+        // Ends come first, so that a flood of frames does not delay them; silence is judged after reading.
+        let inbound = tokio::select! {
+            biased;
+            end = link.ending.begun() => return end,
+            () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+            () = soft.cancelled(), if !told_to_go => {
+                told_to_go = true;
+                link.send(Down::GoAway(go_away()));
+                continue;
+            }
+            _ = pings.tick() => {
+                nonce += 1;
+                link.send(Down::Ping(v1::Ping { nonce }));
+                continue;
+            }
+            inbound = reader.next() => inbound,
+            end = liveness.silence() => return end,
+        };
+        liveness.heard();
+        let handled = match inbound {
+            Ok(Inbound::Alive) => Ok(()),
+            Ok(Inbound::Frame(body)) => match frame::decode::<v1::LinkUp>(body) {
+                Ok(message) => handle(gateway, &link, message).await,
+                Err(end) => Err(end),
+            },
+            Err(end) => Err(end),
+        };
+        if let Err(end) = handled {
+            return end;
+        }
+    }
+}
+
+async fn handle(gateway: &Arc<Gateway>, link: &Link, message: v1::LinkUp) -> Result<(), End> {
+    match message.kind {
+        Some(Up::Ping(ping)) => {
+            let server_time_ms = gateway.clock.unix_millis();
+            link.send(Down::Pong(v1::Pong { nonce: ping.nonce, server_time_ms }));
+        }
+        Some(Up::Pong(_)) => {}
+        Some(Up::Frame(frame)) => {
+            let message = v1::LinkMessage { link_id: wire_id(link.link_id), frame: Some(frame) };
+            to_node(gateway, link.machine, ToNode::LinkMessage(message)).await?;
+        }
+        Some(Up::Hello(_) | Up::Proof(_)) | None => return Err(ErrorCode::UnexpectedFrame.into()),
+    }
+    Ok(())
+}
+
+async fn to_node(gateway: &Arc<Gateway>, machine: MachineKey, kind: ToNode) -> Result<(), ErrorCode> {
+    gateway.node.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await.map_err(|error| error.code())
+}
+
+fn send(outbox: &Outbox, kind: Down) -> Result<(), End> {
+    outbox.send(&v1::LinkDown { kind: Some(kind) }).map_err(|error| error.code().into())
+}
+
+fn wire_id(link_id: LinkId) -> Bytes {
+    Bytes::copy_from_slice(link_id.as_bytes())
+}

@@ -1,0 +1,78 @@
+//! Why a connection ends, and the one place where that is decided first.
+
+use std::sync::{Arc, OnceLock};
+
+use flydex_domain::error::{ErrorCode, Retry};
+use tokio_util::sync::CancellationToken;
+
+/// Advice to a peer that may try again as it is, in milliseconds.
+const RETRY_AFTER_MS: u32 = 1_000;
+
+/// How a connection ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum End {
+    /// The peer left; there is nobody to tell.
+    Gone,
+    /// The peer is told why.
+    Refused(Refusal),
+}
+
+/// What a peer is told when it is refused or cut off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Refusal {
+    pub(crate) code: ErrorCode,
+    /// 0: no advice.
+    pub(crate) retry_after_ms: u32,
+}
+
+impl From<ErrorCode> for Refusal {
+    fn from(code: ErrorCode) -> Self {
+        let retry_after_ms = match code.retry() {
+            Retry::Later => RETRY_AFTER_MS,
+            Retry::Never | Retry::Refreshed => 0,
+        };
+        Self { code, retry_after_ms }
+    }
+}
+
+impl From<ErrorCode> for End {
+    fn from(code: ErrorCode) -> Self {
+        Self::Refused(code.into())
+    }
+}
+
+impl End {
+    /// The code in metrics and logs; a peer that left has none.
+    pub(crate) fn code(self) -> Option<ErrorCode> {
+        match self {
+            Self::Gone => None,
+            Self::Refused(refusal) => Some(refusal.code),
+        }
+    }
+}
+
+/// The end of one connection, begun by whoever comes first. Cheap to clone.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct Ending {
+    inner: Arc<Inner>,
+}
+
+#[derive(Debug, Default)]
+struct Inner {
+    begun: CancellationToken,
+    end: OnceLock<End>,
+}
+
+impl Ending {
+    /// Begins the end, unless it has begun for another reason.
+    pub(crate) fn begin(&self, end: impl Into<End>) {
+        let _ = self.inner.end.set(end.into());
+        self.inner.begun.cancel();
+    }
+
+    /// Waits until the end has begun.
+    pub(crate) async fn begun(&self) -> End {
+        self.inner.begun.cancelled().await;
+        self.inner.end.get().copied().unwrap_or(End::Gone)
+    }
+}
