@@ -1,3 +1,4 @@
 //! Whole flows over the real binaries, and the rules that the tree itself must keep.
 
+mod scripted_browser;
 mod scripted_codex;

@@ -3,6 +3,10 @@
 //! Nothing here links the server or the connector: they are processes, started and watched from outside. The
 //! only part that is not real is the [`model`] behind Codex.
 
+pub mod browser;
 pub mod codex;
+pub mod connector;
 pub mod model;
+pub mod process;
+pub mod server;
 pub mod wait;

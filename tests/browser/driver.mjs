@@ -1,0 +1,113 @@
+// Drives a real Chromium at the word of a test: one JSON request per line on standard input, one JSON answer per
+// line on standard output. The flows themselves are written in Rust, where the model's gates, the desk and the
+// processes are at hand; see tests/src/browser.rs for what each operation means.
+
+import { createInterface } from 'node:readline';
+import AxeBuilder from '@axe-core/playwright';
+import { chromium } from 'playwright-core';
+
+const WAIT_MS = Number(process.env.FLYDEX_BROWSER_WAIT_MS ?? 30_000);
+const PHONE = { width: 390, height: 844 };
+
+const browser = await chromium.launch({
+  executablePath: process.env.FLYDEX_CHROMIUM,
+  args: [
+    '--no-sandbox',
+    '--disable-gpu',
+    '--disable-dev-shm-usage',
+    '--disable-quic',
+    '--no-first-run',
+    '--disable-background-networking',
+    '--disable-component-update',
+    '--disable-sync',
+  ],
+});
+
+const pages = new Map();
+
+function locate(page, target) {
+  const scope = target.within ? locate(page, target.within) : page;
+  let locator = target.testid ? scope.getByTestId(target.testid) : scope.locator(target.css);
+  if (target.text !== undefined) locator = locator.filter({ hasText: target.text });
+  if (target.nth !== undefined) locator = target.nth < 0 ? locator.last() : locator.nth(target.nth);
+  return locator;
+}
+
+const operations = {
+  async open({ scheme = 'light', width = PHONE.width, height = PHONE.height, ignore_https_errors = false }) {
+    const context = await browser.newContext({
+      viewport: { width, height },
+      hasTouch: true,
+      colorScheme: scheme,
+      ignoreHTTPSErrors: ignore_https_errors,
+    });
+    context.setDefaultTimeout(WAIT_MS);
+    return this.tab({ context });
+  },
+
+  // A further tab of the same profile.
+  async tab({ of, context = pages.get(of).page.context() }) {
+    const page = await context.newPage();
+    const entry = { page, problems: [], requests: [] };
+    page.on('console', (message) => {
+      if (message.type() === 'error') entry.problems.push(message.text());
+    });
+    page.on('pageerror', (error) => entry.problems.push(String(error)));
+    page.on('request', (request) => entry.requests.push(request.url()));
+    const handle = pages.size;
+    pages.set(handle, entry);
+    return handle;
+  },
+
+  goto: (page, { url }) => page.goto(url),
+  reload: (page) => page.reload(),
+  url: (page) => page.url(),
+  click: (page, { target }) => locate(page, target).click(),
+  fill: (page, { target, value }) => locate(page, target).fill(value),
+  press: (page, { key }) => page.keyboard.press(key),
+  visible: (page, { target }) => locate(page, target).first().waitFor({ state: 'visible' }),
+  gone: (page, { target }) => locate(page, target).first().waitFor({ state: 'detached' }),
+  count: (page, { target }) => locate(page, target).count(),
+  text: (page, { target }) => locate(page, target).first().innerText(),
+  texts: (page, { target }) => locate(page, target).allInnerTexts(),
+  attribute: (page, { target, name }) => locate(page, target).first().getAttribute(name),
+  enabled: (page, { target }) => locate(page, target).first().isEnabled(),
+  evaluate: (page, { script }) => page.evaluate(script),
+  offline: (page, { value }) => page.context().setOffline(value),
+  screenshot: (page, { path, full_page = false }) => page.screenshot({ path, fullPage: full_page }).then(() => null),
+  close: (page) => page.context().close(),
+
+  async axe(page) {
+    const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa']).analyze();
+    return violations.map(({ id, help, nodes }) => `${id}: ${help} (${nodes.map((node) => node.target).join(', ')})`);
+  },
+};
+
+async function perform({ operation, page: handle, ...rest }) {
+  if (operation === 'open' || operation === 'tab') return operations[operation](rest);
+  const entry = pages.get(handle);
+  if (!entry) throw new Error(`no page ${handle}`);
+  if (operation === 'problems') return entry.problems;
+  if (operation === 'requests') return entry.requests;
+  if (!operations[operation]) throw new Error(`no operation ${operation}`);
+  const value = await operations[operation](entry.page, rest);
+  return operation === 'goto' || operation === 'reload' ? null : (value ?? null);
+}
+
+async function explain(error, handle) {
+  const page = pages.get(handle)?.page;
+  const text = page ? await page.locator('body').innerText({ timeout: 1000 }).catch(() => '') : '';
+  const problems = pages.get(handle)?.problems ?? [];
+  const shown = text.split('\n').slice(0, 60).join('\n    ');
+  return `${error.message}\n  at ${page?.url()}\n  shows:\n    ${shown}\n  console: ${problems.join('; ')}`;
+}
+
+for await (const line of createInterface({ input: process.stdin })) {
+  const request = JSON.parse(line);
+  // Requests of different pages run side by side; answers carry the id.
+  perform(request)
+    .then((value) => ({ id: request.id, value }))
+    .catch(async (error) => ({ id: request.id, error: await explain(error, request.page) }))
+    .then((answer) => process.stdout.write(`${JSON.stringify(answer)}\n`));
+}
+await browser.close();

@@ -1,0 +1,148 @@
+//! The connector: `flydex` with its own state, beside the Codex of the test.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::codex::CodexHome;
+use crate::process::{self, Lines, Process};
+
+/// Where a connector keeps its state and which Codex it works with.
+pub struct Machine {
+    state: TempDir,
+    origin: String,
+    codex_home: PathBuf,
+    codex: PathBuf,
+    workspace: PathBuf,
+}
+
+/// A running connector.
+pub struct Connector {
+    process: Process,
+}
+
+impl Machine {
+    /// A machine that was never paired.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn new(origin: &str, codex: &CodexHome) -> anyhow::Result<Self> {
+        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
+        Ok(Self {
+            state,
+            origin: origin.to_owned(),
+            codex_home: codex.path(),
+            codex: codex.binary().to_owned(),
+            workspace: codex.workspace(),
+        })
+    }
+
+    /// The connector's state folder.
+    #[must_use]
+    pub fn state(&self) -> PathBuf {
+        self.state.path().join("flydex")
+    }
+
+    /// Starts `flydex connect`: pairs, then runs.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn connect(&self) -> anyhow::Result<Connector> {
+        self.start(&["connect", "--server", &self.origin, "--port", "0"])
+    }
+
+    /// Starts `flydex run`: runs what was paired.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn run(&self) -> anyhow::Result<Connector> {
+        self.start(&["run", "--port", "0"])
+    }
+
+    /// Runs any other command to its end and returns what it wrote.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn command(&self, words: &[&str]) -> anyhow::Result<(bool, Lines)> {
+        let mut connector = self.start(words)?;
+        let status = connector.process.ended().await?;
+        Ok((status.success(), connector.process.lines()))
+    }
+
+    fn start(&self, words: &[&str]) -> anyhow::Result<Connector> {
+        let mut command = Command::new(process::binary("flydex")?);
+        command
+            .args(words)
+            .env("FLYDEX_HOME", self.state())
+            .env("FLYDEX_CODEX", &self.codex)
+            .env("CODEX_HOME", &self.codex_home)
+            .env("HOME", self.state.path())
+            .env(crate::codex::home::API_KEY_VARIABLE, "scripted")
+            .current_dir(&self.workspace);
+        Ok(Connector { process: Process::start("flydex", &mut command)? })
+    }
+
+    /// The folder that threads work in.
+    #[must_use]
+    pub fn workspace(&self) -> &Path {
+        &self.workspace
+    }
+}
+
+impl Connector {
+    /// The address that the QR code holds.
+    ///
+    /// # Errors
+    /// When none is drawn in time.
+    pub async fn pair_url(&self) -> anyhow::Result<String> {
+        self.process.says("pair at ").await
+    }
+
+    /// Waits for the desk's question and returns the short code and the question.
+    ///
+    /// # Errors
+    /// When nothing is asked in time.
+    pub async fn question(&self) -> anyhow::Result<(String, String)> {
+        let code = self.process.says("code ").await?;
+        let question = self.process.says("pair with account ").await?;
+        Ok((code, question))
+    }
+
+    /// Answers the desk's question.
+    ///
+    /// # Errors
+    /// When it no longer reads.
+    pub async fn answer(&mut self, yes: bool) -> anyhow::Result<()> {
+        self.process.tell(if yes { "y" } else { "n" }).await
+    }
+
+    /// The process.
+    #[must_use]
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The process, to wait for its end.
+    #[must_use]
+    pub const fn process_mut(&mut self) -> &mut Process {
+        &mut self.process
+    }
+
+    /// Kills it as a crash would.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(self) -> anyhow::Result<Lines> {
+        self.process.kill().await
+    }
+
+    /// Stops it as a service manager would.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn stop(self) -> anyhow::Result<Lines> {
+        Ok(self.process.stop().await?.1)
+    }
+}

@@ -1,0 +1,116 @@
+//! The relay: `flydex-server all` on a free port with its own data.
+
+use std::path::Path;
+
+use anyhow::Context as _;
+use tempfile::TempDir;
+use tokio::process::Command;
+
+use crate::process::{self, Lines, Process};
+
+/// A running relay.
+pub struct Server {
+    process: Process,
+    data: TempDir,
+    origin: String,
+    owner_link: String,
+    port: u16,
+}
+
+/// A relay that was stopped; its data and port are kept.
+pub struct StoppedServer {
+    data: TempDir,
+    owner_link: String,
+    port: u16,
+    /// What it wrote while it ran.
+    pub lines: Lines,
+}
+
+impl Server {
+    /// Starts with fresh data on a free port, at plain http on localhost.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start() -> anyhow::Result<Self> {
+        Self::start_at(0).await
+    }
+
+    /// Starts with fresh data on that port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_at(port: u16) -> anyhow::Result<Self> {
+        let data = tempfile::Builder::new().prefix("fx-server").tempdir()?;
+        let process = spawn(data.path(), port)?;
+        let origin = process.says("listening on ").await?;
+        let owner_link = process.says("first sign-in at ").await?;
+        let port = port_of(&origin)?;
+        Ok(Self { process, data, origin, owner_link, port })
+    }
+
+    /// The origin that browsers and connectors use.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The one-time link of the first sign-in.
+    #[must_use]
+    pub fn owner_link(&self) -> &str {
+        &self.owner_link
+    }
+
+    /// The process, for what it wrote.
+    #[must_use]
+    pub const fn process(&self) -> &Process {
+        &self.process
+    }
+
+    /// The folder of its database.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.data.path()
+    }
+
+    /// Stops it as a service manager would.
+    ///
+    /// # Errors
+    /// When it does not end in time.
+    pub async fn stop(self) -> anyhow::Result<StoppedServer> {
+        let (_, lines) = self.process.stop().await?;
+        Ok(StoppedServer { data: self.data, owner_link: self.owner_link, port: self.port, lines })
+    }
+
+    /// Kills it as a crash would.
+    ///
+    /// # Errors
+    /// When it cannot be killed.
+    pub async fn kill(self) -> anyhow::Result<StoppedServer> {
+        let lines = self.process.kill().await?;
+        Ok(StoppedServer { data: self.data, owner_link: self.owner_link, port: self.port, lines })
+    }
+}
+
+impl StoppedServer {
+    /// Starts it again on the same data and port.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start(self) -> anyhow::Result<Server> {
+        let process = spawn(self.data.path(), self.port)?;
+        let origin = process.says("listening on ").await?;
+        Ok(Server { process, data: self.data, origin, owner_link: self.owner_link, port: self.port })
+    }
+}
+
+fn spawn(data: &Path, port: u16) -> anyhow::Result<Process> {
+    let mut command = Command::new(process::binary("flydex-server")?);
+    command.args(["all", "--listen", &format!("127.0.0.1:{port}"), "--admin-listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(data).current_dir(data);
+    Process::start("flydex-server", &mut command)
+}
+
+fn port_of(origin: &str) -> anyhow::Result<u16> {
+    let (_, port) = origin.rsplit_once(':').with_context(|| format!("no port in {origin}"))?;
+    Ok(port.parse()?)
+}
