@@ -155,6 +155,14 @@ pub const JOURNAL_RETENTION: Duration = Duration::from_secs(30 * 24 * 3600);
 pub const JOURNAL_BYTES_MAX: u64 = 64 * 1024 * 1024;
 /// One record of the journal, in bytes: ids and hashes only.
 pub const JOURNAL_RECORD_BYTES_MAX: usize = 1024;
+/// Writes that wait for the journal: effects are bounded by those in flight, refusals by the relay's pace.
+pub const JOURNAL_QUEUE_MAX: usize = 4096;
+/// Records of one commit of the journal.
+pub const JOURNAL_COMMIT_RECORDS_MAX: usize = 512;
+/// Wait before a journal that could not be written is tried again.
+pub const JOURNAL_RETRY_AFTER: Duration = Duration::from_secs(5);
+/// Audit records that wait at a machine for control, in bytes: some thirty thousand.
+pub const SPOOL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 /// Read commands that the connector remembers in memory against repeats.
 pub const READ_DEDUP_ENTRIES_MAX: usize = 8192;
 /// Devices on one machine's list, tombstones not counted.

@@ -1,0 +1,68 @@
+//! A file in memory whose disk can be filled, for tests.
+
+use std::io;
+use std::sync::{Arc, Mutex};
+
+use super::Storage;
+
+/// Shared with the test: content that survives a restart, and the fault.
+#[derive(Clone, Default)]
+pub(crate) struct MemoryStorage(Arc<Mutex<State>>);
+
+#[derive(Default)]
+struct State {
+    content: Vec<u8>,
+    aside: Option<Vec<u8>>,
+    full: bool,
+}
+
+impl MemoryStorage {
+    pub(crate) fn with(content: Vec<u8>) -> Self {
+        let storage = Self::default();
+        storage.0.lock().unwrap().content = content;
+        storage
+    }
+
+    pub(crate) fn fill_disk(&self, full: bool) {
+        self.0.lock().unwrap().full = full;
+    }
+
+    pub(crate) fn content(&self) -> Vec<u8> {
+        self.0.lock().unwrap().content.clone()
+    }
+
+    pub(crate) fn aside(&self) -> Option<Vec<u8>> {
+        self.0.lock().unwrap().aside.clone()
+    }
+
+    fn write(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
+        let mut state = self.0.lock().unwrap();
+        if state.full {
+            return Err(io::ErrorKind::StorageFull.into());
+        }
+        change(&mut state);
+        Ok(())
+    }
+}
+
+impl Storage for MemoryStorage {
+    fn load(&mut self) -> io::Result<Vec<u8>> {
+        Ok(self.content())
+    }
+
+    fn truncate(&mut self, bytes: u64) -> io::Result<()> {
+        self.write(|state| state.content.truncate(usize::try_from(bytes).unwrap()))
+    }
+
+    fn append(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(|state| state.content.extend_from_slice(bytes))
+    }
+
+    fn replace(&mut self, bytes: &[u8]) -> io::Result<()> {
+        self.write(|state| state.content = bytes.to_vec())
+    }
+
+    fn set_aside(&mut self) -> io::Result<()> {
+        self.write(|state| state.aside = Some(std::mem::take(&mut state.content)))
+    }
+}
