@@ -200,6 +200,12 @@ impl Ledger {
         self.in_flight.len()
     }
 
+    /// Whether a command is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, key: CommandKey) -> bool {
+        self.in_flight.contains_key(&key)
+    }
+
     /// How many commands are known in all.
     #[must_use]
     pub fn len(&self) -> usize {

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::ErrorCode;
 use crate::id::SessionId;
-use crate::ledger::Ledger;
+use crate::ledger::{CommandKey, Ledger};
 use crate::limits::{ACTOR_IDLE_AFTER, MACHINE_SESSIONS_MAX};
 use crate::revocation::Revocation;
 use crate::scope::MachineKey;
@@ -120,6 +120,12 @@ impl Machine {
     #[must_use]
     pub fn in_flight(&self) -> usize {
         self.ledger.in_flight()
+    }
+
+    /// Whether a command is in flight.
+    #[must_use]
+    pub fn is_in_flight(&self, key: CommandKey) -> bool {
+        self.ledger.is_in_flight(key)
     }
 
     /// Whether it has been without sessions and link for long enough to be forgotten.

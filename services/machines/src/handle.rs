@@ -1,0 +1,189 @@
+//! The only way to a machine actor.
+//!
+//! A ractor mailbox has no bound, so nothing but this module sends to one. What peers send takes a permit for
+//! one message and for its bytes, which travels with it and is given back when the actor has handled it; without
+//! room the sender is told [`SendError::Overloaded`] at once (INV-BOUND). What ends things (a session closed, a
+//! link lost, a tick, a revocation) needs no room: it is bounded by what was let in before.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::Duration;
+
+use flydex_domain::limits::{ACTOR_CALL_TIMEOUT, ACTOR_MAILBOX_BYTES_MAX, ACTOR_MAILBOX_MESSAGES_MAX};
+use flydex_domain::machine::message::Input;
+use flydex_domain::status::MachineStatus;
+use ractor::{ActorId, ActorRef, RpcReplyPort};
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use crate::peer::Peer;
+
+/// A message to a machine actor.
+pub(crate) enum Envelope {
+    /// Something happens to the machine.
+    Input {
+        /// What.
+        input: Box<Input>,
+        /// The stream that it came over; none when it is the node's own word.
+        peer: Option<Arc<Peer>>,
+        /// Its place in the mailbox, given back when it is dropped.
+        permit: Option<Permit>,
+    },
+    /// Somebody looks.
+    Inspect(RpcReplyPort<Snapshot>),
+    /// A defect, for tests of what follows one.
+    #[cfg(test)]
+    Fail,
+}
+
+/// The part of a mailbox that a message holds.
+#[derive(Debug)]
+pub(crate) struct Permit {
+    _message: OwnedSemaphorePermit,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// What an actor says of itself.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Snapshot {
+    /// The machine's status.
+    pub status: MachineStatus,
+    /// Sessions that have it open.
+    pub sessions: usize,
+    /// Commands in flight.
+    pub in_flight: usize,
+}
+
+/// Why a message was not taken.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum SendError {
+    /// The mailbox is full; nothing was taken.
+    #[error("machine actor is overloaded")]
+    Overloaded,
+    /// The actor has stopped.
+    #[error("machine actor has stopped")]
+    Stopped,
+}
+
+/// Why a question has no answer.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum CallError {
+    /// No actor, or it stopped.
+    #[error("machine actor is not there")]
+    NotThere,
+    /// No answer within [`ACTOR_CALL_TIMEOUT`].
+    #[error("machine actor does not answer")]
+    TimedOut,
+}
+
+/// A way to one machine actor. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct MachineHandle {
+    actor: ActorRef<Envelope>,
+    gate: Arc<Gate>,
+}
+
+/// What an actor and its senders share.
+pub(crate) struct Gate {
+    messages: Arc<Semaphore>,
+    bytes: Arc<Semaphore>,
+    /// When a tick is due, in milliseconds of the node's own count; `u64::MAX` for never.
+    tick_at: AtomicU64,
+    idle: AtomicBool,
+}
+
+impl Gate {
+    /// The bounds of one mailbox, all of it free.
+    pub(crate) fn new() -> Arc<Self> {
+        Arc::new(Self {
+            messages: Arc::new(Semaphore::new(ACTOR_MAILBOX_MESSAGES_MAX)),
+            bytes: Arc::new(Semaphore::new(ACTOR_MAILBOX_BYTES_MAX)),
+            tick_at: AtomicU64::new(u64::MAX),
+            idle: AtomicBool::new(false),
+        })
+    }
+
+    /// The actor says when it wants a tick, and whether it has nothing to do.
+    pub(crate) fn publish(&self, tick_at: Option<u64>, idle: bool) {
+        self.tick_at.store(tick_at.unwrap_or(u64::MAX), Ordering::Release);
+        self.idle.store(idle, Ordering::Release);
+    }
+
+    fn permit(&self, bytes: usize) -> Option<Permit> {
+        let bytes = u32::try_from(bytes).ok()?;
+        let message = Arc::clone(&self.messages).try_acquire_owned().ok()?;
+        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
+        Some(Permit { _message: message, _bytes: bytes })
+    }
+}
+
+impl MachineHandle {
+    pub(crate) const fn new(actor: ActorRef<Envelope>, gate: Arc<Gate>) -> Self {
+        Self { actor, gate }
+    }
+
+    /// Sends what a peer sent, if there is room for its bytes.
+    pub(crate) fn send(&self, peer: &Arc<Peer>, input: Input, bytes: usize) -> Result<(), SendError> {
+        let permit = self.gate.permit(bytes).ok_or(SendError::Overloaded)?;
+        self.deliver(Envelope::Input { input: Box::new(input), peer: Some(Arc::clone(peer)), permit: Some(permit) })
+    }
+
+    /// Sends that something of a peer has ended: always taken.
+    pub(crate) fn send_ending(&self, peer: &Arc<Peer>, input: Input) -> Result<(), SendError> {
+        self.deliver(Envelope::Input { input: Box::new(input), peer: Some(Arc::clone(peer)), permit: None })
+    }
+
+    /// Sends the node's own word: always taken.
+    pub(crate) fn send_own(&self, input: Input) -> Result<(), SendError> {
+        self.deliver(Envelope::Input { input: Box::new(input), peer: None, permit: None })
+    }
+
+    /// Asks the actor what it is doing.
+    pub(crate) async fn inspect(&self) -> Result<Snapshot, CallError> {
+        match self.actor.call(Envelope::Inspect, Some(ACTOR_CALL_TIMEOUT)).await {
+            Ok(ractor::rpc::CallResult::Success(snapshot)) => Ok(snapshot),
+            Ok(ractor::rpc::CallResult::Timeout) => Err(CallError::TimedOut),
+            Ok(ractor::rpc::CallResult::SenderError) | Err(_) => Err(CallError::NotThere),
+        }
+    }
+
+    /// Whether a tick is due at this moment of the node's count; it is then taken to be sent.
+    pub(crate) fn take_tick(&self, now: u64) -> bool {
+        let tick_at = self.gate.tick_at.load(Ordering::Acquire);
+        if tick_at > now {
+            return false;
+        }
+        // The exchange fails when the actor has just published another time: then that one is looked at next.
+        let taken = self.gate.tick_at.compare_exchange(tick_at, u64::MAX, Ordering::AcqRel, Ordering::Relaxed);
+        taken.is_ok()
+    }
+
+    /// Whether the actor has long had nothing to do and nothing waits for it.
+    pub(crate) fn is_idle(&self) -> bool {
+        self.gate.idle.load(Ordering::Acquire) && self.gate.messages.available_permits() == ACTOR_MAILBOX_MESSAGES_MAX
+    }
+
+    pub(crate) fn actor_id(&self) -> ActorId {
+        self.actor.get_id()
+    }
+
+    /// Lets the actor handle what waits, then stop. What is sent afterwards is refused.
+    pub(crate) fn retire(&self) {
+        // An error says that it has stopped already.
+        let _ = self.actor.drain();
+    }
+
+    /// [`Self::retire`], and waits for the end.
+    pub(crate) async fn retire_and_wait(&self, timeout: Duration) {
+        // An error says that it has stopped already, or that time is up: both end the wait.
+        let _ = self.actor.drain_and_wait(Some(timeout)).await;
+    }
+
+    fn deliver(&self, envelope: Envelope) -> Result<(), SendError> {
+        self.actor.send_message(envelope).map_err(|_| SendError::Stopped)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn send_defect(&self) {
+        let _ = self.deliver(Envelope::Fail);
+    }
+}

@@ -1,0 +1,297 @@
+//! The machines of this node: finding and starting their actors, ticks, eviction, failures and the drain.
+//!
+//! The map is this node's own (no ractor names or groups, which are global to a process). An actor is started
+//! when a session or a link first asks for its machine, supervised, and retired once it has been idle for
+//! `ACTOR_IDLE_AFTER`. When one fails, everything that it carried is told `internal`, to come again.
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::time::Instant;
+
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{Incarnation, NodeId};
+use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_CALL_TIMEOUT, ACTOR_TICK_INTERVAL, NODE_MACHINES_MAX};
+use flydex_domain::machine::Now;
+use flydex_domain::machine::message::Input;
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::scope::MachineKey;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::TokenVerifier;
+use flydex_runtime::clock::Clock;
+use flydex_runtime::lifecycle::Shutdown;
+use flydex_store::directory::Directory;
+use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
+
+use crate::handle::{Gate, MachineHandle};
+use crate::machine::{Arguments, MachineActor};
+use crate::metrics::Metrics;
+use crate::peer::{Outgoing, Peer};
+use crate::revocations::Revocations;
+
+/// What every actor of a node needs.
+pub(crate) struct Context {
+    pub(crate) node_id: NodeId,
+    pub(crate) incarnation: Incarnation,
+    pub(crate) directory: Arc<dyn Directory>,
+    pub(crate) verifier: Arc<TokenVerifier>,
+    pub(crate) clock: Clock,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) metrics: Metrics,
+    pub(crate) revocations: Revocations,
+    pub(crate) started: Instant,
+}
+
+impl Context {
+    /// Both clocks, now.
+    pub(crate) fn now(&self) -> Now {
+        Now { instant: self.clock.instant(), unix: UnixMillis(self.clock.unix_millis()) }
+    }
+
+    /// An instant in milliseconds since the node began.
+    pub(crate) fn count(&self, instant: Instant) -> u64 {
+        u64::try_from(instant.saturating_duration_since(self.started).as_millis()).unwrap_or(u64::MAX)
+    }
+}
+
+/// The machines and gateway streams of a node.
+pub(crate) struct Host {
+    pub(crate) context: Arc<Context>,
+    supervisor: ActorRef<()>,
+    machines: Mutex<Machines>,
+    peers: Mutex<BTreeMap<u64, Weak<Peer>>>,
+    peer_count: AtomicU64,
+}
+
+#[derive(Default)]
+struct Machines {
+    handles: BTreeMap<MachineKey, MachineHandle>,
+    keys: HashMap<ActorId, MachineKey>,
+    closed: bool,
+}
+
+impl Host {
+    /// A node without machines, and the task that looks after it. Needs a runtime.
+    pub(crate) fn start(context: Context) -> Arc<Self> {
+        let shutdown = context.shutdown.clone();
+        let host = Arc::new_cyclic(|host: &Weak<Self>| {
+            let (supervisor, _started) = ActorRuntime::spawn_instant(None, Supervisor, host.clone())
+                .expect("an actor without a name clashes with none");
+            Self {
+                context: Arc::new(context),
+                supervisor,
+                machines: Mutex::default(),
+                peers: Mutex::default(),
+                peer_count: AtomicU64::new(0),
+            }
+        });
+        shutdown.spawn(look_after(Arc::clone(&host)));
+        host
+    }
+
+    /// The actor of a machine, if there is one.
+    pub(crate) fn find(&self, key: MachineKey) -> Option<MachineHandle> {
+        self.machines().handles.get(&key).cloned()
+    }
+
+    /// The actor of a machine, started if need be.
+    ///
+    /// # Errors
+    /// `going_away` in a drain, `overloaded` when the node has as many as it may.
+    pub(crate) fn find_or_start(&self, key: MachineKey) -> Result<MachineHandle, ErrorCode> {
+        let mut machines = self.machines();
+        if machines.closed {
+            return Err(ErrorCode::GoingAway);
+        }
+        if let Some(handle) = machines.handles.get(&key) {
+            return Ok(handle.clone());
+        }
+        if machines.handles.len() >= NODE_MACHINES_MAX {
+            return Err(ErrorCode::Overloaded);
+        }
+        let gate = Gate::new();
+        let arguments = Arguments { key, context: Arc::clone(&self.context), gate: Arc::clone(&gate) };
+        let supervisor = self.supervisor.get_cell();
+        let (actor, _started) = ActorRuntime::spawn_linked_instant(None, MachineActor, arguments, supervisor)
+            .map_err(|_| ErrorCode::Internal)?;
+        let handle = MachineHandle::new(actor, gate);
+        machines.keys.insert(handle.actor_id(), key);
+        machines.handles.insert(key, handle.clone());
+        self.context.metrics.actor_started();
+        Ok(handle)
+    }
+
+    /// Forgets an actor that refused a message because it has stopped.
+    pub(crate) fn forget(&self, key: MachineKey, actor_id: ActorId) {
+        let mut machines = self.machines();
+        if machines.handles.get(&key).is_some_and(|handle| handle.actor_id() == actor_id) {
+            machines.handles.remove(&key);
+        }
+    }
+
+    /// Takes a gateway's stream on.
+    pub(crate) fn open_peer(&self) -> (Arc<Peer>, Outgoing) {
+        let number = self.peer_count.fetch_add(1, Ordering::Relaxed);
+        let (peer, outgoing) = Peer::open(number);
+        self.peers().insert(number, Arc::downgrade(&peer));
+        self.context.metrics.gateway_stream(1);
+        (peer, outgoing)
+    }
+
+    /// Ends everything that a gateway's stream carried.
+    pub(crate) fn close_peer(&self, peer: &Arc<Peer>) {
+        self.peers().remove(&peer.number());
+        self.context.metrics.gateway_stream(-1);
+        peer.finish();
+        let members = peer.take_members();
+        for (key, session_id) in members.sessions {
+            if let Some(handle) = self.find(key) {
+                // A stopped actor has ended everything itself.
+                let _ = handle.send_ending(peer, Input::SessionClosed(session_id));
+            }
+        }
+        for (key, link_id) in members.links {
+            if let Some(handle) = self.find(key) {
+                let _ = handle.send_ending(peer, Input::LinkClosed(link_id));
+            }
+        }
+    }
+
+    /// Applies a revocation to everything here, and to everything that comes for a day.
+    pub(crate) fn revoke(&self, entry: &RevocationEntry) {
+        self.context.metrics.revocation();
+        self.context.revocations.record(&entry.revocation, self.context.now().unix);
+        let account_id = match &entry.revocation {
+            Revocation::User { account_id, .. }
+            | Revocation::Grant { account_id, .. }
+            | Revocation::Device { account_id, .. }
+            | Revocation::Machine { account_id, .. } => *account_id,
+        };
+        let handles: Vec<MachineHandle> = {
+            let machines = self.machines();
+            let of_account = machines.handles.iter().filter(|(key, _)| key.account_id() == account_id);
+            of_account.map(|(_, handle)| handle.clone()).collect()
+        };
+        for handle in handles {
+            let _ = handle.send_own(Input::Revoked(entry.revocation.clone()));
+        }
+    }
+
+    /// Sends the ticks that are due and retires the idle.
+    fn tick(&self) {
+        let now = self.context.count(self.context.now().instant);
+        let mut machines = self.machines();
+        let mut idle = Vec::new();
+        for (key, handle) in &machines.handles {
+            if handle.is_idle() {
+                idle.push(*key);
+            } else if handle.take_tick(now) {
+                let _ = handle.send_own(Input::Tick);
+            }
+        }
+        for key in idle {
+            if let Some(handle) = machines.handles.remove(&key) {
+                handle.retire();
+            }
+        }
+    }
+
+    /// Ends everything, telling each where it stands, and waits for the actors.
+    async fn drain(&self) {
+        let handles: Vec<MachineHandle> = {
+            let mut machines = self.machines();
+            machines.closed = true;
+            std::mem::take(&mut machines.handles).into_values().collect()
+        };
+        for handle in &handles {
+            let _ = handle.send_own(Input::Drain);
+        }
+        let ends = handles.iter().map(|handle| handle.retire_and_wait(ACTOR_CALL_TIMEOUT));
+        futures_util::future::join_all(ends).await;
+        for peer in self.all_peers() {
+            peer.finish();
+        }
+        self.supervisor.stop(None);
+    }
+
+    fn actor_ended(&self, actor: &ActorCell, failed: bool) {
+        self.context.metrics.actor_ended(failed);
+        let mut machines = self.machines();
+        let Some(key) = machines.keys.remove(&actor.get_id()) else { return };
+        if machines.handles.get(&key).is_some_and(|handle| handle.actor_id() == actor.get_id()) {
+            machines.handles.remove(&key);
+        }
+        drop(machines);
+        if failed {
+            tracing::error!(
+                "account.id" = %key.account_id(),
+                "machine.id" = %key.machine_id(),
+                "machine actor failed"
+            );
+            for peer in self.all_peers() {
+                peer.machine_lost(key, ErrorCode::Internal, ACTOR_BUSY_RETRY_AFTER);
+            }
+        }
+    }
+
+    fn all_peers(&self) -> Vec<Arc<Peer>> {
+        self.peers().values().filter_map(Weak::upgrade).collect()
+    }
+
+    fn machines(&self) -> MutexGuard<'_, Machines> {
+        // Every change under the lock is a few map operations; the two maps need not agree at every moment.
+        self.machines.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Peer>>> {
+        self.peers.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+async fn look_after(host: Arc<Host>) {
+    let (soft, hard) = (host.context.shutdown.soft(), host.context.shutdown.hard());
+    let mut interval = tokio::time::interval(ACTOR_TICK_INTERVAL);
+    interval.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Skip);
+    loop {
+        tokio::select! {
+            // The drain goes before another tick.
+            biased;
+            () = soft.cancelled() => break,
+            _ = interval.tick() => host.tick(),
+        }
+    }
+    tokio::select! {
+        biased;
+        () = hard.cancelled() => {}
+        () = host.drain() => {}
+    }
+}
+
+/// Hears of the end of every machine actor.
+struct Supervisor;
+
+impl Actor for Supervisor {
+    type Msg = ();
+    type State = Weak<Host>;
+    type Arguments = Weak<Host>;
+
+    async fn pre_start(&self, _myself: ActorRef<()>, host: Weak<Host>) -> Result<Weak<Host>, ActorProcessingErr> {
+        Ok(host)
+    }
+
+    /// The default would stop the supervisor, and with it every machine, when one ends.
+    async fn handle_supervisor_evt(
+        &self,
+        _myself: ActorRef<()>,
+        event: SupervisionEvent,
+        host: &mut Weak<Host>,
+    ) -> Result<(), ActorProcessingErr> {
+        let Some(host) = host.upgrade() else { return Ok(()) };
+        match event {
+            SupervisionEvent::ActorTerminated(actor, _, _) => host.actor_ended(&actor, false),
+            SupervisionEvent::ActorFailed(actor, _) => host.actor_ended(&actor, true),
+            SupervisionEvent::ActorStarted(_) | SupervisionEvent::ProcessGroupChanged(_) => {}
+        }
+        Ok(())
+    }
+}

@@ -1,0 +1,214 @@
+//! One stream of a gateway, as the actors see it: a bounded way out, and the sessions and links it carries.
+//!
+//! Actors never wait for a gateway. Frames wait in a queue bounded in bytes and in number; a gateway that lets
+//! it run full is stuck, and its stream ends with everything on it (INV-BOUND). A slow *session* is not its
+//! gateway's concern here: its event credit ends its streams long before.
+
+use std::collections::BTreeSet;
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
+
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{LinkId, SessionId};
+use flydex_domain::limits::{
+    GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, NODE_REPLY_QUEUE_BYTES_MAX, NODE_REPLY_QUEUE_FRAMES_MAX,
+};
+use flydex_domain::scope::MachineKey;
+use flydex_proto::v1::node_frame::Kind;
+use flydex_proto::v1::{self, NodeFrame};
+use futures_util::Stream;
+use prost::Message as _;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::convert::{copy, millis};
+
+/// A frame and the bytes that it holds of the queue's bound.
+struct Queued {
+    frame: NodeFrame,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// One stream of a gateway.
+pub(crate) struct Peer {
+    number: u64,
+    queue: mpsc::Sender<Queued>,
+    bytes: Arc<Semaphore>,
+    members: Mutex<Members>,
+    /// Nothing more is taken in; what is queued still goes out.
+    finish: CancellationToken,
+}
+
+/// What a stream carries.
+#[derive(Debug, Default)]
+pub(crate) struct Members {
+    pub(crate) sessions: BTreeSet<(MachineKey, SessionId)>,
+    pub(crate) links: BTreeSet<(MachineKey, LinkId)>,
+}
+
+/// The reading end of a peer's queue.
+pub(crate) struct Outgoing {
+    queue: mpsc::Receiver<Queued>,
+    finish: CancellationToken,
+    _gone: DropGuard,
+}
+
+impl Peer {
+    /// A stream with nothing on it, and the frames that leave over it.
+    pub(crate) fn open(number: u64) -> (Arc<Self>, Outgoing) {
+        Self::with_bounds(number, NODE_REPLY_QUEUE_FRAMES_MAX, NODE_REPLY_QUEUE_BYTES_MAX)
+    }
+
+    pub(crate) fn with_bounds(number: u64, frames_max: usize, bytes_max: usize) -> (Arc<Self>, Outgoing) {
+        let (queue, outgoing) = mpsc::channel(frames_max);
+        let finish = CancellationToken::new();
+        let peer = Self {
+            number,
+            queue,
+            bytes: Arc::new(Semaphore::new(bytes_max)),
+            members: Mutex::default(),
+            finish: finish.clone(),
+        };
+        let outgoing = Outgoing { queue: outgoing, finish: finish.clone(), _gone: finish.drop_guard() };
+        (Arc::new(peer), outgoing)
+    }
+
+    /// Tells this stream from every other of this process.
+    pub(crate) const fn number(&self) -> u64 {
+        self.number
+    }
+
+    /// Ends the stream once everything that is queued has left.
+    pub(crate) fn finish(&self) {
+        self.finish.cancel();
+    }
+
+    /// Completes when the stream is to end, or the gateway has gone.
+    pub(crate) async fn finished(&self) {
+        self.finish.cancelled().await;
+    }
+
+    /// Queues one frame of a machine. A full queue ends the stream.
+    pub(crate) fn send(&self, key: MachineKey, kind: Kind) {
+        self.send_raw(copy(key.account_id().as_bytes()), copy(key.machine_id().as_bytes()), kind);
+    }
+
+    /// Queues an answer to a frame that was refused before its ids meant anything: they go back as they came.
+    pub(crate) fn send_raw(&self, account_id: bytes::Bytes, machine_id: bytes::Bytes, kind: Kind) {
+        let frame = NodeFrame { account_id, machine_id, kind: Some(kind) };
+        let cost = u32::try_from(frame.encoded_len()).unwrap_or(u32::MAX);
+        let room = Arc::clone(&self.bytes).try_acquire_many_owned(cost);
+        let sent = room.is_ok_and(|permit| self.queue.try_send(Queued { frame, _bytes: permit }).is_ok());
+        if !sent && !self.finish.is_cancelled() {
+            tracing::warn!(limit = "node_reply_queue", "gateway stream is stuck");
+            self.finish.cancel();
+        }
+    }
+
+    /// Says that a session is not open here any more.
+    pub(crate) fn end_session(&self, key: MachineKey, session_id: SessionId, code: ErrorCode, retry_after: Duration) {
+        self.members().sessions.remove(&(key, session_id));
+        self.send(key, Kind::EndSession(end_session(session_id, code, retry_after)));
+    }
+
+    /// Says that a link must close.
+    pub(crate) fn end_link(&self, key: MachineKey, link_id: LinkId, code: ErrorCode, retry_after: Duration) {
+        self.members().links.remove(&(key, link_id));
+        self.send(key, Kind::EndLink(end_link(link_id, code, retry_after)));
+    }
+
+    /// Takes a session on; false when the stream carries as many as it may.
+    pub(crate) fn add_session(&self, key: MachineKey, session_id: SessionId) -> bool {
+        let mut members = self.members();
+        members.sessions.len() < GATEWAY_SESSIONS_MAX && {
+            members.sessions.insert((key, session_id));
+            true
+        }
+    }
+
+    /// Takes a link on; false when the stream carries as many as it may.
+    pub(crate) fn add_link(&self, key: MachineKey, link_id: LinkId) -> bool {
+        let mut members = self.members();
+        members.links.len() < GATEWAY_LINKS_MAX && {
+            members.links.insert((key, link_id));
+            true
+        }
+    }
+
+    /// Whether the stream carries this session.
+    pub(crate) fn has_session(&self, key: MachineKey, session_id: SessionId) -> bool {
+        self.members().sessions.contains(&(key, session_id))
+    }
+
+    /// Whether the stream carries this link.
+    pub(crate) fn has_link(&self, key: MachineKey, link_id: LinkId) -> bool {
+        self.members().links.contains(&(key, link_id))
+    }
+
+    /// Lets a session go without a word; true when it was there.
+    pub(crate) fn remove_session(&self, key: MachineKey, session_id: SessionId) -> bool {
+        self.members().sessions.remove(&(key, session_id))
+    }
+
+    /// Lets a link go without a word; true when it was there.
+    pub(crate) fn remove_link(&self, key: MachineKey, link_id: LinkId) -> bool {
+        self.members().links.remove(&(key, link_id))
+    }
+
+    /// Lets everything go: the gateway is gone.
+    pub(crate) fn take_members(&self) -> Members {
+        std::mem::take(&mut *self.members())
+    }
+
+    /// Ends everything of one machine: its actor is gone.
+    pub(crate) fn machine_lost(&self, key: MachineKey, code: ErrorCode, retry_after: Duration) {
+        let (sessions, links) = {
+            let members = self.members();
+            let sessions: Vec<_> = members.sessions.iter().filter(|(of, _)| *of == key).copied().collect();
+            let links: Vec<_> = members.links.iter().filter(|(of, _)| *of == key).copied().collect();
+            (sessions, links)
+        };
+        for (_, session_id) in sessions {
+            self.end_session(key, session_id, code, retry_after);
+        }
+        for (_, link_id) in links {
+            self.end_link(key, link_id, code, retry_after);
+        }
+    }
+
+    fn members(&self) -> MutexGuard<'_, Members> {
+        // Every change under the lock is one set operation, so a poisoned lock holds whole sets.
+        self.members.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+impl Outgoing {
+    /// The frames, until the stream is finished and its queue empty.
+    pub(crate) fn into_stream(self) -> impl Stream<Item = Result<NodeFrame, tonic::Status>> + Send {
+        futures_util::stream::unfold(self, |mut outgoing| async {
+            loop {
+                let closed = outgoing.queue.is_closed();
+                tokio::select! {
+                    // What is queued goes first; the end matters only once.
+                    biased;
+                    queued = outgoing.queue.recv() => return queued.map(|queued| (Ok(queued.frame), outgoing)),
+                    () = outgoing.finish.cancelled(), if !closed => outgoing.queue.close(),
+                }
+            }
+        })
+    }
+}
+
+/// The wire's word that a session is not open any more.
+pub(crate) fn end_session(session_id: SessionId, code: ErrorCode, retry_after: Duration) -> v1::EndSession {
+    v1::EndSession {
+        session_id: copy(session_id.as_bytes()),
+        code: code.number().into(),
+        retry_after_ms: millis(retry_after),
+    }
+}
+
+/// The wire's word that a link must close.
+pub(crate) fn end_link(link_id: LinkId, code: ErrorCode, retry_after: Duration) -> v1::EndLink {
+    v1::EndLink { link_id: copy(link_id.as_bytes()), code: code.number().into(), retry_after_ms: millis(retry_after) }
+}
