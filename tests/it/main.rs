@@ -2,3 +2,4 @@
 
 mod scripted_browser;
 mod scripted_codex;
+mod tidy;

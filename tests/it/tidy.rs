@@ -1,0 +1,7 @@
+//! The rules that the tree itself keeps, so that no review has to.
+
+mod documents;
+mod functions;
+mod layers;
+mod source;
+mod sources;

@@ -1,0 +1,85 @@
+//! Documents: a page for every error code, links that lead somewhere, generated code that is fresh.
+
+use std::collections::BTreeSet;
+use std::fs;
+use std::path::{Path, PathBuf};
+use std::process::Command;
+
+use flydex_domain::error::ErrorCode;
+use flydex_tests::process;
+
+use super::source;
+
+/// What each page of `docs/errors` says.
+const ERROR_PAGE_HEADINGS: [&str; 4] = ["## Cause", "## What you see", "## What to do", "## Where it comes from"];
+
+#[test]
+fn every_error_code_has_a_page_that_helps() {
+    let folder = source::root().join("docs/errors");
+    let mut offences = Vec::new();
+    for code in ErrorCode::ALL {
+        let page = folder.join(format!("{}.md", code.name()));
+        let text = fs::read_to_string(&page).unwrap_or_default();
+        let title = format!("# {} ({})\n", code.name(), code.number());
+        if !text.starts_with(&title) {
+            offences.push(format!("{} must begin with {}", page.display(), title.trim()));
+        }
+        if !text.contains(code.message()) {
+            offences.push(format!("{} must quote: {}", page.display(), code.message()));
+        }
+        let missing = ERROR_PAGE_HEADINGS.iter().filter(|heading| !text.contains(*heading));
+        offences.extend(missing.map(|heading| format!("{} lacks {heading:?}", page.display())));
+    }
+    source::none(&offences, "each code that a user can see has a page");
+}
+
+#[test]
+fn no_page_describes_a_code_that_is_gone() {
+    let known: BTreeSet<_> = ErrorCode::ALL.iter().map(|code| format!("{}.md", code.name())).collect();
+    let pages = fs::read_dir(source::root().join("docs/errors")).expect("docs/errors is in the tree").flatten();
+    let pages = pages.map(|page| page.file_name().to_string_lossy().into_owned());
+    let gone: Vec<_> = pages.filter(|page| page != "README.md" && !known.contains(page)).collect();
+    source::none(&gone, "remove the page, or keep the code");
+}
+
+#[test]
+fn links_of_documents_lead_somewhere() {
+    let mut pages = vec![source::root().join("README.md")];
+    collect_pages(&source::root().join("docs"), &mut pages);
+    let mut offences = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap_or_default();
+        let folder = page.parent().unwrap_or(Path::new("."));
+        for link in links(&text) {
+            if !folder.join(&link).exists() {
+                offences.push(format!("{}: {link}", page.display()));
+            }
+        }
+    }
+    source::none(&offences, "the link leads to no file");
+}
+
+fn collect_pages(folder: &Path, pages: &mut Vec<PathBuf>) {
+    for entry in fs::read_dir(folder).expect("the folder was just listed").flatten() {
+        let path = entry.path();
+        if path.is_dir() {
+            collect_pages(&path, pages);
+        } else if path.extension().is_some_and(|extension| extension == "md") {
+            pages.push(path);
+        }
+    }
+}
+
+/// Targets of `[text](target)` that are files of the tree, without their anchors.
+fn links(text: &str) -> Vec<String> {
+    let targets = text.split("](").skip(1).filter_map(|rest| rest.split([')', '#']).next());
+    let files = targets.filter(|target| !target.is_empty() && !target.contains("://") && !target.contains(' '));
+    files.map(str::to_owned).collect()
+}
+
+#[test]
+fn generated_code_is_what_the_proto_files_say() {
+    let xtask = process::binary("xtask").expect("the workspace is built before the flows run");
+    let output = Command::new(xtask).args(["proto", "--check"]).output().expect("xtask was just found");
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+}
