@@ -1,9 +1,20 @@
 //! The connector: joins the Codex of one machine to the relay.
 
+pub mod api;
+pub mod audit;
+pub mod cli;
 pub mod codex;
+pub mod control;
+pub mod credential;
+pub mod doctor;
 pub mod epoch;
+pub mod helper;
 pub mod journal;
+pub mod pair;
 pub mod paired;
+pub mod qr;
+pub mod record;
+pub mod regions;
 pub mod spool;
 pub mod state;
 pub mod storage;

@@ -1,0 +1,180 @@
+//! The arguments of `flydex`, and the help that teaches them.
+
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use flydex_domain::id::DeviceId;
+use flydex_domain::limits::HELPER_PORT;
+use flydex_domain::scope::Role;
+
+const EXAMPLES: &str = "\
+Examples:
+  flydex connect --server https://relay.example   pair this computer, then keep it connected
+  flydex run                                      connect again later, without pairing
+  flydex status                                   is it connected, is Codex ready, who is watching
+  flydex directories add ~/src/shop               let threads be started in a folder
+  flydex devices add                              pair a further phone
+  flydex pause                                    let nothing act remotely until flydex resume
+  flydex doctor                                   look for what is wrong, with the next step
+
+State is kept in $FLYDEX_HOME, else $XDG_STATE_HOME/flydex, else ~/.local/state/flydex.";
+
+/// Control the Codex on this computer from your phone or browser.
+#[derive(Debug, Parser)]
+#[command(name = "flydex", version, after_help = EXAMPLES)]
+pub struct Arguments {
+    /// Folder for keys and state
+    #[arg(long, global = true, env = "FLYDEX_HOME", value_name = "FOLDER")]
+    pub home: Option<PathBuf>,
+    /// What to log to standard error, such as `debug` or `flydex_connector=trace`
+    #[arg(long, global = true, env = "FLYDEX_LOG", default_value = "warn", value_name = "FILTER")]
+    pub log: String,
+    /// Where to send traces (OTLP over gRPC), such as `http://127.0.0.1:4317`
+    #[arg(long, global = true, env = "FLYDEX_OTLP", value_name = "URL")]
+    pub otlp: Option<String>,
+    /// What to do
+    #[command(subcommand)]
+    pub command: Command,
+}
+
+/// What to do.
+#[derive(Debug, Subcommand)]
+pub enum Command {
+    /// Pair this computer with an account, then keep it connected
+    #[command(after_help = "\
+Shows a QR code. Scan it with a phone that is signed in, or open the address in a signed-in browser. Both
+screens then show the same six digits, and this computer asks whether it may be paired. Nothing happens
+without that yes.
+
+Examples:
+  flydex connect --server https://relay.example
+  flydex connect --server https://relay.example --role operator --label workstation
+  flydex connect --server http://localhost:7420")]
+    Connect(ConnectArguments),
+    /// Keep a paired computer connected, in the foreground
+    #[command(after_help = "Example:\n  flydex run")]
+    Run(RunArguments),
+    /// Say how the connector stands
+    #[command(after_help = "Examples:\n  flydex status\n  flydex status --json")]
+    Status(StatusArguments),
+    /// List, remove or add the devices that this computer obeys
+    Devices(DevicesArguments),
+    /// List, add or remove the folders in which threads may be started remotely
+    Directories(DirectoriesArguments),
+    /// Let nothing act remotely; reading goes on
+    Pause,
+    /// Let things act remotely again
+    Resume,
+    /// Look for what is wrong, and say the next step
+    Doctor(DoctorArguments),
+    /// Forget the account, every device and the machine key
+    #[command(after_help = "Remove the machine in the web app as well, so that the account forgets it.")]
+    Unpair,
+}
+
+/// `flydex connect`.
+#[derive(Debug, Args)]
+pub struct ConnectArguments {
+    /// Address of the server: https, or http on this computer; the paired one when it is left out
+    #[arg(long, env = "FLYDEX_ORIGIN", value_name = "URL")]
+    pub server: Option<String>,
+    /// What the device may do at most: `viewer` reads, `operator` acts, `owner` also enrols devices
+    #[arg(long, default_value = "owner")]
+    pub role: Role,
+    /// This computer's name in the app; its host name when it is left out
+    #[arg(long, value_name = "NAME")]
+    pub label: Option<String>,
+    /// A certificate to trust besides the system's, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// What it does afterwards
+    #[command(flatten)]
+    pub run: RunArguments,
+}
+
+/// `flydex run`.
+#[derive(Debug, Args)]
+pub struct RunArguments {
+    /// Port of the loopback helper; 0 takes any free one
+    #[arg(long, default_value_t = HELPER_PORT)]
+    pub port: u16,
+}
+
+/// `flydex status`.
+#[derive(Debug, Args)]
+pub struct StatusArguments {
+    /// Print one JSON object
+    #[arg(long)]
+    pub json: bool,
+}
+
+/// `flydex devices`.
+#[derive(Debug, Args)]
+pub struct DevicesArguments {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: DevicesCommand,
+}
+
+/// What to do with devices.
+#[derive(Debug, Subcommand)]
+pub enum DevicesCommand {
+    /// Show them: id, role, name
+    List,
+    /// Stop obeying a device, at once
+    #[command(after_help = "Example:\n  flydex devices remove AbC123…   (the id from flydex devices list)")]
+    Remove {
+        /// Its id, from `flydex devices list`
+        device: DeviceId,
+    },
+    /// Pair a further device: draws a fresh code
+    #[command(after_help = "Example:\n  flydex devices add --role viewer")]
+    Add {
+        /// What the device may do at most
+        #[arg(long, default_value = "owner")]
+        role: Role,
+    },
+}
+
+/// `flydex directories`.
+#[derive(Debug, Args)]
+pub struct DirectoriesArguments {
+    /// What to do with them
+    #[command(subcommand)]
+    pub command: DirectoriesCommand,
+}
+
+/// What to do with folders.
+#[derive(Debug, Subcommand)]
+pub enum DirectoriesCommand {
+    /// Show them
+    List,
+    /// Let threads be started in a folder
+    #[command(after_help = "Example:\n  flydex directories add ~/src/shop --label Shop")]
+    Add {
+        /// The folder
+        path: PathBuf,
+        /// Its name in the app; the folder's own name when it is left out
+        #[arg(long)]
+        label: Option<String>,
+    },
+    /// Take a folder off the list
+    Remove {
+        /// The folder
+        path: PathBuf,
+    },
+}
+
+/// `flydex doctor`.
+#[derive(Debug, Args)]
+pub struct DoctorArguments {
+    /// Address of the server, when this computer is not paired yet
+    #[arg(long, env = "FLYDEX_ORIGIN", value_name = "URL")]
+    pub server: Option<String>,
+    /// A certificate to trust besides the system's, in PEM
+    #[arg(long, value_name = "FILE")]
+    pub ca: Option<PathBuf>,
+    /// Port of the loopback helper
+    #[arg(long, default_value_t = HELPER_PORT)]
+    pub port: u16,
+}

@@ -1,0 +1,144 @@
+//! How a running connector stands, as `flydex status` shows it and `--json` prints it.
+
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, MachineId};
+use serde::{Deserialize, Serialize};
+
+use crate::codex::CodexStatus;
+use crate::paired::{CoreStatus, LinkStatus, Transport};
+
+/// What does not change while a connector runs.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct RunningFacts {
+    /// This program's version.
+    pub version: String,
+    /// Its process.
+    pub pid: u32,
+    /// The relay.
+    pub origin: String,
+    /// The account.
+    pub account_id: AccountId,
+    /// Its name.
+    pub account_name: String,
+    /// This machine.
+    pub machine_id: MachineId,
+    /// Its name.
+    pub machine_label: String,
+    /// The helper's port on loopback; absent when it is not served.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub helper_port: Option<u16>,
+}
+
+/// How a connector stands.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Status {
+    /// What does not change.
+    #[serde(flatten)]
+    pub facts: RunningFacts,
+    /// This life of the connector.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub boot_id: Option<String>,
+    /// `down`, `linked` or `attached`.
+    pub link: String,
+    /// `websocket` or `quic`.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub transport: Option<String>,
+    /// Why there is no link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub link_code: Option<String>,
+    /// `starting`, `ready`, `read_only` or `unavailable`.
+    pub codex: String,
+    /// Its version.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codex_version: Option<String>,
+    /// Why it is not available.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub codex_code: Option<String>,
+    /// Sessions that are admitted.
+    pub sessions: usize,
+    /// Devices on the list.
+    pub devices: usize,
+    /// The journal can be written.
+    pub journal_writable: bool,
+    /// Remote control is paused.
+    pub paused: bool,
+}
+
+impl Status {
+    /// Puts together what the parts say of themselves; `core` is absent until it has started.
+    #[must_use]
+    pub fn of(
+        facts: &RunningFacts,
+        core: Option<CoreStatus>,
+        codex: &CodexStatus,
+        paused: bool,
+        devices: usize,
+    ) -> Self {
+        let (link, transport, link_code) = link_words(core.map_or(LinkStatus::Down(None), |core| core.link));
+        let (codex, codex_version, codex_code) = codex_words(codex);
+        Self {
+            facts: facts.clone(),
+            boot_id: core.map(|core| core.boot_id.to_string()),
+            link: link.to_owned(),
+            transport: transport.map(str::to_owned),
+            link_code: link_code.map(|code| code.name().to_owned()),
+            codex: codex.to_owned(),
+            codex_version,
+            codex_code: codex_code.map(|code| code.name().to_owned()),
+            sessions: core.map_or(0, |core| core.sessions),
+            devices,
+            journal_writable: core.is_none_or(|core| core.journal_writable),
+            paused,
+        }
+    }
+
+    /// The lines for a person.
+    #[must_use]
+    pub fn lines(&self) -> Vec<String> {
+        let facts = &self.facts;
+        let detail = |word: &str, detail: Option<&String>| match detail {
+            Some(detail) => format!("{word} ({detail})"),
+            None => word.to_owned(),
+        };
+        let mut lines = vec![
+            format!("running   flydex {} as process {}", facts.version, facts.pid),
+            format!("account   {} at {}", facts.account_name, facts.origin),
+            format!("machine   {} ({})", facts.machine_label, facts.machine_id),
+            format!("link      {}", detail(&self.link, self.transport.as_ref().or(self.link_code.as_ref()))),
+            format!("codex     {}", detail(&self.codex, self.codex_version.as_ref().or(self.codex_code.as_ref()))),
+            format!("sessions  {}", self.sessions),
+            format!("devices   {}", self.devices),
+        ];
+        if !self.journal_writable {
+            lines.push("journal   cannot be written: only stop and decline work; free some disk space".to_owned());
+        }
+        if self.paused {
+            lines.push("paused    nothing acts remotely; flydex resume lets it again".to_owned());
+        }
+        lines
+    }
+}
+
+const fn link_words(link: LinkStatus) -> (&'static str, Option<&'static str>, Option<ErrorCode>) {
+    match link {
+        LinkStatus::Down(code) => ("down", None, code),
+        LinkStatus::Linked(transport) => ("linked", Some(transport_word(transport)), None),
+        LinkStatus::Attached(transport) => ("attached", Some(transport_word(transport)), None),
+    }
+}
+
+const fn transport_word(transport: Transport) -> &'static str {
+    match transport {
+        Transport::WebSocket => "websocket",
+        Transport::Quic => "quic",
+    }
+}
+
+fn codex_words(codex: &CodexStatus) -> (&'static str, Option<String>, Option<ErrorCode>) {
+    match codex {
+        CodexStatus::Starting => ("starting", None, None),
+        CodexStatus::Ready { version, read_only: false, .. } => ("ready", Some(version.clone()), None),
+        CodexStatus::Ready { version, read_only: true, .. } => ("read_only", Some(version.clone()), None),
+        CodexStatus::Unavailable(code) => ("unavailable", None, Some(*code)),
+    }
+}
