@@ -51,7 +51,7 @@ const RESERVED: [(&str, &[&str]); 7] = [
 
 fn metadata() -> Metadata {
     let mut command = MetadataCommand::new();
-    command.current_dir(source::root()).other_options(["--locked".to_owned(), "--offline".to_owned()]);
+    command.current_dir(source::root()).no_deps();
     command.exec().expect("cargo metadata works where cargo test does")
 }
 
