@@ -1,1 +1,5 @@
-
+mod commands;
+mod fixture;
+mod links;
+mod properties;
+mod sessions;
