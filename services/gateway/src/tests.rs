@@ -1,1 +1,8 @@
-//! tests
+//! The gateway with real sockets, a scripted node behind the real gRPC service, and clients of the real protocol.
+
+mod browser;
+mod host;
+mod link;
+mod refusals;
+mod wire;
+mod world;

@@ -50,8 +50,7 @@ pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>
                 shutdown.spawn(connection.run(stream, acceptor, handshakes));
             }
             Err(error) => {
-                let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, "accept failed");
+                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "accept failed");
                 tokio::time::sleep(ACCEPT_BACKOFF).await;
             }
         }

@@ -1,0 +1,335 @@
+//! Sessions that go well, and how they end.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::key::PublicKey;
+use flydex_domain::limits;
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_proto::codec::{self, SUBPROTOCOL};
+use flydex_proto::v1;
+use flydex_proto::v1::gateway_frame::Kind as ToNode;
+use flydex_proto::v1::node_frame::Kind as FromNode;
+use flydex_proto::v1::session_down::Kind as Down;
+use flydex_proto::v1::session_up::Kind as Up;
+use prost::Message as _;
+
+use super::host::{Arrived, to_session};
+use super::wire::{Browser, Ended, hello};
+use super::world::{DownDirectory, World, account, device_key, machine, soon, user};
+
+fn wire_machine(tag: u8) -> Bytes {
+    Bytes::copy_from_slice(machine(tag).as_bytes())
+}
+
+fn open(tag: u8) -> Up {
+    Up::Open(v1::OpenMachine { machine_id: wire_machine(tag) })
+}
+
+fn command(tag: u8, id: u8, body_bytes: usize) -> Up {
+    let header = v1::CommandHeader { command_id: vec![id; 16].into(), ..Default::default() };
+    let command =
+        v1::Command { header: header.encode_to_vec().into(), body: vec![0; body_bytes].into(), ..Default::default() };
+    to_machine(tag, v1::device_message::Kind::Command(command))
+}
+
+fn to_machine(tag: u8, kind: v1::device_message::Kind) -> Up {
+    let message = v1::DeviceMessage { trace: None, kind: Some(kind) };
+    Up::ToMachine(v1::ToMachine { machine_id: wire_machine(tag), message: Some(message) })
+}
+
+fn event(seq: u64, bytes: usize) -> v1::machine_message::Kind {
+    v1::machine_message::Kind::Event(v1::Event { stream_id: 0, seq, body: vec![0; bytes].into() })
+}
+
+async fn opened(world: &mut World, ticket: u128) -> (Browser, Bytes, Arrived) {
+    let (mut browser, session_id) = Browser::open(world, ticket).await;
+    browser.send(open(1)).await;
+    let (arrived, _) = soon(world.host.session_opened()).await;
+    (browser, session_id, arrived)
+}
+
+async fn closed(world: &mut World, session_id: &Bytes) {
+    let Some(ToNode::CloseSession(close)) = soon(world.host.next()).await.frame.kind else {
+        panic!("the node is told that the session is gone")
+    };
+    assert_eq!(close.session_id, session_id);
+}
+
+fn revoke(world: &World, revocation: Revocation) {
+    world.service.handle().revoke(&RevocationEntry { number: 1, revocation });
+}
+
+#[tokio::test]
+async fn a_newer_browser_is_answered_in_the_newest_common_version_with_the_documented_bounds() {
+    let world = World::start().await;
+    let mut browser = Browser::connect(&world).await;
+    let hello = v1::SessionHello { version: 9, ..hello(&world, 1) };
+    let ticket = hello.ticket.clone();
+    let challenge = browser.hello(hello).await.unwrap();
+    assert_eq!(challenge.version, codec::VERSION);
+    assert_eq!(challenge.server_time_ms, world.now().0);
+    let welcome = browser.prove(&challenge, &ticket, &device_key()).await.unwrap();
+    assert_eq!(welcome.ping_interval_ms, 4_000);
+    assert_eq!(welcome.silence_max_ms, 8_000);
+    assert_eq!(welcome.event_window_bytes, limits::EVENT_WINDOW_BYTES);
+    browser.send(Up::Ping(v1::Ping { nonce: 3 })).await;
+    let Down::Pong(pong) = browser.next().await else { panic!("a pong follows a ping") };
+    assert_eq!(pong.nonce, 3);
+}
+
+#[tokio::test]
+async fn frames_travel_both_ways_under_the_account_of_the_ticket() {
+    let mut world = World::start().await;
+    let (mut browser, session_id) = Browser::open(&world, 1).await;
+    browser.send(open(1)).await;
+    let (arrived, opening) = soon(world.host.session_opened()).await;
+    assert_eq!(opening.session_id, session_id);
+    assert_eq!(opening.grant, world.sign(&world.grant()));
+    assert_eq!(arrived.frame.account_id, account(1).as_bytes().as_slice());
+    assert_eq!(arrived.frame.machine_id, machine(1).as_bytes().as_slice());
+
+    browser.send(command(1, 5, 10)).await;
+    let Some(ToNode::SessionMessage(message)) = soon(world.host.next()).await.frame.kind else {
+        panic!("the command arrives")
+    };
+    assert_eq!(message.session_id, session_id);
+    assert!(matches!(message.message.unwrap().kind, Some(v1::device_message::Kind::Command(_))));
+
+    let status = v1::MachineStatus { state: v1::MachineState::Offline.into(), ..Default::default() };
+    arrived.answer(to_session(&session_id, v1::machine_message::Kind::Status(status))).await;
+    let Down::FromMachine(from) = browser.next().await else { panic!("the status arrives") };
+    assert_eq!(from.machine_id, wire_machine(1));
+    assert!(matches!(from.message.unwrap().kind, Some(v1::machine_message::Kind::Status(_))));
+
+    browser.send(Up::Close(v1::CloseMachine { machine_id: wire_machine(1) })).await;
+    closed(&mut world, &session_id).await;
+}
+
+#[tokio::test]
+async fn a_foreign_machine_and_a_missing_one_are_opened_alike_under_the_own_account() {
+    let mut world = World::start().await;
+    // Machine 2 belongs to account 2 and machine 3 to nobody; nothing in the protocol lets the session say so.
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    for tag in [2, 3] {
+        browser.send(command(tag, 1, 0)).await;
+        let Down::MachineClosed(closed) = browser.next().await else { panic!("it is not open") };
+        assert_eq!(closed.code, u32::from(ErrorCode::NotFound.number()));
+        browser.send(open(tag)).await;
+        let (arrived, opening) = soon(world.host.session_opened()).await;
+        assert_eq!(arrived.frame.account_id, account(1).as_bytes().as_slice());
+        let end = v1::EndSession {
+            session_id: opening.session_id,
+            code: ErrorCode::NotFound.number().into(),
+            retry_after_ms: 0,
+        };
+        arrived.answer(FromNode::EndSession(end)).await;
+        let Down::MachineClosed(closed) = browser.next().await else { panic!("the node's answer arrives") };
+        assert_eq!((closed.machine_id, closed.code), (wire_machine(tag), ErrorCode::NotFound.number().into()));
+    }
+}
+
+#[tokio::test]
+async fn what_a_node_says_for_another_account_or_a_machine_that_is_not_open_is_dropped() {
+    let mut world = World::start().await;
+    let (mut browser, session_id, arrived) = opened(&mut world, 1).await;
+    let foreign = Bytes::copy_from_slice(account(2).as_bytes());
+    arrived.answer_as(foreign, wire_machine(1), to_session(&session_id, event(1, 1))).await;
+    arrived.answer_as(arrived.frame.account_id.clone(), wire_machine(4), to_session(&session_id, event(2, 1))).await;
+    arrived.answer(to_session(&session_id, event(3, 1))).await;
+    let Down::FromMachine(from) = browser.next().await else { panic!("an event arrives") };
+    let Some(v1::machine_message::Kind::Event(event)) = from.message.unwrap().kind else { panic!("an event arrives") };
+    assert_eq!(event.seq, 3);
+}
+
+#[tokio::test]
+async fn a_session_may_open_only_so_many_machines() {
+    let mut world = World::start().await;
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    for tag in 0..u8::try_from(limits::SESSION_MACHINES_MAX).unwrap() {
+        browser.send(open(tag)).await;
+        soon(world.host.session_opened()).await;
+    }
+    browser.send(open(200)).await;
+    let Down::MachineClosed(closed) = browser.next().await else { panic!("one too many is refused") };
+    assert_eq!(closed.code, u32::from(ErrorCode::Overloaded.number()));
+}
+
+#[tokio::test]
+async fn a_browser_that_does_not_read_is_cut_off_and_costs_no_more_than_its_queue() {
+    let mut world = World::start().await;
+    let (browser, session_id, arrived) = opened(&mut world, 1).await;
+    let mut sent = 0;
+    // The browser's window is of no concern to this scripted node: it sends far more than all buffers hold.
+    let body = 64 * 1024;
+    while sent < 512 && world.host.is_silent() {
+        assert!(arrived.try_answer(to_session(&session_id, event(sent, body))).await, "the node is never held up");
+        sent += 1;
+        tokio::task::yield_now().await;
+    }
+    if sent == 512 {
+        closed(&mut world, &session_id).await;
+    }
+    drop(browser);
+}
+
+#[tokio::test]
+async fn a_session_that_lost_its_node_is_told_and_can_open_the_machine_again() {
+    let mut world = World::start().await;
+    let (mut browser, _, arrived) = opened(&mut world, 1).await;
+    arrived.break_stream().await;
+    let Down::MachineClosed(closed) = browser.next().await else { panic!("the machine is closed") };
+    assert_eq!(closed.code, u32::from(ErrorCode::Moving.number()));
+    assert!(closed.retry_after_ms > 0);
+    world.service.handle().ready().await;
+    browser.send(open(1)).await;
+    soon(world.host.session_opened()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_takes_nothing_makes_commands_fail_as_overloaded() {
+    let mut world = World::start().await;
+    let (mut browser, _, _) = opened(&mut world, 1).await;
+    // The host is not read from here on, so its queue, the pipe and the stream's queue fill up.
+    let mut failed = None;
+    for id in 0..=255 {
+        browser.send(command(1, id, limits::COMMAND_BODY_BYTES_MAX)).await;
+        browser.send(Up::Ping(v1::Ping { nonce: 1 })).await;
+        let answer = browser.next().await;
+        if let Down::FromMachine(from) = answer {
+            failed = Some((id, from));
+            break;
+        }
+        assert!(matches!(answer, Down::Pong(_)));
+    }
+    let (id, from) = failed.expect("the queue has a bound");
+    let Some(v1::machine_message::Kind::Failure(failure)) = from.message.unwrap().kind else { panic!("a failure") };
+    assert_eq!(failure.code, u32::from(ErrorCode::Overloaded.number()));
+    assert_eq!(failure.command_id, vec![id; 16]);
+    assert!(failure.retry_after_ms > 0);
+}
+
+#[tokio::test]
+async fn a_ticket_is_taken_on_the_proof_alone_while_the_directory_is_down() {
+    let world = World::with_directory(Arc::new(DownDirectory)).await;
+    Browser::open(&world, 1).await;
+}
+
+#[tokio::test]
+async fn a_silent_browser_is_cut_off_after_two_pings() {
+    let world = World::start().await;
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    tokio::time::pause();
+    let silent_since = tokio::time::Instant::now();
+    let Down::End(end) = browser_next_without_pongs(&mut browser).await else { panic!("the session ends") };
+    assert_eq!(end.code, u32::from(ErrorCode::PeerTimeout.number()));
+    assert!(silent_since.elapsed() >= limits::PEER_SILENCE_MAX);
+}
+
+/// Waits without reading, so that the client's library answers no ping, then reads.
+async fn browser_next_without_pongs(browser: &mut Browser) -> Down {
+    tokio::time::sleep(limits::PEER_SILENCE_MAX + Duration::from_millis(100)).await;
+    browser.next().await
+}
+
+#[tokio::test]
+async fn a_browser_that_only_answers_pings_stays() {
+    let world = World::start().await;
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    tokio::time::pause();
+    // Reading answers the gateway's pings; a page whose timers sleep does the same.
+    let waited = tokio::time::timeout(Duration::from_secs(25), browser.socket.next::<v1::SessionDown>()).await;
+    assert!(waited.is_err(), "nothing comes, not even an end");
+}
+
+#[tokio::test]
+async fn a_hello_that_never_comes_ends_the_handshake() {
+    let world = World::start().await;
+    let mut browser = Browser::connect(&world).await;
+    tokio::time::pause();
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::DeadlineExceeded));
+}
+
+#[tokio::test]
+async fn a_drain_tells_sessions_to_go_and_ends_them_when_time_is_up() {
+    let mut world = World::start().await;
+    let (mut browser, session_id, arrived) = opened(&mut world, 1).await;
+    world.shutdown.begin();
+    let Down::GoAway(go_away) = browser.next().await else { panic!("it is told to go") };
+    assert!(u128::from(go_away.reconnect_in_ms) <= limits::DRAIN_SPREAD.as_millis());
+    assert_eq!(u128::from(go_away.try_for_ms), limits::DRAIN_TRY_FOR.as_millis());
+    arrived.answer(to_session(&session_id, event(1, 1))).await;
+    assert!(matches!(browser.next().await, Down::FromMachine(_)), "it is served until then");
+    world.shutdown.force();
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::GoingAway));
+}
+
+#[tokio::test]
+async fn a_drain_is_over_when_the_last_session_has_left() {
+    let mut world = World::start().await;
+    let (browser, session_id, _) = opened(&mut world, 1).await;
+    let shutdown = world.shutdown.clone();
+    let drained = tokio::spawn(async move { shutdown.drain(Duration::from_secs(60)).await });
+    drop(browser);
+    closed(&mut world, &session_id).await;
+    assert!(soon(drained).await.unwrap());
+}
+
+#[tokio::test]
+async fn a_revoked_user_grant_or_device_loses_its_session_and_cannot_come_back_with_the_same_grant() {
+    let device_id = PublicKey::of(&device_key()).device_id();
+    let account_id = account(1);
+    for (revocation, code) in [
+        (Revocation::User { account_id, user_id: user(1) }, ErrorCode::GrantInvalid),
+        (Revocation::Device { account_id, device_id }, ErrorCode::DeviceRevoked),
+    ] {
+        let world = World::start().await;
+        let (mut browser, _) = Browser::open(&world, 1).await;
+        revoke(&world, revocation);
+        assert_eq!(browser.end().await, Ended::with(code));
+        let mut again = Browser::connect(&world).await;
+        assert_eq!(again.hello(hello(&world, 2)).await.err(), Some(Ended::with(code)));
+        world.clock.advance(Duration::from_millis(1));
+        let mut anew = Browser::connect(&world).await;
+        assert!(anew.hello(hello(&world, 3)).await.is_ok(), "a grant that was signed later holds");
+    }
+    let world = World::start().await;
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    revoke(&world, Revocation::Grant { account_id, grant_id: world.grant().grant_id });
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::GrantInvalid));
+}
+
+#[tokio::test]
+async fn a_revocation_in_another_account_touches_nothing() {
+    let mut world = World::start().await;
+    let (mut browser, session_id, arrived) = opened(&mut world, 1).await;
+    let device_id = PublicKey::of(&device_key()).device_id();
+    let account_id = account(2);
+    revoke(&world, Revocation::User { account_id, user_id: user(1) });
+    revoke(&world, Revocation::Device { account_id, device_id });
+    revoke(&world, Revocation::Grant { account_id, grant_id: world.grant().grant_id });
+    revoke(&world, Revocation::Machine { account_id, machine_id: machine(1) });
+    arrived.answer(to_session(&session_id, event(1, 1))).await;
+    assert!(matches!(browser.next().await, Down::FromMachine(_)));
+}
+
+#[tokio::test]
+async fn a_revoked_machine_is_closed_in_its_sessions() {
+    let mut world = World::start().await;
+    let (mut browser, _, _) = opened(&mut world, 1).await;
+    revoke(&world, Revocation::Machine { account_id: account(1), machine_id: machine(1) });
+    let Down::MachineClosed(closed) = browser.next().await else { panic!("the machine is closed") };
+    assert_eq!(closed.code, u32::from(ErrorCode::MachineRevoked.number()));
+    browser.send(Up::Ping(v1::Ping { nonce: 1 })).await;
+    assert!(matches!(browser.next().await, Down::Pong(_)), "the session itself goes on");
+}
+
+#[tokio::test]
+async fn the_subprotocol_is_echoed_so_that_browsers_accept_the_upgrade() {
+    let world = World::start().await;
+    // The client library fails the handshake when the subprotocol is not echoed.
+    Browser::connect(&world).await;
+    assert_eq!(SUBPROTOCOL, "flydex.v1");
+}

@@ -1,0 +1,189 @@
+//! Every way in which a session is refused: a typed end, the close code that belongs to it, and nothing lost.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use ed25519_dalek::SigningKey;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::key::PublicKey;
+use flydex_domain::limits::{self, TICKET_LIFETIME, TOKEN_SKEW_MAX};
+use flydex_domain::secret::SecretKey;
+use flydex_domain::token::{EncodedKey, Grant, Ticket, TokenSigner};
+use flydex_proto::codec::{Lane, SUBPROTOCOL};
+use flydex_proto::v1;
+use flydex_proto::v1::session_up::Kind as Up;
+use tokio::net::TcpStream;
+use tokio_tungstenite::tungstenite::{self, Message as WsMessage};
+
+use super::wire::{Browser, Ended, Socket, hello};
+use super::world::{ORIGIN, World, device_key, soon, user};
+
+async fn refused(world: &World, hello: v1::SessionHello) -> Ended {
+    Browser::connect(world).await.hello(hello).await.err().expect("the hello is refused")
+}
+
+async fn upgrade_refused(world: &World, headers: &[(&'static str, &str)]) -> (u16, String) {
+    let io = Box::new(TcpStream::connect(world.plain).await.unwrap());
+    let Err(tungstenite::Error::Http(response)) = Socket::connect(io, "/v1/session", headers).await else {
+        panic!("the upgrade is refused")
+    };
+    (response.status().as_u16(), String::from_utf8(response.body().clone().unwrap()).unwrap())
+}
+
+#[tokio::test]
+async fn a_ticket_opens_one_session() {
+    let world = World::start().await;
+    let _first = Browser::open(&world, 1).await;
+    let mut second = Browser::connect(&world).await;
+    let hello = hello(&world, 1);
+    let ticket = hello.ticket.clone();
+    let challenge = second.hello(hello).await.unwrap();
+    let refused = second.prove(&challenge, &ticket, &device_key()).await.err();
+    assert_eq!(refused, Some(Ended::with(ErrorCode::TicketUsed)));
+}
+
+#[tokio::test]
+async fn a_wrong_proof_is_refused_and_leaves_the_ticket_unspent() {
+    let world = World::start().await;
+    let mut thief = Browser::connect(&world).await;
+    let hello = hello(&world, 1);
+    let ticket = hello.ticket.clone();
+    let challenge = thief.hello(hello).await.unwrap();
+    let other_key = SigningKey::from_bytes(&[99; 32]);
+    let refused = thief.prove(&challenge, &ticket, &other_key).await.err();
+    assert_eq!(refused, Some(Ended::with(ErrorCode::ProofInvalid)));
+    Browser::open(&world, 1).await;
+}
+
+#[tokio::test]
+async fn a_proof_over_an_old_nonce_is_refused() {
+    let world = World::start().await;
+    let hello = hello(&world, 1);
+    let ticket = hello.ticket.clone();
+    let old = Browser::connect(&world).await.hello(hello.clone()).await.unwrap();
+    let mut browser = Browser::connect(&world).await;
+    browser.hello(hello).await.unwrap();
+    let refused = browser.prove(&old, &ticket, &device_key()).await.err();
+    assert_eq!(refused, Some(Ended::with(ErrorCode::ProofInvalid)));
+}
+
+#[tokio::test]
+async fn an_expired_ticket_is_refused() {
+    let world = World::start().await;
+    let hello = hello(&world, 1);
+    world.clock.advance(TICKET_LIFETIME + TOKEN_SKEW_MAX);
+    assert_eq!(refused(&world, hello).await, Ended::with(ErrorCode::TicketExpired));
+}
+
+#[tokio::test]
+async fn a_forged_foreign_or_mismatched_ticket_or_grant_is_refused() {
+    let world = World::start().await;
+    let good = || hello(&world, 1);
+    let forger = TokenSigner::from_seed("k1", &SecretKey::new([66; 32]));
+    let other_key = PublicKey::of(&SigningKey::from_bytes(&[99; 32]));
+    let other_user = Grant { user_id: user(2), ..world.grant() };
+    let other_device = Grant { device_key: EncodedKey(other_key), ..world.grant() };
+    let cases = [
+        (v1::SessionHello { ticket: forger.sign(&world.ticket(1)), ..good() }, ErrorCode::TicketInvalid),
+        (v1::SessionHello { ticket: world.sign(&world.grant()), ..good() }, ErrorCode::TicketInvalid),
+        (v1::SessionHello { ticket: String::new(), ..good() }, ErrorCode::TicketInvalid),
+        (v1::SessionHello { device_key: Some(other_key.into()), ..good() }, ErrorCode::TicketInvalid),
+        (v1::SessionHello { device_key: None, ..good() }, ErrorCode::BadRequest),
+        (
+            v1::SessionHello { ticket: world.sign(&Ticket { region: "far".to_owned(), ..world.ticket(1) }), ..good() },
+            ErrorCode::TicketWrongRegion,
+        ),
+        (v1::SessionHello { grant: forger.sign(&world.grant()), ..good() }, ErrorCode::GrantInvalid),
+        (v1::SessionHello { grant: world.sign(&other_user), ..good() }, ErrorCode::GrantInvalid),
+        (v1::SessionHello { grant: world.sign(&other_device), ..good() }, ErrorCode::GrantInvalid),
+        (v1::SessionHello { version: 0, ..good() }, ErrorCode::UnsupportedVersion),
+        (v1::SessionHello { version: 7, version_min: 2, ..good() }, ErrorCode::UnsupportedVersion),
+    ];
+    for (hello, code) in cases {
+        assert_eq!(refused(&world, hello).await, Ended::with(code));
+    }
+}
+
+#[tokio::test]
+async fn a_page_of_another_origin_or_without_the_subprotocol_is_refused_before_the_upgrade() {
+    let world = World::start().await;
+    for origin in ["https://evil.example", "https://localhost:8443", "http://localhost", "null"] {
+        let headers = [("origin", origin), ("sec-websocket-protocol", SUBPROTOCOL)];
+        let (status, body) = upgrade_refused(&world, &headers).await;
+        assert_eq!(status, 403, "{origin}");
+        assert!(body.contains(r#""code":"origin_refused","number":2002"#), "{body}");
+    }
+    assert_eq!(upgrade_refused(&world, &[("sec-websocket-protocol", SUBPROTOCOL)]).await.0, 403);
+    let (status, body) = upgrade_refused(&world, &[("origin", ORIGIN), ("sec-websocket-protocol", "flydex.v9")]).await;
+    assert_eq!(status, 426);
+    assert!(body.contains("unsupported_version"), "{body}");
+}
+
+#[tokio::test]
+async fn a_malformed_frame_ends_the_session_with_its_own_code() {
+    let world = World::start().await;
+    let too_large_for = |lane: Lane| {
+        let mut frame = vec![0; lane.body_bytes_max() + 2];
+        frame[0] = lane.byte();
+        WsMessage::Binary(frame.into())
+    };
+    let cases: [(WsMessage, ErrorCode); 9] = [
+        (WsMessage::Binary(Bytes::new()), ErrorCode::FrameTruncated),
+        (WsMessage::Binary(Bytes::from_static(&[0, 0x32, 3, 8])), ErrorCode::FrameTruncated),
+        (WsMessage::Binary(Bytes::from_static(&[9, 0x32, 0])), ErrorCode::UnexpectedFrame),
+        (WsMessage::Binary(Bytes::from_static(&[0])), ErrorCode::UnexpectedFrame),
+        (WsMessage::Binary(Bytes::from_static(&[0, 0xfa, 0x0f, 0])), ErrorCode::UnexpectedFrame),
+        (WsMessage::Text("hello".into()), ErrorCode::UnexpectedFrame),
+        (too_large_for(Lane::Control), ErrorCode::FrameTooLarge),
+        (too_large_for(Lane::Commands), ErrorCode::FrameTooLarge),
+        (WsMessage::Binary(vec![0; 1024 * 1024].into()), ErrorCode::FrameTooLarge),
+    ];
+    for (number, (frame, code)) in (1..).zip(cases) {
+        let (mut browser, _) = Browser::open(&world, number).await;
+        browser.socket.send_raw(frame).await;
+        assert_eq!(browser.end().await, Ended::with(code), "case {number}");
+    }
+}
+
+#[tokio::test]
+async fn a_frame_out_of_turn_ends_the_session() {
+    let world = World::start().await;
+    let mut early = Browser::connect(&world).await;
+    early.send(Up::Open(v1::OpenMachine { machine_id: Bytes::from_static(&[1; 16]) })).await;
+    assert_eq!(early.end().await, Ended::with(ErrorCode::UnexpectedFrame));
+    let (mut again, _) = Browser::open(&world, 1).await;
+    again.send(Up::Hello(hello(&world, 2))).await;
+    assert_eq!(again.end().await, Ended::with(ErrorCode::UnexpectedFrame));
+    let (mut malformed, _) = Browser::open(&world, 3).await;
+    malformed.send(Up::Open(v1::OpenMachine { machine_id: Bytes::from_static(&[1; 15]) })).await;
+    assert_eq!(malformed.end().await, Ended::with(ErrorCode::BadRequest));
+}
+
+#[tokio::test]
+async fn a_draining_gateway_refuses_new_sessions() {
+    let mut world = World::start().await;
+    let (mut open, _) = Browser::open(&world, 1).await;
+    let mut waiting = Browser::connect(&world).await;
+    let hello = hello(&world, 2);
+    world.shutdown.begin();
+    let _ = open.next().await;
+    // The connection was there before the listener closed; its hello comes too late or just in time.
+    waiting.send(Up::Hello(hello)).await;
+    let _ = soon(waiting.socket.next::<v1::SessionDown>()).await;
+    assert!(world.host.is_silent());
+}
+
+#[tokio::test]
+async fn a_session_ends_with_the_day_of_its_grant() {
+    let world = World::start().await;
+    let mut browser = Browser::connect(&world).await;
+    let near = Grant { expires_at: world.now().plus(Duration::from_secs(2)), ..world.grant() };
+    let hello = v1::SessionHello { grant: world.sign(&near), ..hello(&world, 1) };
+    let ticket = hello.ticket.clone();
+    let challenge = browser.hello(hello).await.unwrap();
+    browser.prove(&challenge, &ticket, &device_key()).await.unwrap();
+    tokio::time::pause();
+    // Reading answers the pings, so it is not silence that ends it.
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::GrantInvalid));
+    assert!(limits::PEER_SILENCE_MAX < TOKEN_SKEW_MAX);
+}
