@@ -1,1 +1,33 @@
-//! Placeholder.
+//! The control plane: accounts, sign-in, pairing, devices, machines, tickets and the audit, as one HTTP API.
+//!
+//! A request walks `routes` → its subject's module → [`flydex_store::Sql`], always with the account of an
+//! authenticated principal. Whatever fails becomes an [`ErrorCode`](flydex_domain::error::ErrorCode); the cause
+//! stays in the log. A foreign id and a missing one give the same answer.
+
+mod account_sessions;
+mod agent_status;
+mod audit;
+mod claims;
+mod config;
+mod cookie;
+mod devices;
+mod error;
+mod extract;
+mod local_connect;
+mod machine_auth;
+mod machines;
+mod principal;
+mod rate;
+mod regions;
+mod routes;
+mod service;
+mod sign_in;
+mod tickets;
+mod waiters;
+mod wire;
+
+pub use self::config::{Config, PublicOrigin, QuicEndpoint, Region};
+pub use self::service::{Service, StartError};
+
+#[cfg(test)]
+mod tests;

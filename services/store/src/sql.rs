@@ -64,10 +64,13 @@ pub enum StoreError {
 
 impl From<sqlx::Error> for StoreError {
     fn from(error: sqlx::Error) -> Self {
-        match &error {
-            sqlx::Error::RowNotFound => Self::NotFound,
-            sqlx::Error::Database(database) if database.is_unique_violation() => Self::Conflict,
-            _ => Self::Unavailable(error),
+        let conflict = error.as_database_error().is_some_and(|database| database.is_unique_violation());
+        if matches!(error, sqlx::Error::RowNotFound) {
+            Self::NotFound
+        } else if conflict {
+            Self::Conflict
+        } else {
+            Self::Unavailable(error)
         }
     }
 }

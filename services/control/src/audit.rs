@@ -1,0 +1,298 @@
+//! The audit: intents before a device accepts, reports of machines afterwards, and the list for owners.
+
+use axum::Json;
+use axum::extract::State;
+use flydex_domain::audit::{AuditEntry, AuditKind, AuditOutcome, AuditRecord};
+use flydex_domain::command::Decision;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{ApprovalId, AuditId, CommandHash, CommandId, DeviceId, Generation, MachineId, UserId};
+use flydex_domain::limits::{API_PAGE_ROWS_MAX, AUDIT_RECEIPT_LIFETIME, AUDIT_UPLOAD_RECORDS_MAX};
+use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::AuditReceipt;
+use flydex_store::StoreError;
+use flydex_store::sql::Tx;
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{ApiJson, ApiQuery, PathId, parse};
+use crate::machine_auth::{Accept, Signed};
+use crate::principal::Browser;
+use crate::service::{App, Control};
+
+/// Records of one page when the caller names no number.
+const PAGE_ROWS_DEFAULT: u32 = 50;
+
+/// An answer to an approval that a device is about to give.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct IntentBody {
+    #[schema(value_type = String)]
+    machine_id: MachineId,
+    #[schema(value_type = String)]
+    device_id: DeviceId,
+    #[schema(value_type = String)]
+    approval_id: ApprovalId,
+    #[schema(value_type = String)]
+    generation: Generation,
+    /// `accept`, `accept_for_session`, `decline` or `cancel`.
+    decision: String,
+    #[schema(value_type = String)]
+    command_id: CommandId,
+    #[schema(value_type = String)]
+    command_hash: CommandHash,
+}
+
+/// Control's signed word that the intent is on record.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct IntentRecorded {
+    /// PASETO v4.public; it travels with the command.
+    audit_receipt: String,
+}
+
+/// Which page of the audit.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PageQuery {
+    /// Only records before this number.
+    before: Option<u64>,
+    /// At most this many, 200 at most.
+    limit: Option<u32>,
+}
+
+/// A page of the audit, newest first.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Page {
+    records: Vec<RecordJson>,
+    /// Where the next page begins, when there is one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    next_before: Option<u64>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct RecordJson {
+    number: u64,
+    #[schema(value_type = String)]
+    audit_id: AuditId,
+    kind: &'static str,
+    #[schema(value_type = u64)]
+    at_ms: UnixMillis,
+    deferred: bool,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    user_id: Option<UserId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    machine_id: Option<MachineId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    device_id: Option<DeviceId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    approval_id: Option<ApprovalId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    command_id: Option<CommandId>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    decision: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    outcome: Option<&'static str>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+}
+
+/// What a machine reports of commands and answers.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct UploadBody {
+    records: Vec<UploadRecord>,
+}
+
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+struct UploadRecord {
+    #[schema(value_type = String)]
+    audit_id: AuditId,
+    /// `approval_answered` or `command_executed`.
+    kind: String,
+    #[schema(value_type = u64)]
+    at_ms: UnixMillis,
+    #[schema(value_type = Option<String>)]
+    device_id: Option<DeviceId>,
+    #[schema(value_type = Option<String>)]
+    approval_id: Option<ApprovalId>,
+    #[schema(value_type = Option<String>)]
+    generation: Option<Generation>,
+    #[schema(value_type = Option<String>)]
+    command_id: Option<CommandId>,
+    #[schema(value_type = Option<String>)]
+    command_hash: Option<CommandHash>,
+    decision: Option<String>,
+    /// `executed`, `refused` or `unknown`.
+    outcome: String,
+    code: Option<String>,
+    deferred: bool,
+}
+
+/// Which records are durable here.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Acknowledged {
+    #[schema(value_type = Vec<String>)]
+    acknowledged: Vec<AuditId>,
+}
+
+/// Records that a device is about to answer an approval. The receipt is signed once the record is durable.
+#[utoipa::path(post, path = "/api/audit/intents", tag = "audit", request_body = IntentBody, responses(
+    (status = 200, body = IntentRecorded), (status = "default", body = ErrorBody)))]
+pub(crate) async fn record_intent(
+    State(control): State<App>,
+    browser: Browser,
+    ApiJson(body): ApiJson<IntentBody>,
+) -> Result<Json<IntentRecorded>, ApiError> {
+    browser.require(Role::Operator)?;
+    let entry = intent(&control, &browser, &body)?;
+    let scope = browser.scope();
+    let mut tx = control.store.write().await?;
+    if tx.machine(scope, body.machine_id).await?.revoked {
+        return Err(ErrorCode::NotFound.into());
+    }
+    if tx.device(scope, body.device_id).await?.user_id != browser.user.user_id {
+        return Err(ErrorCode::NotFound.into());
+    }
+    let audit_id = match tx.audit_intent(scope, body.device_id, body.command_id).await {
+        Ok(known) if is_repeat(&known.entry, &entry) => known.entry.audit_id,
+        Ok(_) => return Err(ErrorCode::CommandIdReused.into()),
+        Err(StoreError::NotFound) => {
+            tx.append_audit(scope, &entry).await?;
+            entry.audit_id
+        }
+        Err(error) => return Err(error.into()),
+    };
+    tx.commit().await?;
+    let receipt = AuditReceipt {
+        audit_id,
+        account_id: scope.account_id(),
+        machine_id: body.machine_id,
+        device_id: body.device_id,
+        approval_id: body.approval_id,
+        generation: body.generation,
+        command_id: body.command_id,
+        command_hash: body.command_hash,
+        expires_at: control.now().plus(AUDIT_RECEIPT_LIFETIME),
+    };
+    Ok(Json(IntentRecorded { audit_receipt: control.signer.sign(&receipt) }))
+}
+
+/// Lists the account's audit, newest first.
+#[utoipa::path(get, path = "/api/audit", tag = "audit", params(PageQuery), responses(
+    (status = 200, body = Page), (status = "default", body = ErrorBody)))]
+pub(crate) async fn list(
+    State(control): State<App>,
+    browser: Browser,
+    ApiQuery(query): ApiQuery<PageQuery>,
+) -> Result<Json<Page>, ApiError> {
+    browser.require(Role::Owner)?;
+    let rows_max = query.limit.unwrap_or(PAGE_ROWS_DEFAULT).clamp(1, API_PAGE_ROWS_MAX);
+    let mut tx = control.store.read().await?;
+    let records = tx.audit_before(browser.scope(), query.before, rows_max).await?;
+    let next_before = records.last().map(|record| record.number).filter(|number| *number > 1);
+    Ok(Json(Page { records: records.into_iter().map(record_json).collect(), next_before }))
+}
+
+/// Takes a machine's audit records. Repeats are acknowledged again and stored once.
+#[utoipa::path(post, path = "/api/machines/{id}/audit", tag = "audit", params(("id" = String, Path)),
+    request_body = UploadBody, responses((status = 200, body = Acknowledged), (status = "default", body = ErrorBody)))]
+pub(crate) async fn upload(
+    State(control): State<App>,
+    PathId(machine_id): PathId<MachineId>,
+    signed: Signed,
+) -> Result<Json<Acknowledged>, ApiError> {
+    let body: UploadBody = parse(&signed.body)?;
+    if body.records.len() > AUDIT_UPLOAD_RECORDS_MAX {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    let entries: Vec<AuditEntry> =
+        body.records.iter().map(|record| reported(machine_id, record)).collect::<Result<_, _>>()?;
+    let mut tx = control.store.write().await?;
+    signed.machine(&control, &mut tx, machine_id, Accept::Live).await?;
+    for entry in &entries {
+        append_once(&mut tx, &signed, entry).await?;
+    }
+    tx.commit().await?;
+    Ok(Json(Acknowledged { acknowledged: entries.iter().map(|entry| entry.audit_id).collect() }))
+}
+
+fn intent(control: &Control, browser: &Browser, body: &IntentBody) -> Result<AuditEntry, ApiError> {
+    let decision = Decision::from_name(&body.decision).ok_or(ErrorCode::BadRequest)?;
+    Ok(AuditEntry {
+        user_id: Some(browser.user.user_id),
+        machine_id: Some(body.machine_id),
+        device_id: Some(body.device_id),
+        approval_id: Some(body.approval_id),
+        generation: Some(body.generation),
+        command_id: Some(body.command_id),
+        command_hash: Some(body.command_hash),
+        decision: Some(decision),
+        ..control.audit_entry(AuditKind::ApprovalIntent, None)
+    })
+}
+
+/// Whether an intent says what the recorded one says, whenever it was said.
+fn is_repeat(known: &AuditEntry, asked: &AuditEntry) -> bool {
+    *known == AuditEntry { audit_id: known.audit_id, at: known.at, ..asked.clone() }
+}
+
+fn reported(machine_id: MachineId, record: &UploadRecord) -> Result<AuditEntry, ErrorCode> {
+    let kind = match AuditKind::from_name(&record.kind) {
+        Some(kind @ (AuditKind::ApprovalAnswered | AuditKind::CommandExecuted)) => kind,
+        Some(_) | None => return Err(ErrorCode::BadRequest),
+    };
+    let decision = record.decision.as_deref().map(|name| Decision::from_name(name).ok_or(ErrorCode::BadRequest));
+    let code = record.code.as_deref().map(|name| ErrorCode::from_name(name).ok_or(ErrorCode::BadRequest));
+    Ok(AuditEntry {
+        deferred: record.deferred,
+        machine_id: Some(machine_id),
+        device_id: record.device_id,
+        approval_id: record.approval_id,
+        generation: record.generation,
+        command_id: record.command_id,
+        command_hash: record.command_hash,
+        decision: decision.transpose()?,
+        outcome: Some(AuditOutcome::from_name(&record.outcome).ok_or(ErrorCode::BadRequest)?),
+        code: code.transpose()?,
+        ..AuditEntry::new(record.audit_id, kind, record.at_ms)
+    })
+}
+
+async fn append_once(tx: &mut Tx, signed: &Signed, entry: &AuditEntry) -> Result<(), ApiError> {
+    match tx.audit_record(signed.scope(), entry.audit_id).await {
+        Ok(known) if known.entry == *entry => Ok(()),
+        Ok(_) => Err(ErrorCode::Conflict.into()),
+        Err(StoreError::NotFound) => {
+            tx.append_audit(signed.scope(), entry).await?;
+            Ok(())
+        }
+        Err(error) => Err(error.into()),
+    }
+}
+
+fn record_json(record: AuditRecord) -> RecordJson {
+    let AuditRecord { number, entry, .. } = record;
+    RecordJson {
+        number,
+        audit_id: entry.audit_id,
+        kind: entry.kind.name(),
+        at_ms: entry.at,
+        deferred: entry.deferred,
+        user_id: entry.user_id,
+        machine_id: entry.machine_id,
+        device_id: entry.device_id,
+        approval_id: entry.approval_id,
+        command_id: entry.command_id,
+        decision: entry.decision.map(Decision::name),
+        outcome: entry.outcome.map(AuditOutcome::name),
+        code: entry.code.map(ErrorCode::name),
+    }
+}

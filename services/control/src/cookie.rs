@@ -1,0 +1,42 @@
+//! The account session's cookie: `__Host-flydex`, invisible to scripts and to other sites.
+
+use axum_extra::extract::cookie::{Cookie, SameSite};
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flydex_domain::encoding::sha256;
+use flydex_domain::limits::ACCOUNT_SESSION_LIFETIME;
+use http::{HeaderMap, HeaderName, HeaderValue, header};
+
+use crate::wire::decode;
+
+const NAME: &str = "__Host-flydex";
+
+/// The header that gives a browser its token.
+pub(crate) fn set(token: &[u8; 32]) -> [(HeaderName, HeaderValue); 1] {
+    let seconds = i64::try_from(ACCOUNT_SESSION_LIFETIME.as_secs()).unwrap_or(i64::MAX);
+    header_with(&format!("{NAME}={}; Max-Age={seconds}", URL_SAFE_NO_PAD.encode(token)))
+}
+
+/// The header that takes the token away.
+pub(crate) fn clear() -> [(HeaderName, HeaderValue); 1] {
+    header_with(&format!("{NAME}=; Max-Age=0"))
+}
+
+/// The token that a browser shows, if it shows one of the right form.
+pub(crate) fn token(headers: &HeaderMap) -> Option<[u8; 32]> {
+    let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
+    let cookie = cookies.flat_map(Cookie::split_parse).flatten().find(|cookie| cookie.name() == NAME)?;
+    decode(cookie.value())
+}
+
+/// What the database knows of a token.
+pub(crate) fn token_sha256(token: &[u8; 32]) -> [u8; 32] {
+    sha256(token)
+}
+
+fn header_with(pair: &str) -> [(HeaderName, HeaderValue); 1] {
+    let same_site = SameSite::Strict;
+    let cookie = format!("{pair}; Path=/; Secure; HttpOnly; SameSite={same_site}");
+    let value = HeaderValue::try_from(cookie).expect("a cookie of base64 and fixed words is a header value");
+    [(header::SET_COOKIE, value)]
+}

@@ -1,0 +1,106 @@
+//! One error type for every handler. The code goes out; the cause goes to the log and nowhere else.
+
+use std::error::Error;
+use std::time::Duration;
+
+use axum::Json;
+use axum::response::{IntoResponse, Response};
+use flydex_domain::error::{ErrorCode, Retry};
+use flydex_store::StoreError;
+use http::{HeaderValue, StatusCode, header};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+/// A request that failed.
+#[derive(Debug)]
+pub(crate) struct ApiError {
+    code: ErrorCode,
+    retry_after: Option<Duration>,
+    cause: Option<Box<dyn Error + Send + Sync>>,
+}
+
+/// The body of every answer that is an error.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct ErrorBody {
+    error: ErrorJson,
+}
+
+#[derive(Serialize, ToSchema)]
+struct ErrorJson {
+    /// The stable name; it has a page in the documentation.
+    code: &'static str,
+    /// The stable number.
+    number: u16,
+    /// The cause in one line.
+    message: &'static str,
+    /// `never`, `later` or `refreshed`.
+    retry: &'static str,
+    /// When trying again may help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    retry_after_ms: Option<u64>,
+}
+
+impl ApiError {
+    /// The caller exceeded its rate.
+    pub(crate) fn rate_limited(retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::from(ErrorCode::RateLimited) }
+    }
+}
+
+impl From<ErrorCode> for ApiError {
+    fn from(code: ErrorCode) -> Self {
+        Self { code, retry_after: None, cause: None }
+    }
+}
+
+impl From<StoreError> for ApiError {
+    fn from(error: StoreError) -> Self {
+        let code = match &error {
+            StoreError::NotFound => ErrorCode::NotFound,
+            StoreError::Conflict => ErrorCode::Conflict,
+            StoreError::Full => ErrorCode::Overloaded,
+            StoreError::Malformed { .. } => ErrorCode::Internal,
+            StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::File(_) => ErrorCode::StoreUnavailable,
+        };
+        Self { code, retry_after: None, cause: Some(Box::new(error)) }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        if let (ErrorCode::Internal | ErrorCode::StoreUnavailable, Some(cause)) = (self.code, &self.cause) {
+            tracing::error!(error.code = self.code.name(), error = %chain(cause.as_ref()), "request failed");
+        }
+        let retry = match self.code.retry() {
+            Retry::Never => "never",
+            Retry::Later => "later",
+            Retry::Refreshed => "refreshed",
+        };
+        let retry_after_ms = self.retry_after.map(|duration| u64::try_from(duration.as_millis()).unwrap_or(u64::MAX));
+        let error = ErrorJson {
+            code: self.code.name(),
+            number: self.code.number(),
+            message: self.code.message(),
+            retry,
+            retry_after_ms,
+        };
+        let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
+        let mut response = (status, Json(ErrorBody { error })).into_response();
+        if let Some(retry_after) = self.retry_after {
+            let seconds = HeaderValue::from(retry_after.as_secs() + 1);
+            response.headers_mut().insert(header::RETRY_AFTER, seconds);
+        }
+        response
+    }
+}
+
+fn chain(error: &(dyn Error + 'static)) -> String {
+    let mut text = error.to_string();
+    let mut source = error.source();
+    while let Some(error) = source {
+        text.push_str(": ");
+        text.push_str(&error.to_string());
+        source = error.source();
+    }
+    text
+}

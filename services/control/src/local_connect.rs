@@ -1,0 +1,364 @@
+//! A pairing in progress: a connector begins it, both sides watch it, the browser may end it.
+
+use std::time::Duration;
+
+use axum::Json;
+use axum::extract::{FromRequestParts, State};
+use flydex_domain::encoding::{Label, Transcript, sha256};
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, ClaimId, LocalConnectId, MachineId};
+use flydex_domain::limits::LONG_POLL_MAX;
+use flydex_domain::local_connect::{Lifecycle, Stage, Step};
+use flydex_domain::scope::{Principal, Role};
+use flydex_domain::status::LocalConnectStatus;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::EncodedKey;
+use flydex_store::StoreError;
+use flydex_store::sql::{LocalConnect, Tx};
+use http::request::Parts;
+use http::{HeaderMap, StatusCode, header};
+use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
+use utoipa::{IntoParams, ToSchema};
+use uuid::Uuid;
+
+use crate::claims::is_redeemer;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{Address, ApiJson, ApiQuery, NoBody, PathId};
+use crate::machine_auth::{check_timestamp, verify_credential};
+use crate::principal::{Browser, refuse_foreign_page};
+use crate::service::{App, Control, random_token};
+use crate::waiters::{FIRST_REVISION, Side};
+use crate::wire::{Base64, PublicKeyJson, decode, label};
+
+const BEARER: &str = "Bearer ";
+
+/// What a connector says of itself, signed with its machine key.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct StartBody {
+    #[schema(value_type = PublicKeyJson)]
+    machine_key: EncodedKey,
+    machine_label: String,
+    /// What the first device would get.
+    #[schema(value_type = String)]
+    role: Role,
+    /// SHA-256 of the redeem key.
+    #[schema(value_type = String)]
+    redeem_sha256: Base64<32>,
+    #[expect(dead_code, reason = "told for support; nothing is decided by it")]
+    connector_version: String,
+    /// Of a machine that is paired already: it stays in its account and keeps its id.
+    credential: Option<String>,
+    #[schema(value_type = u64)]
+    timestamp_ms: UnixMillis,
+    #[schema(value_type = String)]
+    signature: Base64<64>,
+}
+
+/// A pairing that has begun.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Started {
+    #[schema(value_type = String)]
+    local_connect_id: LocalConnectId,
+    #[schema(value_type = String)]
+    claim_id: ClaimId,
+    #[schema(value_type = String)]
+    machine_id: MachineId,
+    /// Bearer token for this pairing's status.
+    #[schema(value_type = String)]
+    token: Base64<32>,
+    origin: String,
+    /// The end of the claim.
+    #[schema(value_type = u64)]
+    expires_at_ms: UnixMillis,
+}
+
+/// How long to wait, and for what.
+#[derive(Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct PollQuery {
+    /// Milliseconds, 10,000 at most; none without `after`.
+    wait_ms: Option<u64>,
+    /// Wait while the status is this one and nothing changed since this side was last told.
+    #[param(value_type = Option<String>)]
+    after: Option<LocalConnectStatus>,
+}
+
+/// Where a pairing stands.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct LocalConnectJson {
+    #[schema(value_type = String)]
+    local_connect_id: LocalConnectId,
+    #[schema(value_type = String)]
+    status: LocalConnectStatus,
+    /// Why it ended.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    code: Option<&'static str>,
+    #[schema(value_type = String)]
+    machine_id: MachineId,
+    #[schema(value_type = String)]
+    role: Role,
+    /// The end of the claim, as both MACs cover it.
+    #[schema(value_type = u64)]
+    expires_at_ms: UnixMillis,
+    /// The end of the pairing.
+    #[schema(value_type = u64)]
+    ends_at_ms: UnixMillis,
+    /// Grows with each change.
+    revision: u64,
+    /// From the redeem on.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    account: Option<AccountJson>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    device: Option<SideJson>,
+    machine: SideJson,
+}
+
+#[derive(Serialize, ToSchema)]
+struct AccountJson {
+    #[schema(value_type = String)]
+    account_id: AccountId,
+    name: String,
+}
+
+#[derive(Serialize, ToSchema)]
+struct SideJson {
+    #[schema(value_type = PublicKeyJson)]
+    key: EncodedKey,
+    label: String,
+    /// Once this side has given it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>)]
+    mac: Option<Base64<32>>,
+}
+
+/// Begins a pairing. The claim's secret never comes here; only the hash of one of its keys does.
+#[utoipa::path(post, path = "/api/local-connect/start", tag = "pairing", request_body = StartBody, responses(
+    (status = 200, body = Started), (status = "default", body = ErrorBody)))]
+pub(crate) async fn start(
+    State(control): State<App>,
+    address: Address,
+    headers: HeaderMap,
+    ApiJson(body): ApiJson<StartBody>,
+) -> Result<Json<Started>, ApiError> {
+    refuse_foreign_page(&headers, &control.config.public_origin)?;
+    control.rates.local_connect.check(address)?;
+    let now = control.now();
+    check_timestamp(body.timestamp_ms, now)?;
+    let transcript = Transcript::new(Label::MachineRequest)
+        .text("local-connect")
+        .text(control.config.public_origin.as_str())
+        .bytes(&body.redeem_sha256.0)
+        .text(&body.machine_label)
+        .text(body.role.as_str())
+        .integer(body.timestamp_ms.0);
+    body.machine_key.0.verify(transcript, &body.signature.0).map_err(|_| ErrorCode::ProofInvalid)?;
+    let machine_label = label(&body.machine_label)?;
+    let mut tx = control.store.write().await?;
+    let (machine_id, pinned_account_id) = match &body.credential {
+        None => (MachineId::from_uuid(Uuid::new_v4()), None),
+        Some(credential) => {
+            let (machine_id, account_id) = paired(&control, &mut tx, credential, &body.machine_key).await?;
+            (machine_id, Some(account_id))
+        }
+    };
+    let token = random_token();
+    let local_connect = LocalConnect {
+        local_connect_id: LocalConnectId::from_uuid(Uuid::new_v4()),
+        claim_id: ClaimId::from_uuid(Uuid::new_v4()),
+        token_sha256: sha256(&token),
+        redeem_sha256: body.redeem_sha256.0,
+        revision: FIRST_REVISION,
+        lifecycle: Lifecycle::begin(now),
+        created_at: now,
+        machine_id,
+        machine_key: body.machine_key.0,
+        machine_label,
+        role: body.role,
+        pinned_account_id,
+        browser: None,
+        machine_mac: None,
+    };
+    tx.begin_local_connect(&local_connect).await?;
+    tx.commit().await?;
+    Ok(Json(Started {
+        local_connect_id: local_connect.local_connect_id,
+        claim_id: local_connect.claim_id,
+        machine_id,
+        token: Base64(token),
+        origin: control.config.public_origin.as_str().to_owned(),
+        expires_at_ms: local_connect.lifecycle.claim_expires_at,
+    }))
+}
+
+/// Tells where a pairing stands, to its connector and to the browser that redeemed it; waits if asked to.
+#[utoipa::path(get, path = "/api/local-connect/{id}", tag = "pairing", params(("id" = String, Path), PollQuery),
+    responses((status = 200, body = LocalConnectJson), (status = "default", body = ErrorBody)))]
+pub(crate) async fn get(
+    State(control): State<App>,
+    PathId(id): PathId<LocalConnectId>,
+    ApiQuery(query): ApiQuery<PollQuery>,
+    caller: Caller,
+) -> Result<Json<LocalConnectJson>, ApiError> {
+    let wait = Duration::from_millis(query.wait_ms.unwrap_or_default()).min(LONG_POLL_MAX);
+    let stopped = control.shutdown.soft();
+    // The caller proves its right before it takes a place among the polls.
+    let (mut local_connect, side) = load(&control, id, &caller).await?;
+    if !wait.is_zero() && query.after.is_some() {
+        let _place = control.waiters.place()?;
+        let changes = control.waiters.changes(id, local_connect.lifecycle.ends_at, control.now())?;
+        let deadline = tokio::time::sleep(wait);
+        tokio::pin!(deadline);
+        loop {
+            // Registered before the row is read: a change in between still wakes.
+            let changed = changes.notified();
+            tokio::pin!(changed);
+            changed.as_mut().enable();
+            (local_connect, _) = load(&control, id, &caller).await?;
+            let waits = query.after == Some(local_connect.lifecycle.stage.status());
+            if !waits || !control.waiters.was_told(id, side, local_connect.revision) {
+                break;
+            }
+            tokio::select! {
+                () = changed => {}
+                () = &mut deadline => break,
+                () = stopped.cancelled() => break,
+            }
+        }
+        control.waiters.tell(id, side, local_connect.revision);
+    }
+    answer(&control, &local_connect).await.map(Json)
+}
+
+/// Ends a pairing from the browser that redeemed it.
+#[utoipa::path(post, path = "/api/local-connect/{id}/cancel", tag = "pairing", params(("id" = String, Path)),
+    responses((status = 204), (status = "default", body = ErrorBody)))]
+pub(crate) async fn cancel(
+    State(control): State<App>,
+    browser: Browser,
+    PathId(id): PathId<LocalConnectId>,
+    _: NoBody,
+) -> Result<StatusCode, ApiError> {
+    let mut tx = control.store.write().await?;
+    let mut local_connect = tx.local_connect(id).await?;
+    if !local_connect.browser.as_ref().is_some_and(|side| is_redeemer(side, &browser)) {
+        return Err(ErrorCode::NotFound.into());
+    }
+    if let Step::Changed(lifecycle) = local_connect.lifecycle.end(Stage::Cancelled(None), control.now())? {
+        local_connect.lifecycle = lifecycle;
+        tx.update_local_connect(&local_connect).await?;
+        tx.commit().await?;
+        control.waiters.wake(id);
+    }
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Who asks about a pairing.
+pub(crate) enum Caller {
+    /// A connector, by the hash of its bearer token.
+    Connector([u8; 32]),
+    /// A signed-in browser.
+    Browser(Box<Browser>),
+}
+
+impl FromRequestParts<App> for Caller {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, control: &App) -> Result<Self, ApiError> {
+        if parts.headers.contains_key(header::AUTHORIZATION) {
+            return bearer(&parts.headers).map(Self::Connector);
+        }
+        Browser::from_request_parts(parts, control).await.map(|browser| Self::Browser(Box::new(browser)))
+    }
+}
+
+/// The hash of the bearer token that a connector shows.
+pub(crate) fn bearer(headers: &HeaderMap) -> Result<[u8; 32], ApiError> {
+    let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let token = value.and_then(|value| value.strip_prefix(BEARER)).and_then(decode::<32>);
+    Ok(sha256(&token.ok_or(ErrorCode::Unauthenticated)?))
+}
+
+/// The pairing that a connector's token is for; a wrong token and a missing pairing give the same answer.
+pub(crate) async fn of_connector(
+    tx: &mut Tx,
+    id: LocalConnectId,
+    token_sha256: &[u8; 32],
+) -> Result<LocalConnect, ApiError> {
+    let local_connect = tx.local_connect(id).await?;
+    let fits: bool = token_sha256.ct_eq(&local_connect.token_sha256).into();
+    if fits { Ok(local_connect) } else { Err(ErrorCode::NotFound.into()) }
+}
+
+async fn load(control: &Control, id: LocalConnectId, caller: &Caller) -> Result<(LocalConnect, Side), ApiError> {
+    let mut tx = control.store.read().await?;
+    let (mut local_connect, side) = match caller {
+        Caller::Connector(token_sha256) => (of_connector(&mut tx, id, token_sha256).await?, Side::Connector),
+        Caller::Browser(browser) => {
+            let local_connect = tx.local_connect(id).await?;
+            if !local_connect.browser.as_ref().is_some_and(|side| is_redeemer(side, browser)) {
+                return Err(ErrorCode::NotFound.into());
+            }
+            (local_connect, Side::Browser)
+        }
+    };
+    local_connect.lifecycle = local_connect.lifecycle.at(control.now());
+    Ok((local_connect, side))
+}
+
+async fn answer(control: &Control, local_connect: &LocalConnect) -> Result<LocalConnectJson, ApiError> {
+    let account = match &local_connect.browser {
+        None => None,
+        Some(side) => {
+            let machine = Principal::Machine { account_id: side.account_id, machine_id: local_connect.machine_id };
+            let account = control.store.read().await?.account(machine.scope()).await?;
+            Some(AccountJson { account_id: account.account_id, name: account.name })
+        }
+    };
+    let device = local_connect.browser.as_ref().map(|side| SideJson {
+        key: EncodedKey(side.device_key),
+        label: side.device_label.clone(),
+        mac: side.device_mac.map(Base64),
+    });
+    let stage = local_connect.lifecycle.stage;
+    Ok(LocalConnectJson {
+        local_connect_id: local_connect.local_connect_id,
+        status: stage.status(),
+        code: stage.code().map(ErrorCode::name),
+        machine_id: local_connect.machine_id,
+        role: local_connect.role,
+        expires_at_ms: local_connect.lifecycle.claim_expires_at,
+        ends_at_ms: local_connect.lifecycle.ends_at,
+        revision: local_connect.revision,
+        account,
+        device,
+        machine: SideJson {
+            key: EncodedKey(local_connect.machine_key),
+            label: local_connect.machine_label.clone(),
+            mac: local_connect.machine_mac.map(Base64),
+        },
+    })
+}
+
+/// The machine and account of a credential, if its key is the one that signed and it is still paired.
+async fn paired(
+    control: &Control,
+    tx: &mut Tx,
+    credential: &str,
+    machine_key: &EncodedKey,
+) -> Result<(MachineId, AccountId), ApiError> {
+    let credential = verify_credential(&control.verifier, credential)?;
+    if credential.machine_key != *machine_key {
+        return Err(ErrorCode::CredentialInvalid.into());
+    }
+    let principal = Principal::Machine { account_id: credential.account_id, machine_id: credential.machine_id };
+    match tx.machine(principal.scope(), credential.machine_id).await {
+        Ok(machine) if machine.revoked => Err(ErrorCode::MachineRevoked.into()),
+        Ok(machine) if machine.key != machine_key.0 => Err(ErrorCode::CredentialInvalid.into()),
+        Ok(_) => Ok((credential.machine_id, credential.account_id)),
+        Err(StoreError::NotFound) => Err(ErrorCode::CredentialInvalid.into()),
+        Err(error) => Err(error.into()),
+    }
+}

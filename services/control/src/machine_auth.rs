@@ -1,0 +1,118 @@
+//! The machine authenticator: a credential that control signed, and a fresh signature by the key it names.
+
+use axum::body::Bytes;
+use axum::extract::{FromRequest, Request};
+use flydex_domain::encoding::{Label, Transcript, sha256};
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::MachineId;
+use flydex_domain::limits::MACHINE_REQUEST_SKEW_MAX;
+use flydex_domain::scope::{AccountScope, Principal};
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::{MachineCredential, TokenVerifier};
+use flydex_store::sql::{Machine, Tx};
+use http::{HeaderMap, header};
+
+use crate::error::ApiError;
+use crate::extract::body;
+use crate::principal::refuse_foreign_page;
+use crate::service::{App, Control};
+use crate::wire::decode;
+
+const SCHEME: &str = "FlyDex-Machine ";
+const TIMESTAMP: &str = "flydex-timestamp";
+const SIGNATURE: &str = "flydex-signature";
+
+/// A request that a machine signed. The credential may be past its end; [`Signed::machine`] decides.
+pub(crate) struct Signed {
+    pub(crate) credential: MachineCredential,
+    pub(crate) body: Bytes,
+}
+
+/// Whether a credential that is past its end is enough.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Accept {
+    /// No.
+    Live,
+    /// Yes, to renew it: a computer that slept for days is not paired again.
+    Past,
+}
+
+impl FromRequest<App> for Signed {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, control: &App) -> Result<Self, ApiError> {
+        let headers = request.headers().clone();
+        let method = request.method().clone();
+        let path = request.uri().path().to_owned();
+        refuse_foreign_page(&headers, &control.config.public_origin)?;
+        let credential = credential(&headers, &control.verifier)?;
+        let timestamp = timestamp(&headers, control.now())?;
+        let signature: [u8; 64] = text(&headers, SIGNATURE).and_then(decode).ok_or(ErrorCode::ProofInvalid)?;
+        let body = body(request, control).await?;
+        let transcript = Transcript::new(Label::MachineRequest)
+            .text(method.as_str())
+            .text(&path)
+            .bytes(&sha256(&body))
+            .integer(timestamp.0)
+            .text(control.config.public_origin.as_str());
+        credential.machine_key.0.verify(transcript, &signature).map_err(|_| ErrorCode::ProofInvalid)?;
+        Ok(Self { credential, body })
+    }
+}
+
+impl Signed {
+    /// The account that every lookup is confined to.
+    pub(crate) fn scope(&self) -> AccountScope {
+        let MachineCredential { account_id, machine_id, .. } = self.credential;
+        Principal::Machine { account_id, machine_id }.scope()
+    }
+
+    /// The machine, if the path names the one that signed and it is still in its account.
+    pub(crate) async fn machine(
+        &self,
+        control: &Control,
+        tx: &mut Tx,
+        machine_id: MachineId,
+        accept: Accept,
+    ) -> Result<Machine, ApiError> {
+        if machine_id != self.credential.machine_id {
+            return Err(ErrorCode::NotFound.into());
+        }
+        let machine = tx.machine(self.scope(), machine_id).await?;
+        if machine.revoked {
+            return Err(ErrorCode::MachineRevoked.into());
+        }
+        let live = control.now() < self.credential.expires_at;
+        if machine.key != self.credential.machine_key.0 || !(live || accept == Accept::Past) {
+            return Err(ErrorCode::CredentialInvalid.into());
+        }
+        Ok(machine)
+    }
+}
+
+/// Verifies a credential's signature, whatever its age.
+pub(crate) fn verify_credential(verifier: &TokenVerifier, token: &str) -> Result<MachineCredential, ErrorCode> {
+    // At the beginning of time nothing has expired.
+    verifier.verify(token, UnixMillis(0)).map_err(|_| ErrorCode::CredentialInvalid)
+}
+
+/// Checks that a machine's timestamp is close to our own time.
+pub(crate) fn check_timestamp(timestamp: UnixMillis, now: UnixMillis) -> Result<UnixMillis, ErrorCode> {
+    let distance = now.since(timestamp).max(timestamp.since(now));
+    if distance <= MACHINE_REQUEST_SKEW_MAX { Ok(timestamp) } else { Err(ErrorCode::ProofInvalid) }
+}
+
+fn credential(headers: &HeaderMap, verifier: &TokenVerifier) -> Result<MachineCredential, ErrorCode> {
+    let value = text(headers, header::AUTHORIZATION.as_str()).ok_or(ErrorCode::Unauthenticated)?;
+    let token = value.strip_prefix(SCHEME).ok_or(ErrorCode::Unauthenticated)?;
+    verify_credential(verifier, token)
+}
+
+fn timestamp(headers: &HeaderMap, now: UnixMillis) -> Result<UnixMillis, ErrorCode> {
+    let timestamp = text(headers, TIMESTAMP).and_then(|text| text.parse().ok()).ok_or(ErrorCode::ProofInvalid)?;
+    check_timestamp(UnixMillis(timestamp), now)
+}
+
+fn text<'headers>(headers: &'headers HeaderMap, name: &str) -> Option<&'headers str> {
+    headers.get(name).and_then(|value| value.to_str().ok())
+}

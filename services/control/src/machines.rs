@@ -1,0 +1,171 @@
+//! The machines of an account, and the renewal of their credentials.
+
+use axum::Json;
+use axum::extract::State;
+use flydex_domain::audit::{AuditEntry, AuditKind};
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, MachineId};
+use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW};
+use flydex_domain::revocation::Revocation;
+use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::{EncodedKey, MachineCredential};
+use flydex_store::sql::Machine;
+use http::StatusCode;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{Address, ApiJson, PathId};
+use crate::machine_auth::{Accept, Signed};
+use crate::principal::Browser;
+use crate::service::{App, Control};
+use crate::wire::{PublicKeyJson, TokenKey, label, token_keys};
+
+/// The machines that are paired and not revoked.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct Machines {
+    machines: Vec<MachineJson>,
+}
+
+#[derive(Serialize, ToSchema)]
+struct MachineJson {
+    #[schema(value_type = String)]
+    machine_id: MachineId,
+    label: String,
+    #[schema(value_type = PublicKeyJson)]
+    machine_key: EncodedKey,
+    region: String,
+    #[schema(value_type = u64)]
+    created_at_ms: UnixMillis,
+}
+
+/// A machine's new name.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RenameBody {
+    label: String,
+}
+
+/// A machine's credential and the keys that everything from control verifies with.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct CredentialJson {
+    /// PASETO v4.public, a day.
+    credential: String,
+    token_keys: Vec<TokenKey>,
+}
+
+/// Lists the account's machines in the order of their pairing.
+#[utoipa::path(get, path = "/api/machines", tag = "machines", responses(
+    (status = 200, body = Machines), (status = "default", body = ErrorBody)))]
+pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Machines>, ApiError> {
+    let mut tx = control.store.read().await?;
+    let machines = tx.machines(browser.scope()).await?.into_iter().map(|machine| MachineJson {
+        machine_id: machine.machine_id,
+        label: machine.label,
+        machine_key: EncodedKey(machine.key),
+        region: machine.region,
+        created_at_ms: machine.created_at,
+    });
+    Ok(Json(Machines { machines: machines.collect() }))
+}
+
+/// Renames a machine.
+#[utoipa::path(patch, path = "/api/machines/{id}", tag = "machines", params(("id" = String, Path)),
+    request_body = RenameBody, responses((status = 204), (status = "default", body = ErrorBody)))]
+pub(crate) async fn rename(
+    State(control): State<App>,
+    browser: Browser,
+    PathId(machine_id): PathId<MachineId>,
+    ApiJson(body): ApiJson<RenameBody>,
+) -> Result<StatusCode, ApiError> {
+    browser.require(Role::Owner)?;
+    let label = label(&body.label)?;
+    let scope = browser.scope();
+    let mut tx = control.store.write().await?;
+    tx.rename_machine(scope, machine_id, &label).await?;
+    let entry = control.audit_entry(AuditKind::MachineRenamed, None);
+    let user_id = Some(browser.user.user_id);
+    tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a machine from the account for good; its links and sessions end.
+#[utoipa::path(delete, path = "/api/machines/{id}", tag = "machines", params(("id" = String, Path)), responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(crate) async fn revoke(
+    State(control): State<App>,
+    browser: Browser,
+    PathId(machine_id): PathId<MachineId>,
+) -> Result<StatusCode, ApiError> {
+    browser.require(Role::Owner)?;
+    let scope = browser.scope();
+    let now = control.now();
+    let mut tx = control.store.write().await?;
+    tx.revoke_machine(scope, machine_id, now).await?;
+    let revocation = Revocation::Machine { account_id: scope.account_id(), machine_id };
+    let revoked = tx.append_revocation(scope, revocation, now).await?;
+    let entry = control.audit_entry(AuditKind::MachineRevoked, None);
+    let user_id = Some(browser.user.user_id);
+    tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
+    tx.commit().await?;
+    control.publish([revoked]);
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Renews a machine's credential. Each renewal follows from the last; an older one that returns is a cloned key.
+#[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines", params(("id" = String, Path)),
+    responses((status = 200, body = CredentialJson), (status = "default", body = ErrorBody)))]
+pub(crate) async fn renew_credential(
+    State(control): State<App>,
+    address: Address,
+    PathId(machine_id): PathId<MachineId>,
+    signed: Signed,
+) -> Result<Json<CredentialJson>, ApiError> {
+    control.rates.claims.check(address)?;
+    let scope = signed.scope();
+    let now = control.now();
+    let mut tx = control.store.write().await?;
+    let machine = signed.machine(&control, &mut tx, machine_id, Accept::Past).await?;
+    let (shown, newest) = (signed.credential.serial, machine.credential_serial);
+    if shown == newest {
+        tx.advance_credential(scope, machine_id, newest, now).await?;
+        let renewed = tx.machine(scope, machine_id).await?;
+        tx.commit().await?;
+        return Ok(Json(credential_json(&control, scope.account_id(), &renewed)));
+    }
+    let answer_was_lost = shown + 1 == newest && now.since(machine.credential_issued_at) < CREDENTIAL_RETRY_WINDOW;
+    if answer_was_lost {
+        return Ok(Json(credential_json(&control, scope.account_id(), &machine)));
+    }
+    if shown > newest {
+        return Err(ErrorCode::CredentialInvalid.into());
+    }
+    let entry = control.audit_entry(AuditKind::MachineKeyCloned, Some(address));
+    tx.append_audit(scope, &AuditEntry { machine_id: Some(machine_id), ..entry }).await?;
+    tx.commit().await?;
+    tracing::warn!(machine.id = %machine_id, account.id = %scope.account_id(), "machine key used twice");
+    Err(ErrorCode::MachineKeyCloned.into())
+}
+
+/// The newest credential of a machine. The same row always gives the same token.
+pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine: &Machine) -> CredentialJson {
+    let credential = MachineCredential {
+        account_id,
+        machine_id: machine.machine_id,
+        machine_key: EncodedKey(machine.key),
+        serial: machine.credential_serial,
+        region_pin: None,
+        issued_at: machine.credential_issued_at,
+        expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
+    };
+    CredentialJson { credential: control.signer.sign(&credential), token_keys: token_keys(&control.verifier) }
+}
+
+impl CredentialJson {
+    /// Takes the answer apart, to send it within another.
+    pub(crate) fn into_parts(self) -> (String, Vec<TokenKey>) {
+        (self.credential, self.token_keys)
+    }
+}

@@ -1,0 +1,104 @@
+//! Every route under `/api`, its description, and what holds for all of them.
+
+use std::sync::Arc;
+
+use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::routing::{any, get};
+use axum::{Json, Router};
+use flydex_domain::error::ErrorCode;
+use flydex_domain::limits::{API_BODY_BYTES_MAX, API_TIMEOUT};
+use http::{HeaderName, HeaderValue, header};
+use utoipa::OpenApi;
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::error::ApiError;
+use crate::principal::refuse_foreign_page;
+use crate::service::App;
+use crate::{
+    account_sessions, agent_status, audit, claims, devices, local_connect, machines, regions, sign_in, tickets,
+};
+
+/// Headers of every answer: nothing is kept, sniffed, framed or lent to other origins.
+const HEADERS: [(HeaderName, HeaderValue); 4] = [
+    (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+    (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
+    (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
+    (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
+];
+
+#[derive(OpenApi)]
+#[openapi(info(
+    title = "FlyDex control API",
+    version = "1",
+    description = "Bytes are base64url without padding; times are milliseconds since the Unix epoch. Browsers \
+                   authenticate by the cookie `__Host-flydex`; machines sign each request."
+))]
+struct Description;
+
+/// The routes over the shared state.
+pub(crate) fn router(control: App) -> Router {
+    let (api, description) = described().split_for_parts();
+    api.route("/api/openapi.json", get(async move || Json(description.clone())))
+        .route("/api", any(unknown))
+        .route("/api/{*rest}", any(unknown))
+        .method_not_allowed_fallback(unknown)
+        .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
+        .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
+        .with_state(control)
+}
+
+/// The description (OpenAPI 3.1) as JSON.
+pub(crate) fn openapi_json() -> String {
+    described().to_openapi().to_pretty_json().expect("the description is plain data")
+}
+
+fn described() -> OpenApiRouter<App> {
+    OpenApiRouter::with_openapi(Description::openapi())
+        .routes(routes!(sign_in::sign_in))
+        .routes(routes!(sign_in::sign_out))
+        .routes(routes!(sign_in::session))
+        .routes(routes!(sign_in::create_link))
+        .routes(routes!(account_sessions::list))
+        .routes(routes!(account_sessions::end))
+        .routes(routes!(local_connect::start))
+        .routes(routes!(local_connect::get))
+        .routes(routes!(local_connect::cancel))
+        .routes(routes!(agent_status::report))
+        .routes(routes!(claims::redeem))
+        .routes(routes!(claims::finalize))
+        .routes(routes!(devices::list))
+        .routes(routes!(devices::revoke))
+        .routes(routes!(machines::list))
+        .routes(routes!(machines::rename, machines::revoke))
+        .routes(routes!(machines::renew_credential))
+        .routes(routes!(tickets::create))
+        .routes(routes!(regions::list))
+        .routes(routes!(regions::keys))
+        .routes(routes!(audit::record_intent))
+        .routes(routes!(audit::list))
+        .routes(routes!(audit::upload))
+}
+
+async fn guard(State(control): State<App>, request: Request, next: Next) -> Response {
+    let mut response = match answer(&control, request, next).await {
+        Ok(response) => response,
+        Err(error) => error.into_response(),
+    };
+    response.headers_mut().extend(HEADERS);
+    response
+}
+
+async fn answer(control: &App, request: Request, next: Next) -> Result<Response, ApiError> {
+    if !request.method().is_safe() {
+        refuse_foreign_page(request.headers(), &control.config.public_origin)?;
+    }
+    let answered = tokio::time::timeout(API_TIMEOUT, next.run(request)).await;
+    Ok(answered.map_err(|_| ErrorCode::DeadlineExceeded)?)
+}
+
+async fn unknown() -> ApiError {
+    ErrorCode::NotFound.into()
+}

@@ -1,0 +1,224 @@
+//! The service: its state, its start, and the handles that other parts of the process take.
+
+use std::sync::Arc;
+
+use axum::Router;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flydex_domain::audit::{AuditEntry, AuditKind};
+use flydex_domain::encoding::sha256;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::AuditId;
+use flydex_domain::limits::{
+    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
+};
+use flydex_domain::revocation::RevocationEntry;
+use flydex_domain::secret::SecretKey;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::{TokenSigner, TokenVerifier};
+use flydex_runtime::clock::Clock;
+use flydex_runtime::lifecycle::Shutdown;
+use flydex_store::{Sql, StoreError};
+use hmac::{Hmac, KeyInit as _, Mac as _};
+use sha2::Sha256;
+use tokio::sync::broadcast;
+use uuid::Uuid;
+
+use crate::config::Config;
+use crate::extract::Address;
+use crate::rate::Rates;
+use crate::routes;
+use crate::waiters::Waiters;
+
+const TOKEN_SEED: &str = "token_signing_seed";
+const ADDRESS_HASH_KEY: &str = "address_hash_key";
+
+/// Rows of the revocation log that are read in one step.
+const REVOCATION_PAGE_ROWS: u32 = 500;
+
+/// Why the control plane did not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The database does not answer.
+    #[error("read the settings from the database")]
+    Store(#[from] StoreError),
+}
+
+/// What every handler shares.
+pub(crate) struct Control {
+    pub(crate) config: Config,
+    pub(crate) store: Sql,
+    pub(crate) clock: Clock,
+    pub(crate) shutdown: Shutdown,
+    pub(crate) signer: TokenSigner,
+    pub(crate) verifier: Arc<TokenVerifier>,
+    pub(crate) rates: Rates,
+    pub(crate) waiters: Waiters,
+    address_hash_key: SecretKey,
+    revocations: broadcast::Sender<RevocationEntry>,
+}
+
+/// The shared state, as handlers take it.
+pub(crate) type App = Arc<Control>;
+
+impl Control {
+    /// The present time.
+    pub(crate) fn now(&self) -> UnixMillis {
+        UnixMillis(self.clock.unix_millis())
+    }
+
+    /// A new audit entry for something that happens now.
+    pub(crate) fn audit_entry(&self, kind: AuditKind, address: Option<Address>) -> AuditEntry {
+        let entry = AuditEntry::new(AuditId::from_uuid(Uuid::new_v4()), kind, self.now());
+        AuditEntry { address_hash: address.map(|address| self.address_hash(address)), ..entry }
+    }
+
+    /// Tells this process's gateways and nodes of revocations that are committed.
+    pub(crate) fn publish(&self, entries: impl IntoIterator<Item = RevocationEntry>) {
+        for entry in entries {
+            // Nobody listening is no failure: the log is durable and read at the start.
+            let _ = self.revocations.send(entry);
+        }
+    }
+
+    /// Makes a one-time link for the account's owner, in place of every earlier one.
+    async fn make_owner_link(&self) -> Result<String, StoreError> {
+        let token = random_token();
+        let now = self.now();
+        let mut tx = self.store.write().await?;
+        tx.replace_owner_link(&sha256(&token), now, now.plus(SIGN_IN_LINK_LIFETIME)).await?;
+        tx.commit().await?;
+        Ok(self.sign_in_url(&token))
+    }
+
+    /// The address of the page that uses a sign-in token; the token is in the fragment, which no server sees.
+    pub(crate) fn sign_in_url(&self, token: &[u8; 32]) -> String {
+        format!("{}/sign-in#{}", self.config.public_origin, URL_SAFE_NO_PAD.encode(token))
+    }
+
+    fn address_hash(&self, address: Address) -> [u8; 32] {
+        let key = self.address_hash_key.expose();
+        let mut hmac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
+        hmac.update(address.0.to_string().as_bytes());
+        hmac.finalize().into_bytes().into()
+    }
+
+    async fn keep_house(self: Arc<Self>) {
+        let stopped = self.shutdown.soft();
+        loop {
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                () = tokio::time::sleep(HOUSEKEEPING_INTERVAL) => {}
+            }
+            if let Err(error) = self.remove_ended().await {
+                tracing::warn!(error.code = ErrorCode::StoreUnavailable.name(), error = %error, "housekeeping skipped");
+            }
+        }
+    }
+
+    pub(crate) async fn remove_ended(&self) -> Result<(), StoreError> {
+        let now = self.now();
+        self.waiters.forget_ended(now);
+        let mut tx = self.store.write().await?;
+        tx.remove_expired_sessions(now).await?;
+        tx.remove_expired_links(now).await?;
+        tx.remove_local_connects_ended_before(now.minus(LOCAL_CONNECT_KEPT_AFTER)).await?;
+        tx.commit().await
+    }
+}
+
+/// The control plane of one process.
+#[derive(Clone)]
+pub struct Service {
+    control: App,
+    owner_link: Option<Arc<str>>,
+}
+
+impl Service {
+    /// Reads or makes the server's keys, and on a server without an account the owner link.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn start(config: Config, store: Sql, clock: Clock, shutdown: Shutdown) -> Result<Self, StartError> {
+        let mut tx = store.write().await?;
+        let seed = SecretKey::new(tx.setting_or(TOKEN_SEED, rand::random()).await?);
+        let address_hash_key = SecretKey::new(tx.setting_or(ADDRESS_HASH_KEY, rand::random()).await?);
+        let has_owner = tx.first_owner().await?.is_some();
+        tx.commit().await?;
+        let signer = TokenSigner::from_seed(&key_id(&seed), &seed);
+        let verifier = Arc::new(TokenVerifier::new([signer.public()]));
+        let (revocations, _) = broadcast::channel(REVOCATION_QUEUE_MAX);
+        let control = Arc::new(Control {
+            rates: Rates::new(&clock),
+            waiters: Waiters::new(),
+            config,
+            store,
+            clock,
+            shutdown: shutdown.clone(),
+            signer,
+            verifier,
+            address_hash_key,
+            revocations,
+        });
+        let owner_link = if has_owner { None } else { Some(control.make_owner_link().await?.into()) };
+        shutdown.spawn(Arc::clone(&control).keep_house());
+        Ok(Self { control, owner_link })
+    }
+
+    /// Every route under `/api`.
+    pub fn router(&self) -> Router {
+        routes::router(Arc::clone(&self.control))
+    }
+
+    /// The API's description (OpenAPI 3.1), as JSON.
+    #[must_use]
+    pub fn openapi_json() -> String {
+        routes::openapi_json()
+    }
+
+    /// The keys that tickets, grants and machine credentials verify with.
+    #[must_use]
+    pub fn verifier(&self) -> Arc<TokenVerifier> {
+        Arc::clone(&self.control.verifier)
+    }
+
+    /// Revocations from now on. One who lags reads the log again with [`Service::revocations_after`].
+    #[must_use]
+    pub fn revocations(&self) -> broadcast::Receiver<RevocationEntry> {
+        self.control.revocations.subscribe()
+    }
+
+    /// The log of revocations after a number, oldest first, in pages; the last page is empty.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
+        let mut tx = self.control.store.read().await?;
+        tx.revocations_after(number, REVOCATION_PAGE_ROWS).await
+    }
+
+    /// The one-time link for the first sign-in, when this server has no account yet.
+    #[must_use]
+    pub fn owner_link(&self) -> Option<String> {
+        self.owner_link.as_deref().map(str::to_owned)
+    }
+
+    /// A new one-time link that signs the first owner in; earlier ones end.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn new_owner_link(&self) -> Result<String, StoreError> {
+        self.control.make_owner_link().await
+    }
+}
+
+/// 32 bytes that nobody can guess.
+pub(crate) fn random_token() -> [u8; 32] {
+    rand::random()
+}
+
+/// A name for a signing key that follows from it, so that another seed never has the same name.
+fn key_id(seed: &SecretKey) -> String {
+    let (_, public) = TokenSigner::from_seed("", seed).public();
+    URL_SAFE_NO_PAD.encode(&sha256(&public)[..9])
+}

@@ -1,0 +1,189 @@
+//! Signing in with a one-time link, signing out, and links for further browsers.
+
+use axum::Json;
+use axum::extract::State;
+use axum::response::IntoResponse;
+use flydex_domain::audit::{AuditEntry, AuditKind};
+use flydex_domain::encoding::sha256;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, AccountSessionId, GrantId, UserId};
+use flydex_domain::limits::{ACCOUNT_SESSION_LIFETIME, SIGN_IN_LINK_LIFETIME};
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
+use flydex_store::StoreError;
+use flydex_store::sql::{Account, AccountSession, SignInLink, Tx, User};
+use http::{HeaderMap, Method, StatusCode};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::cookie;
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::{Address, ApiJson, NoBody};
+use crate::principal::{Browser, require_own_page};
+use crate::service::{App, Control, random_token};
+use crate::wire::Base64;
+
+/// A one-time token, from the fragment of `<origin>/sign-in#<token>`.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct SignInBody {
+    #[schema(value_type = String)]
+    token: Base64<32>,
+}
+
+/// Who a browser is signed in as.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct WhoAmI {
+    #[schema(value_type = String)]
+    account_id: AccountId,
+    #[schema(value_type = String)]
+    user_id: UserId,
+    #[schema(value_type = String)]
+    role: Role,
+    account_name: String,
+    #[schema(value_type = u64)]
+    expires_at_ms: UnixMillis,
+}
+
+/// A link that signs one more browser in, once.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct SignInLinkJson {
+    url: String,
+    #[schema(value_type = u64)]
+    expires_at_ms: UnixMillis,
+}
+
+/// Uses a one-time link up and begins an account session.
+#[utoipa::path(post, path = "/api/sign-in", tag = "sign-in", request_body = SignInBody, responses(
+    (status = 200, body = WhoAmI), (status = "default", body = ErrorBody)))]
+pub(crate) async fn sign_in(
+    State(control): State<App>,
+    address: Address,
+    headers: HeaderMap,
+    ApiJson(body): ApiJson<SignInBody>,
+) -> Result<impl IntoResponse, ApiError> {
+    require_own_page(&Method::POST, &headers, &control.config.public_origin)?;
+    control.rates.sign_in.check(address)?;
+    let mut tx = control.store.write().await?;
+    let user = match tx.take_link(&sha256(&body.token.0), control.now()).await {
+        Ok(SignInLink::User(user)) => user,
+        Ok(SignInLink::Owner) => first_owner(&control, &mut tx, address).await?,
+        Err(StoreError::NotFound) => return Err(ErrorCode::SignInLinkInvalid.into()),
+        Err(error) => return Err(error.into()),
+    };
+    let token = random_token();
+    let (session, revoked) = begin_session(&control, &mut tx, &user, &token).await?;
+    let scope = user.principal().scope();
+    let entry = control.audit_entry(AuditKind::SignedIn, Some(address));
+    tx.append_audit(scope, &AuditEntry { user_id: Some(user.user_id), ..entry }).await?;
+    let account_name = tx.account(scope).await?.name;
+    tx.commit().await?;
+    control.publish(revoked);
+    Ok((cookie::set(&token), Json(who_am_i(&user, account_name, &session))))
+}
+
+/// Ends this browser's account session.
+#[utoipa::path(post, path = "/api/sign-out", tag = "sign-in", responses(
+    (status = 204), (status = "default", body = ErrorBody)))]
+pub(crate) async fn sign_out(
+    State(control): State<App>,
+    browser: Browser,
+    _: NoBody,
+) -> Result<impl IntoResponse, ApiError> {
+    end_session(&control, &browser, browser.session.account_session_id).await?;
+    Ok((StatusCode::NO_CONTENT, cookie::clear()))
+}
+
+/// Who this browser is signed in as; its cookie is set anew.
+#[utoipa::path(get, path = "/api/session", tag = "sign-in", responses(
+    (status = 200, body = WhoAmI), (status = "default", body = ErrorBody)))]
+pub(crate) async fn session(browser: Browser) -> impl IntoResponse {
+    (cookie::set(&browser.token), Json(who_am_i(&browser.user, browser.account_name, &browser.session)))
+}
+
+/// Makes a link that signs another browser of the same user in.
+#[utoipa::path(post, path = "/api/sign-in-links", tag = "sign-in", responses(
+    (status = 200, body = SignInLinkJson), (status = "default", body = ErrorBody)))]
+pub(crate) async fn create_link(
+    State(control): State<App>,
+    browser: Browser,
+    _: NoBody,
+) -> Result<Json<SignInLinkJson>, ApiError> {
+    browser.require(Role::Owner)?;
+    let token = random_token();
+    let now = control.now();
+    let expires_at_ms = now.plus(SIGN_IN_LINK_LIFETIME);
+    let mut tx = control.store.write().await?;
+    tx.create_link(browser.scope(), &browser.user, &sha256(&token), now, expires_at_ms).await?;
+    let entry = control.audit_entry(AuditKind::SignInLinkCreated, None);
+    tx.append_audit(browser.scope(), &AuditEntry { user_id: Some(browser.user.user_id), ..entry }).await?;
+    tx.commit().await?;
+    Ok(Json(SignInLinkJson { url: control.sign_in_url(&token), expires_at_ms }))
+}
+
+/// Ends a session of the browser's own user, and with it every grant it got.
+pub(crate) async fn end_session(
+    control: &Control,
+    browser: &Browser,
+    account_session_id: AccountSessionId,
+) -> Result<(), ApiError> {
+    let scope = browser.scope();
+    let mut tx = control.store.write().await?;
+    let ended = tx.end_session(scope, browser.user.user_id, account_session_id).await?;
+    let revocation = Revocation::Grant { account_id: scope.account_id(), grant_id: ended.grant_id };
+    let revoked = tx.append_revocation(scope, revocation, control.now()).await?;
+    let entry = control.audit_entry(AuditKind::SignedOut, None);
+    tx.append_audit(scope, &AuditEntry { user_id: Some(browser.user.user_id), ..entry }).await?;
+    tx.commit().await?;
+    control.publish([revoked]);
+    Ok(())
+}
+
+async fn first_owner(control: &Control, tx: &mut Tx, address: Address) -> Result<User, ApiError> {
+    if let Some(user) = tx.first_owner().await? {
+        return Ok(user);
+    }
+    let now = control.now();
+    let account_id = AccountId::from_uuid(Uuid::new_v4());
+    let user = User { account_id, user_id: UserId::from_uuid(Uuid::new_v4()), role: Role::Owner };
+    tx.create_account(&Account { account_id, name: control.config.account_name.clone() }, now).await?;
+    tx.create_user(&user, now).await?;
+    let entry = control.audit_entry(AuditKind::AccountCreated, Some(address));
+    tx.append_audit(user.principal().scope(), &AuditEntry { user_id: Some(user.user_id), ..entry }).await?;
+    Ok(user)
+}
+
+async fn begin_session(
+    control: &Control,
+    tx: &mut Tx,
+    user: &User,
+    token: &[u8; 32],
+) -> Result<(AccountSession, Option<RevocationEntry>), ApiError> {
+    let now = control.now();
+    let session = AccountSession {
+        account_session_id: AccountSessionId::from_uuid(Uuid::new_v4()),
+        grant_id: GrantId::from_uuid(Uuid::new_v4()),
+        created_at: now,
+        seen_at: now,
+        expires_at: now.plus(ACCOUNT_SESSION_LIFETIME),
+    };
+    let scope = user.principal().scope();
+    let Some(ended) = tx.begin_session(scope, user.user_id, &session, &cookie::token_sha256(token)).await? else {
+        return Ok((session, None));
+    };
+    let revocation = Revocation::Grant { account_id: user.account_id, grant_id: ended.grant_id };
+    let revoked = tx.append_revocation(scope, revocation, now).await?;
+    Ok((session, Some(revoked)))
+}
+
+fn who_am_i(user: &User, account_name: String, session: &AccountSession) -> WhoAmI {
+    WhoAmI {
+        account_id: user.account_id,
+        user_id: user.user_id,
+        role: user.role,
+        account_name,
+        expires_at_ms: session.expires_at,
+    }
+}

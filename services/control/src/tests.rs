@@ -1,0 +1,10 @@
+//! The real router over a real SQLite file, with the time in the test's hand.
+
+mod audit;
+mod harness;
+mod machines;
+mod openapi;
+mod pairing;
+mod sign_in;
+mod surface;
+mod tickets;

@@ -1,0 +1,352 @@
+//! A control plane in a temporary folder, and the parties that talk to it.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::time::Duration;
+
+use axum::Router;
+use axum::body::Body;
+use axum::extract::ConnectInfo;
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use ed25519_dalek::SigningKey;
+use flydex_domain::encoding::{Label, Transcript, sha256};
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, ClaimId, MachineId, UserId};
+use flydex_domain::key::{PublicKey, sign};
+use flydex_domain::pairing::{ClaimKeys, PairingTerms};
+use flydex_domain::scope::{AccountScope, Role};
+use flydex_domain::secret::SecretKey;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::EncodedKey;
+use flydex_runtime::clock::Clock;
+use flydex_runtime::lifecycle::Shutdown;
+use flydex_store::Sql;
+use flydex_store::sql::{Account, User};
+use http::{HeaderMap, Method, Request, StatusCode, header};
+use http_body_util::BodyExt as _;
+use serde_json::{Value, json};
+use tempfile::TempDir;
+use tower::ServiceExt as _;
+use uuid::Uuid;
+
+use crate::{Config, Service};
+
+pub(super) const ORIGIN: &str = "https://relay.example";
+pub(super) const START_MILLIS: u64 = 1_800_000_000_000;
+
+/// One control plane.
+pub(super) struct World {
+    pub(super) clock: Clock,
+    pub(super) service: Service,
+    pub(super) store: Sql,
+    pub(super) router: Router,
+    pub(super) folder: TempDir,
+}
+
+/// An answer.
+#[derive(Debug)]
+pub(super) struct Answer {
+    pub(super) status: StatusCode,
+    pub(super) headers: HeaderMap,
+    pub(super) body: Value,
+}
+
+/// A signed-in browser with a device key.
+#[derive(Clone)]
+pub(super) struct Phone {
+    pub(super) cookie: String,
+    pub(super) device_key: SigningKey,
+    pub(super) account_id: AccountId,
+}
+
+/// A connector with a machine key.
+pub(super) struct Desk {
+    pub(super) machine_key: SigningKey,
+    pub(super) keys: ClaimKeys,
+    pub(super) local_connect_id: String,
+    pub(super) claim_id: String,
+    pub(super) machine_id: String,
+    pub(super) token: String,
+    pub(super) claim_expires_at: u64,
+    pub(super) credential: Option<String>,
+}
+
+impl World {
+    pub(super) async fn start() -> Self {
+        Self::start_in(TempDir::new().expect("a temporary folder"), Clock::manual(START_MILLIS)).await
+    }
+
+    async fn start_in(folder: TempDir, clock: Clock) -> Self {
+        let store = Sql::open(&folder.path().join("flydex.sqlite")).await.expect("the database opens");
+        let config = Config::new(ORIGIN, "local").expect("the origin is trusted");
+        let service =
+            Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
+        let router = service.router();
+        Self { clock, service, store, router, folder }
+    }
+
+    /// The same server after a restart: same file, same time, nothing else kept.
+    pub(super) async fn restart(self) -> Self {
+        let Self { clock, store, folder, service, router } = self;
+        drop((service, router));
+        store.close().await;
+        Self::start_in(folder, clock).await
+    }
+
+    pub(super) fn now(&self) -> u64 {
+        self.clock.unix_millis()
+    }
+
+    /// Moves the time on.
+    pub(super) fn advance(&self, by: Duration) {
+        self.clock.advance(by);
+    }
+
+    pub(super) async fn send(&self, request: Request<Body>) -> Answer {
+        let mut request = request;
+        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000))));
+        let response = self.router.clone().oneshot(request).await.expect("the router never fails");
+        let (parts, body) = response.into_parts();
+        let bytes = body.collect().await.expect("the body is whole").to_bytes();
+        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+        Answer { status: parts.status, headers: parts.headers, body }
+    }
+
+    /// A request of our own page.
+    pub(super) async fn page(&self, cookie: Option<&str>, method: Method, path: &str, body: Option<Value>) -> Answer {
+        self.send(page_request(cookie, method, path, body)).await
+    }
+
+    /// Uses the owner link or a sign-in link.
+    pub(super) async fn sign_in(&self, link: &str) -> Answer {
+        let token = link.split_once("/sign-in#").expect("a sign-in link").1;
+        self.page(None, Method::POST, "/api/sign-in", Some(json!({ "token": token }))).await
+    }
+
+    /// The first owner's browser.
+    pub(super) async fn owner(&self) -> Phone {
+        let link = self.service.new_owner_link().await.expect("an owner link");
+        let answer = self.sign_in(&link).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        phone(&answer)
+    }
+
+    /// A browser of a new user, in a new account or in one that is there.
+    pub(super) async fn user(&self, account_id: Option<AccountId>, role: Role) -> Phone {
+        let now = UnixMillis(self.now());
+        let mut tx = self.store.write().await.expect("a transaction");
+        let user = User {
+            account_id: account_id.unwrap_or_else(|| AccountId::from_uuid(Uuid::new_v4())),
+            user_id: UserId::from_uuid(Uuid::new_v4()),
+            role,
+        };
+        if account_id.is_none() {
+            let account = Account { account_id: user.account_id, name: "Other".to_owned() };
+            tx.create_account(&account, now).await.expect("an account");
+        }
+        tx.create_user(&user, now).await.expect("a user");
+        let token: [u8; 32] = rand::random();
+        let scope = user.principal().scope();
+        tx.create_link(scope, &user, &sha256(&token), now, UnixMillis(now.0 + 60_000)).await.expect("a link");
+        tx.commit().await.expect("committed");
+        let answer = self.sign_in(&format!("{ORIGIN}/sign-in#{}", encode(&token))).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        phone(&answer)
+    }
+
+    /// A connector that begins a pairing.
+    pub(super) async fn desk(&self) -> Desk {
+        self.start_pairing(SigningKey::from_bytes(&rand::random()), None).await
+    }
+
+    pub(super) async fn start_pairing(&self, machine_key: SigningKey, credential: Option<String>) -> Desk {
+        let keys = ClaimKeys::derive(&SecretKey::new(rand::random()));
+        let mut body = start_body(&machine_key, &keys, self.now());
+        if let Some(credential) = &credential {
+            body["credential"] = json!(credential);
+        }
+        let answer = self.connector(None, Method::POST, "/api/local-connect/start", Some(body)).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        Desk {
+            machine_key,
+            keys,
+            local_connect_id: text(&answer.body, "local_connect_id"),
+            claim_id: text(&answer.body, "claim_id"),
+            machine_id: text(&answer.body, "machine_id"),
+            token: text(&answer.body, "token"),
+            claim_expires_at: answer.body["expires_at_ms"].as_u64().expect("a time"),
+            credential,
+        }
+    }
+
+    /// A request of a connector, with a bearer token or without.
+    pub(super) async fn connector(
+        &self,
+        token: Option<&str>,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> Answer {
+        let mut request = Request::builder().method(method).uri(path);
+        if let Some(token) = token {
+            request = request.header(header::AUTHORIZATION, format!("Bearer {token}"));
+        }
+        self.send(with_body(request, body)).await
+    }
+
+    pub(super) async fn redeem(&self, phone: &Phone, desk: &Desk) -> Answer {
+        let path = format!("/api/claims/{}/redeem", desk.claim_id);
+        self.page(Some(&phone.cookie), Method::POST, &path, Some(redeem_body(phone, desk.keys.redeem.expose()))).await
+    }
+
+    pub(super) async fn finalize(&self, phone: &Phone, desk: &Desk) -> Answer {
+        let mac = self.terms(phone, desk).mac(&desk.keys.device_to_machine);
+        let path = format!("/api/claims/{}/finalize", desk.claim_id);
+        self.page(Some(&phone.cookie), Method::POST, &path, Some(json!({ "device_mac": encode(&mac) }))).await
+    }
+
+    pub(super) async fn status(&self, desk: &Desk, body: Value) -> Answer {
+        let path = format!("/api/local-connect/{}/agent-status", desk.local_connect_id);
+        self.connector(Some(&desk.token), Method::POST, &path, Some(body)).await
+    }
+
+    pub(super) async fn confirm(&self, phone: &Phone, desk: &Desk) -> Answer {
+        let mac = self.terms(phone, desk).mac(&desk.keys.machine_to_device);
+        self.status(desk, json!({ "status": "confirmed", "machine_mac": encode(&mac) })).await
+    }
+
+    /// A machine that is paired with the phone's account.
+    pub(super) async fn pair(&self, phone: &Phone) -> Desk {
+        let mut desk = self.desk().await;
+        assert_eq!(self.redeem(phone, &desk).await.status, StatusCode::OK);
+        assert_eq!(self.finalize(phone, &desk).await.status, StatusCode::NO_CONTENT);
+        let answer = self.confirm(phone, &desk).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        desk.credential = Some(text(&answer.body, "credential"));
+        desk
+    }
+
+    pub(super) async fn look(&self, desk: &Desk) -> Answer {
+        let path = format!("/api/local-connect/{}", desk.local_connect_id);
+        self.connector(Some(&desk.token), Method::GET, &path, None).await
+    }
+
+    /// What both sides compute from what each of them knows.
+    pub(super) fn terms(&self, phone: &Phone, desk: &Desk) -> PairingTerms {
+        PairingTerms {
+            origin: ORIGIN.to_owned(),
+            claim_id: desk.claim_id.parse::<ClaimId>().expect("an id"),
+            expires_at: UnixMillis(desk.claim_expires_at),
+            account_id: phone.account_id,
+            machine_id: desk.machine_id.parse::<MachineId>().expect("an id"),
+            role: Role::Owner,
+            machine_key: PublicKey::of(&desk.machine_key),
+            device_key: PublicKey::of(&phone.device_key),
+        }
+    }
+
+    /// A request that a machine signs with its key and credential.
+    pub(super) async fn machine(&self, desk: &Desk, path: &str, body: Option<Value>) -> Answer {
+        let credential = desk.credential.as_deref().expect("the machine is paired");
+        self.send(machine_request(&desk.machine_key, credential, path, body, self.now())).await
+    }
+}
+
+pub(super) fn phone(answer: &Answer) -> Phone {
+    Phone {
+        cookie: cookie(answer),
+        device_key: SigningKey::from_bytes(&rand::random()),
+        account_id: text(&answer.body, "account_id").parse().expect("an id"),
+    }
+}
+
+/// The name and value of the cookie that an answer sets.
+pub(super) fn cookie(answer: &Answer) -> String {
+    let set = answer.headers[header::SET_COOKIE].to_str().expect("text");
+    set.split(';').next().expect("a pair").to_owned()
+}
+
+pub(super) fn page_request(cookie: Option<&str>, method: Method, path: &str, body: Option<Value>) -> Request<Body> {
+    let mut request = Request::builder().method(method).uri(path).header(header::ORIGIN, ORIGIN);
+    if let Some(cookie) = cookie {
+        request = request.header(header::COOKIE, cookie);
+    }
+    with_body(request, body)
+}
+
+pub(super) fn with_body(request: http::request::Builder, body: Option<Value>) -> Request<Body> {
+    let request = request.header(header::CONTENT_TYPE, "application/json");
+    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
+    request.body(body).expect("a request")
+}
+
+pub(super) fn start_body(machine_key: &SigningKey, keys: &ClaimKeys, now: u64) -> Value {
+    let redeem_sha256 = sha256(keys.redeem.expose());
+    let transcript = Transcript::new(Label::MachineRequest)
+        .text("local-connect")
+        .text(ORIGIN)
+        .bytes(&redeem_sha256)
+        .text("desk")
+        .text("owner")
+        .integer(now);
+    json!({
+        "machine_key": EncodedKey(PublicKey::of(machine_key)),
+        "machine_label": "desk",
+        "role": "owner",
+        "redeem_sha256": encode(&redeem_sha256),
+        "connector_version": "0.0.0",
+        "timestamp_ms": now,
+        "signature": encode(&sign(machine_key, transcript)),
+    })
+}
+
+pub(super) fn redeem_body(phone: &Phone, redeem_key: &[u8; 32]) -> Value {
+    json!({
+        "redeem_key": encode(redeem_key),
+        "device_key": EncodedKey(PublicKey::of(&phone.device_key)),
+        "device_label": "phone",
+    })
+}
+
+pub(super) fn machine_request(
+    key: &SigningKey,
+    credential: &str,
+    path: &str,
+    body: Option<Value>,
+    timestamp: u64,
+) -> Request<Body> {
+    let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
+    let transcript = Transcript::new(Label::MachineRequest)
+        .text("POST")
+        .text(path)
+        .bytes(&sha256(bytes.as_bytes()))
+        .integer(timestamp)
+        .text(ORIGIN);
+    let request = Request::builder()
+        .method(Method::POST)
+        .uri(path)
+        .header(header::AUTHORIZATION, format!("FlyDex-Machine {credential}"))
+        .header("flydex-timestamp", timestamp.to_string())
+        .header("flydex-signature", encode(&sign(key, transcript)));
+    with_body(request, body)
+}
+
+pub(super) fn encode(bytes: &[u8]) -> String {
+    URL_SAFE_NO_PAD.encode(bytes)
+}
+
+pub(super) fn text(body: &Value, field: &str) -> String {
+    body[field].as_str().unwrap_or_else(|| panic!("no {field} in {body}")).to_owned()
+}
+
+/// Asserts an answer of a code: its status, its name and its number.
+#[track_caller]
+pub(super) fn assert_code(answer: &Answer, code: ErrorCode) {
+    assert_eq!(answer.body["error"]["code"], json!(code.name()), "{answer:?}");
+    assert_eq!(answer.status.as_u16(), code.http_status());
+    assert_eq!(answer.body["error"]["number"], json!(code.number()));
+}
+
+pub(super) fn scope_of(account_id: AccountId) -> AccountScope {
+    User { account_id, user_id: UserId::from_uuid(Uuid::nil()), role: Role::Owner }.principal().scope()
+}

@@ -1,0 +1,78 @@
+//! Tickets and grants: the passes with which a device opens a session.
+
+use axum::Json;
+use axum::extract::State;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::TicketId;
+use flydex_domain::limits::{GRANT_LIFETIME, TICKET_LIFETIME};
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::{EncodedKey, Grant, Ticket};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+use uuid::Uuid;
+
+use crate::error::{ApiError, ErrorBody};
+use crate::extract::ApiJson;
+use crate::principal::Browser;
+use crate::service::App;
+use crate::wire::PublicKeyJson;
+
+/// Which device wants to open a session, and where.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct TicketBody {
+    #[schema(value_type = PublicKeyJson)]
+    device_key: EncodedKey,
+    region: String,
+}
+
+/// A pass for one session.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct TicketJson {
+    /// PASETO v4.public; used once, within its minute.
+    ticket: String,
+    /// PASETO v4.public; for owners of machines, a day.
+    grant: String,
+    /// The end of the ticket.
+    #[schema(value_type = u64)]
+    expires_at_ms: UnixMillis,
+}
+
+/// Issues a ticket and a grant. What the device may do is decided at each machine.
+#[utoipa::path(post, path = "/api/tickets", tag = "tickets", request_body = TicketBody, responses(
+    (status = 200, body = TicketJson), (status = "default", body = ErrorBody)))]
+pub(crate) async fn create(
+    State(control): State<App>,
+    browser: Browser,
+    ApiJson(body): ApiJson<TicketBody>,
+) -> Result<Json<TicketJson>, ApiError> {
+    if !control.config.regions.iter().any(|region| region.region == body.region) {
+        return Err(ErrorCode::NotFound.into());
+    }
+    let device_id = body.device_key.0.device_id();
+    let mut tx = control.store.read().await?;
+    if tx.device_is_revoked(browser.scope(), device_id).await? {
+        return Err(ErrorCode::DeviceRevoked.into());
+    }
+    let now = control.now();
+    let user = &browser.user;
+    let ticket = Ticket {
+        ticket_id: TicketId::from_uuid(Uuid::new_v4()),
+        region: body.region,
+        account_id: user.account_id,
+        user_id: user.user_id,
+        role: user.role,
+        device_id,
+        expires_at: now.plus(TICKET_LIFETIME),
+    };
+    let grant = Grant {
+        grant_id: browser.session.grant_id,
+        account_id: user.account_id,
+        user_id: user.user_id,
+        role: user.role,
+        device_key: body.device_key,
+        expires_at: now.plus(GRANT_LIFETIME),
+    };
+    let expires_at_ms = ticket.expires_at;
+    Ok(Json(TicketJson { ticket: control.signer.sign(&ticket), grant: control.signer.sign(&grant), expires_at_ms }))
+}
