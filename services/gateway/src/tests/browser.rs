@@ -20,6 +20,8 @@ use super::host::{Arrived, to_session};
 use super::wire::{Browser, Ended, hello};
 use super::world::{DownDirectory, World, account, device_key, machine, soon, user};
 
+const EVENT_BYTES: usize = 64 * 1024;
+
 fn wire_machine(tag: u8) -> Bytes {
     Bytes::copy_from_slice(machine(tag).as_bytes())
 }
@@ -160,19 +162,25 @@ async fn a_session_may_open_only_so_many_machines() {
 #[tokio::test]
 async fn a_browser_that_does_not_read_is_cut_off_and_costs_no_more_than_its_queue() {
     let mut world = World::start().await;
-    let (browser, session_id, arrived) = opened(&mut world, 1).await;
-    let mut sent = 0;
-    // The browser's window is of no concern to this scripted node: it sends far more than all buffers hold.
-    let body = 64 * 1024;
-    while sent < 512 && world.host.is_silent() {
-        assert!(arrived.try_answer(to_session(&session_id, event(sent, body))).await, "the node is never held up");
-        sent += 1;
-        tokio::task::yield_now().await;
+    let (mut browser, session_id, arrived) = opened(&mut world, 1).await;
+    // This scripted node minds no window: it sends until the gateway has had enough.
+    let mut sent_bytes = 0;
+    let closed = loop {
+        tokio::select! {
+            biased;
+            closed = world.host.next() => break closed,
+            () = arrived.answer(to_session(&session_id, event(0, EVENT_BYTES))) => sent_bytes += EVENT_BYTES,
+        }
+        assert!(sent_bytes < 64 * 1024 * 1024, "the socket and the queue have a bound");
+    };
+    assert!(matches!(closed.frame.kind, Some(ToNode::CloseSession(_))));
+    assert!(sent_bytes > limits::EVENT_QUEUE_BYTES_MAX);
+    let mut last = browser.next().await;
+    while let Down::FromMachine(_) = last {
+        last = browser.next().await;
     }
-    if sent == 512 {
-        closed(&mut world, &session_id).await;
-    }
-    drop(browser);
+    let Down::End(end) = last else { panic!("it is told why") };
+    assert_eq!(end.code, u32::from(ErrorCode::SlowConsumer.number()));
 }
 
 #[tokio::test]
@@ -207,7 +215,8 @@ async fn a_node_that_takes_nothing_makes_commands_fail_as_overloaded() {
     let (id, from) = failed.expect("the queue has a bound");
     let Some(v1::machine_message::Kind::Failure(failure)) = from.message.unwrap().kind else { panic!("a failure") };
     assert_eq!(failure.code, u32::from(ErrorCode::Overloaded.number()));
-    assert_eq!(failure.command_id, vec![id; 16]);
+    // The pong of the same round may have overtaken the failure on its more urgent lane.
+    assert!(failure.command_id == vec![id; 16] || failure.command_id == vec![id - 1; 16]);
     assert!(failure.retry_after_ms > 0);
 }
 

@@ -1,7 +1,5 @@
 //! A node that a test scripts: it shows what arrives and says what it is told to.
 
-use std::time::Duration;
-
 use bytes::Bytes;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::machine_host_server::{MachineHost, MachineHostServer};
@@ -107,17 +105,6 @@ impl Arrived {
     pub(super) async fn answer_as(&self, account_id: Bytes, machine_id: Bytes, kind: FromNode) {
         let frame = NodeFrame { account_id, machine_id, kind: Some(kind) };
         self.answers.send(Ok(frame)).await.expect("the gateway keeps its streams");
-    }
-
-    /// Answers for as long as the gateway takes it.
-    pub(super) async fn try_answer(&self, kind: FromNode) -> bool {
-        let frame = NodeFrame {
-            account_id: self.frame.account_id.clone(),
-            machine_id: self.frame.machine_id.clone(),
-            kind: Some(kind),
-        };
-        let sent = tokio::time::timeout(Duration::from_secs(20), self.answers.send(Ok(frame))).await;
-        matches!(sent, Ok(Ok(())))
     }
 
     /// Breaks the stream that the frame came on.

@@ -203,7 +203,7 @@ async fn a_lost_node_a_revocation_and_a_drain_end_a_link() {
 
 #[tokio::test]
 async fn a_silent_connector_is_pinged_and_then_cut_off() {
-    for over in [Over::PlainWebSocket, Over::TlsWebSocket] {
+    for over in Over::ALL {
         let mut world = World::start().await;
         let (mut connector, link_id, _) = opened(&mut world, over).await;
         tokio::time::pause();
@@ -216,6 +216,7 @@ async fn a_silent_connector_is_pinged_and_then_cut_off() {
         let Down::End(end) = last else { panic!("the link ends") };
         assert_eq!(end.code, u32::from(ErrorCode::PeerTimeout.number()));
         assert!(silent_since.elapsed() >= limits::PEER_SILENCE_MAX);
+        tokio::time::resume();
         closed(&mut world, &link_id).await;
     }
 }
