@@ -290,11 +290,7 @@ impl CodexHandle {
     ///
     /// # Errors
     /// The code to refuse the command with; `unknown` when it may have taken effect.
-    pub async fn execute(
-        &self,
-        command_id: CommandId,
-        body: command_body::Kind,
-    ) -> Result<v1::CommandResult, Refused> {
+    pub async fn execute(&self, command_id: CommandId, body: command_body::Kind) -> Result<v1::CommandResult, Refused> {
         self.inner.execute(command_id, body).await
     }
 
@@ -331,11 +327,7 @@ impl CodexHandle {
     ///
     /// # Errors
     /// When Codex cannot tell.
-    pub async fn find_client_id(
-        &self,
-        thread_id: &ThreadId,
-        command_id: CommandId,
-    ) -> Result<Option<TurnId>, Refused> {
+    pub async fn find_client_id(&self, thread_id: &ThreadId, command_id: CommandId) -> Result<Option<TurnId>, Refused> {
         self.inner.find_client_id(*thread_id, command_id).await
     }
 }

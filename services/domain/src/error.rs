@@ -246,6 +246,8 @@ error_codes! {
     PromptEmpty = 6014, "prompt_empty", Browser, Never, 400, "the message is empty";
     /// What was asked for does not fit any page.
     PageTooLarge = 6015, "page_too_large", Connector, Never, 413, "this part of the history is too large to show";
+    /// A cursor of a page that is no longer known; reading begins anew.
+    CursorExpired = 6016, "cursor_expired", Connector, Refreshed, 410, "this place in the list is no longer known; reload";
 
     /// A local page that is not the connector's own asked.
     LocalOriginRefused = 7000, "local_origin_refused", Browser, Never, 403, "this local page may not talk to FlyDex";
