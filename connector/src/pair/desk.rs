@@ -164,6 +164,16 @@ impl Desk {
         self.answer().await.ok_or(PairError::NobodyToAsk)
     }
 
+    #[cfg(test)]
+    pub(crate) fn show(&mut self, stage: Stage) {
+        self.stage.send_replace(stage);
+    }
+
+    #[cfg(test)]
+    pub(crate) fn answered(&mut self) -> Option<DeskAnswer> {
+        self.answers.try_recv().ok()
+    }
+
     async fn answer(&mut self) -> Option<bool> {
         loop {
             let answer = self.answers.recv().await?;
