@@ -9,7 +9,7 @@ use crate::{need, shell};
 /// The version of cargo-fuzz that is installed where there is none.
 const CARGO_FUZZ_VERSION: &str = "0.13.2";
 /// The targets of proto/fuzz.
-const TARGETS: [&str; 4] = ["frame", "session", "link", "agent"];
+const TARGETS: [&str; 5] = ["frame", "lanes", "messages", "command", "agent"];
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
