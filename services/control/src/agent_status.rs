@@ -19,7 +19,6 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
 use crate::local_connect::{bearer, of_connector};
 use crate::machines::credential_json;
-use crate::principal::refuse_foreign_page;
 use crate::service::{App, Control};
 use crate::wire::{Base64, TokenKey};
 
@@ -67,7 +66,6 @@ pub(crate) async fn report(
     PathId(id): PathId<LocalConnectId>,
     ApiJson(status): ApiJson<AgentStatus>,
 ) -> Result<Response, ApiError> {
-    refuse_foreign_page(&headers, &control.config.public_origin)?;
     control.rates.claims.check(address)?;
     let token_sha256 = bearer(&headers)?;
     let mut tx = control.store.write().await?;

@@ -3,7 +3,6 @@
 use axum_extra::extract::cookie::{Cookie, SameSite};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flydex_domain::encoding::sha256;
 use flydex_domain::limits::ACCOUNT_SESSION_LIFETIME;
 use http::{HeaderMap, HeaderName, HeaderValue, header};
 
@@ -27,11 +26,6 @@ pub(crate) fn token(headers: &HeaderMap) -> Option<[u8; 32]> {
     let cookies = headers.get_all(header::COOKIE).into_iter().filter_map(|value| value.to_str().ok());
     let cookie = cookies.flat_map(Cookie::split_parse).flatten().find(|cookie| cookie.name() == NAME)?;
     decode(cookie.value())
-}
-
-/// What the database knows of a token.
-pub(crate) fn token_sha256(token: &[u8; 32]) -> [u8; 32] {
-    sha256(token)
 }
 
 fn header_with(pair: &str) -> [(HeaderName, HeaderValue); 1] {

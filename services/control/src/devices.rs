@@ -69,11 +69,11 @@ pub(crate) async fn revoke(
     }
     tx.revoke_device(scope, device_id, now).await?;
     let revocation = Revocation::Device { account_id: scope.account_id(), device_id };
-    let revoked = tx.append_revocation(scope, revocation, now).await?;
+    tx.append_revocation(scope, revocation, now).await?;
     let entry = control.audit_entry(AuditKind::DeviceRevoked, None);
     let user_id = Some(browser.user.user_id);
     tx.append_audit(scope, &AuditEntry { user_id, device_id: Some(device_id), ..entry }).await?;
     tx.commit().await?;
-    control.publish([revoked]);
+    control.revocations_committed();
     Ok(StatusCode::NO_CONTENT)
 }

@@ -26,7 +26,7 @@ use crate::claims::is_redeemer;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, ApiQuery, NoBody, PathId};
 use crate::machine_auth::{check_timestamp, verify_credential};
-use crate::principal::{Browser, refuse_foreign_page};
+use crate::principal::Browser;
 use crate::service::{App, Control, random_token};
 use crate::waiters::{FIRST_REVISION, Side};
 use crate::wire::{Base64, PublicKeyJson, decode, label};
@@ -140,10 +140,8 @@ struct SideJson {
 pub(crate) async fn start(
     State(control): State<App>,
     address: Address,
-    headers: HeaderMap,
     ApiJson(body): ApiJson<StartBody>,
 ) -> Result<Json<Started>, ApiError> {
-    refuse_foreign_page(&headers, &control.config.public_origin)?;
     control.rates.local_connect.check(address)?;
     let now = control.now();
     check_timestamp(body.timestamp_ms, now)?;

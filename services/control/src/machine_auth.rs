@@ -14,7 +14,6 @@ use http::{HeaderMap, header};
 
 use crate::error::ApiError;
 use crate::extract::body;
-use crate::principal::refuse_foreign_page;
 use crate::service::{App, Control};
 use crate::wire::decode;
 
@@ -44,7 +43,6 @@ impl FromRequest<App> for Signed {
         let headers = request.headers().clone();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        refuse_foreign_page(&headers, &control.config.public_origin)?;
         let credential = credential(&headers, &control.verifier)?;
         let timestamp = timestamp(&headers, control.now())?;
         let signature: [u8; 64] = text(&headers, SIGNATURE).and_then(decode).ok_or(ErrorCode::ProofInvalid)?;

@@ -105,12 +105,12 @@ pub(crate) async fn revoke(
     let mut tx = control.store.write().await?;
     tx.revoke_machine(scope, machine_id, now).await?;
     let revocation = Revocation::Machine { account_id: scope.account_id(), machine_id };
-    let revoked = tx.append_revocation(scope, revocation, now).await?;
+    tx.append_revocation(scope, revocation, now).await?;
     let entry = control.audit_entry(AuditKind::MachineRevoked, None);
     let user_id = Some(browser.user.user_id);
     tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
     tx.commit().await?;
-    control.publish([revoked]);
+    control.revocations_committed();
     Ok(StatusCode::NO_CONTENT)
 }
 

@@ -49,7 +49,10 @@ impl Browser {
             session.seen_at = now;
             session.expires_at = now.plus(ACCOUNT_SESSION_LIFETIME);
             let mut tx = control.store.write().await?;
-            tx.roll_session(user.principal().scope(), &session).await?;
+            match tx.roll_session(user.principal().scope(), &session).await {
+                Err(StoreError::NotFound) => return Err(ErrorCode::Unauthenticated.into()),
+                rolled => rolled?,
+            }
             tx.commit().await?;
         }
         Ok(Self { user, account_name, session, token })

@@ -10,7 +10,8 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AuditId;
 use flydex_domain::limits::{
-    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
+    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_POLL_INTERVAL, REVOCATION_QUEUE_MAX,
+    SIGN_IN_LINK_LIFETIME,
 };
 use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
@@ -21,7 +22,7 @@ use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::{Sql, StoreError};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use sha2::Sha256;
-use tokio::sync::broadcast;
+use tokio::sync::{Notify, broadcast};
 use uuid::Uuid;
 
 use crate::config::Config;
@@ -56,6 +57,7 @@ pub(crate) struct Control {
     pub(crate) waiters: Waiters,
     address_hash_key: SecretKey,
     revocations: broadcast::Sender<RevocationEntry>,
+    revoked: Notify,
 }
 
 /// The shared state, as handlers take it.
@@ -73,12 +75,9 @@ impl Control {
         AuditEntry { address_hash: address.map(|address| self.address_hash(address)), ..entry }
     }
 
-    /// Tells this process's gateways and nodes of revocations that are committed.
-    pub(crate) fn publish(&self, entries: impl IntoIterator<Item = RevocationEntry>) {
-        for entry in entries {
-            // Nobody listening is no failure: the log is durable and read at the start.
-            let _ = self.revocations.send(entry);
-        }
+    /// Says that revocations were committed, so that they are sent on at once.
+    pub(crate) fn revocations_committed(&self) {
+        self.revoked.notify_one();
     }
 
     /// Makes a one-time link for the account's owner, in place of every earlier one.
@@ -101,6 +100,36 @@ impl Control {
         let mut hmac = Hmac::<Sha256>::new_from_slice(key).expect("HMAC takes keys of any length");
         hmac.update(address.0.to_string().as_bytes());
         hmac.finalize().into_bytes().into()
+    }
+
+    /// Sends the log on as it grows. A handler that was cancelled right after its commit loses nothing by it, and
+    /// entries of other processes are found too.
+    async fn follow_revocations(self: Arc<Self>, mut sent: u64) {
+        let stopped = self.shutdown.soft();
+        loop {
+            match self.revocations_after(sent).await {
+                Ok(entries) => {
+                    for entry in entries {
+                        sent = entry.number;
+                        // Nobody listening is no failure: the log is durable and read at the start.
+                        let _ = self.revocations.send(entry);
+                    }
+                }
+                Err(error) => {
+                    tracing::warn!(error.code = ErrorCode::StoreUnavailable.name(), error = %error, "revocations late");
+                }
+            }
+            tokio::select! {
+                () = stopped.cancelled() => return,
+                () = self.revoked.notified() => {}
+                () = tokio::time::sleep(REVOCATION_POLL_INTERVAL) => {}
+            }
+        }
+    }
+
+    async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
+        let mut tx = self.store.read().await?;
+        tx.revocations_after(number, REVOCATION_PAGE_ROWS).await
     }
 
     async fn keep_house(self: Arc<Self>) {
@@ -144,6 +173,7 @@ impl Service {
         let seed = SecretKey::new(tx.setting_or(TOKEN_SEED, rand::random()).await?);
         let address_hash_key = SecretKey::new(tx.setting_or(ADDRESS_HASH_KEY, rand::random()).await?);
         let has_owner = tx.first_owner().await?.is_some();
+        let newest_revocation = tx.newest_revocation().await?;
         tx.commit().await?;
         let signer = TokenSigner::from_seed(&key_id(&seed), &seed);
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
@@ -159,9 +189,11 @@ impl Service {
             verifier,
             address_hash_key,
             revocations,
+            revoked: Notify::new(),
         });
         let owner_link = if has_owner { None } else { Some(control.make_owner_link().await?.into()) };
         shutdown.spawn(Arc::clone(&control).keep_house());
+        shutdown.spawn(Arc::clone(&control).follow_revocations(newest_revocation));
         Ok(Self { control, owner_link })
     }
 
@@ -193,8 +225,7 @@ impl Service {
     /// # Errors
     /// When the database does not answer.
     pub async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
-        let mut tx = self.control.store.read().await?;
-        tx.revocations_after(number, REVOCATION_PAGE_ROWS).await
+        self.control.revocations_after(number).await
     }
 
     /// The one-time link for the first sign-in, when this server has no account yet.

@@ -8,7 +8,7 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, AccountSessionId, GrantId, UserId};
 use flydex_domain::limits::{ACCOUNT_SESSION_LIFETIME, SIGN_IN_LINK_LIFETIME};
-use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_store::StoreError;
@@ -74,13 +74,13 @@ pub(crate) async fn sign_in(
         Err(error) => return Err(error.into()),
     };
     let token = random_token();
-    let (session, revoked) = begin_session(&control, &mut tx, &user, &token).await?;
+    let session = begin_session(&control, &mut tx, &user, &token).await?;
     let scope = user.principal().scope();
     let entry = control.audit_entry(AuditKind::SignedIn, Some(address));
     tx.append_audit(scope, &AuditEntry { user_id: Some(user.user_id), ..entry }).await?;
     let account_name = tx.account(scope).await?.name;
     tx.commit().await?;
-    control.publish(revoked);
+    control.revocations_committed();
     Ok((cookie::set(&token), Json(who_am_i(&user, account_name, &session))))
 }
 
@@ -133,11 +133,11 @@ pub(crate) async fn end_session(
     let mut tx = control.store.write().await?;
     let ended = tx.end_session(scope, browser.user.user_id, account_session_id).await?;
     let revocation = Revocation::Grant { account_id: scope.account_id(), grant_id: ended.grant_id };
-    let revoked = tx.append_revocation(scope, revocation, control.now()).await?;
+    tx.append_revocation(scope, revocation, control.now()).await?;
     let entry = control.audit_entry(AuditKind::SignedOut, None);
     tx.append_audit(scope, &AuditEntry { user_id: Some(browser.user.user_id), ..entry }).await?;
     tx.commit().await?;
-    control.publish([revoked]);
+    control.revocations_committed();
     Ok(())
 }
 
@@ -160,7 +160,7 @@ async fn begin_session(
     tx: &mut Tx,
     user: &User,
     token: &[u8; 32],
-) -> Result<(AccountSession, Option<RevocationEntry>), ApiError> {
+) -> Result<AccountSession, ApiError> {
     let now = control.now();
     let session = AccountSession {
         account_session_id: AccountSessionId::from_uuid(Uuid::new_v4()),
@@ -170,12 +170,12 @@ async fn begin_session(
         expires_at: now.plus(ACCOUNT_SESSION_LIFETIME),
     };
     let scope = user.principal().scope();
-    let Some(ended) = tx.begin_session(scope, user.user_id, &session, &cookie::token_sha256(token)).await? else {
-        return Ok((session, None));
-    };
-    let revocation = Revocation::Grant { account_id: user.account_id, grant_id: ended.grant_id };
-    let revoked = tx.append_revocation(scope, revocation, now).await?;
-    Ok((session, Some(revoked)))
+    let ended = tx.begin_session(scope, user.user_id, &session, &sha256(token)).await?;
+    if let Some(ended) = ended {
+        let revocation = Revocation::Grant { account_id: user.account_id, grant_id: ended.grant_id };
+        tx.append_revocation(scope, revocation, now).await?;
+    }
+    Ok(session)
 }
 
 fn who_am_i(user: &User, account_name: String, session: &AccountSession) -> WhoAmI {

@@ -90,6 +90,18 @@ pub const QUIC_LINK_WINDOW_BYTES: u32 = 1024 * 1024;
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 1024 * 1024;
 /// QUIC connections that wait to be accepted; past it new ones must first prove their address.
 pub const QUIC_INCOMING_MAX: usize = 1024;
+/// Silence after which QUIC itself gives a link up, should the link's own heartbeat not have ended it.
+pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(16);
+/// Version texts that a connector reports of itself and of Codex, in bytes.
+pub const VERSION_TEXT_BYTES_MAX: usize = 64;
+/// Header of a command, in bytes: its fixed fields take about 250.
+pub const COMMAND_HEADER_BYTES_MAX: usize = 1024;
+/// A signed receipt, in bytes: its result and a kilobyte of fixed fields, and room to grow.
+pub const RECEIPT_BYTES_MAX: usize = RECEIPT_RESULT_BYTES_MAX + 8 * 1024;
+/// Machines that a session may open at once without waiting, and again after it has closed them.
+pub const SESSION_OPENS_BURST: u32 = 128;
+/// Time after which a session may open one machine more: each open costs the owner a signature.
+pub const SESSION_OPEN_REFILL: Duration = Duration::from_millis(100);
 /// Revocations that a gateway remembers against tokens that were signed before them; the oldest go first.
 pub const REVOCATIONS_KEPT_MAX: usize = 65_536;
 
@@ -101,6 +113,10 @@ pub const NODE_STREAMS: usize = 4;
 pub const NODE_STREAM_SEND_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages queued for one such stream.
 pub const NODE_STREAM_SEND_MESSAGES_MAX: usize = 4096;
+/// First wait before a broken stream to a node is opened again; it doubles up to [`NODE_REOPEN_WAIT_MAX`].
+pub const NODE_REOPEN_WAIT_MIN: Duration = Duration::from_millis(50);
+/// Longest wait before a broken stream to a node is opened again: a node that returns is found at once.
+pub const NODE_REOPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Time a frame waits for room on the way to a node; then its sender is told `overloaded`.
 pub const NODE_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -178,6 +194,10 @@ pub const APPROVAL_LIFETIME: Duration = Duration::from_secs(600);
 pub const APPROVAL_CONFIRM_TIMEOUT: Duration = Duration::from_secs(10);
 /// Open approvals of one machine; further ones wait for the desk.
 pub const APPROVALS_OPEN_MAX: usize = 128;
+/// One approval with everything it shows, in bytes: it travels as one event.
+pub const APPROVAL_BYTES_MAX: usize = EVENT_BODY_BYTES_MAX - 4 * 1024;
+/// Ended approvals that a machine remembers, to tell a late answer who was first.
+pub const APPROVALS_CLOSED_MAX: usize = 256;
 /// Time control has to record an accept before the machine defers the audit.
 pub const AUDIT_WAIT: Duration = Duration::from_secs(1);
 
@@ -193,6 +213,12 @@ pub const RING_EVENT_OVERHEAD_BYTES: usize = 64;
 pub const WATCH_LINGER: Duration = Duration::from_secs(120);
 /// Threads that one connector follows at once.
 pub const WATCHED_THREADS_MAX: usize = 64;
+/// Large answers that one connector has under way, in bytes.
+pub const BULK_TRANSFERS_BYTES_MAX: usize = 8 * 1024 * 1024;
+/// Messages that wait for the connector's core from each side; past it the sender waits.
+pub const CORE_QUEUE_MAX: usize = 256;
+/// Interval at which the connector's core looks at deadlines.
+pub const CORE_TICK: Duration = Duration::from_millis(500);
 /// Time over which text deltas of one item are joined into one event.
 pub const DELTA_COALESCE_AFTER: Duration = Duration::from_millis(40);
 /// Text that is joined into one event at most, in bytes.
@@ -236,6 +262,8 @@ pub const LOCAL_CONNECT_KEPT_AFTER: Duration = Duration::from_secs(3600);
 pub const LONG_POLLS_MAX: usize = 2048;
 /// Revocations that a subscriber may lag behind before it must read the log again.
 pub const REVOCATION_QUEUE_MAX: usize = 1024;
+/// Interval at which control looks for revocations that nobody announced, well within the 2 s they may take.
+pub const REVOCATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which rows past their end are removed.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(300);
 /// Addresses that the rate limits remember; past it unknown addresses are told to wait.

@@ -1,1 +1,147 @@
-//! To come.
+//! Machines: scope, renaming, revoking, and the chain of credentials.
+
+use std::time::Duration;
+
+use ed25519_dalek::SigningKey;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW, LABEL_CHARS_MAX, MACHINE_REQUEST_SKEW_MAX};
+use flydex_domain::revocation::Revocation;
+use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::MachineCredential;
+use http::{Method, StatusCode};
+use serde_json::json;
+
+use super::harness::{Desk, World, assert_code, machine_request, text};
+
+const MISSING: &str = "01890000-0000-7000-8000-000000000000";
+
+#[tokio::test]
+async fn a_foreign_machine_is_as_missing_as_one_that_never_was() {
+    let world = World::start().await;
+    let desk = world.pair(&world.owner().await).await;
+    let stranger = world.user(None, Role::Owner).await;
+    for (method, body) in [(Method::PATCH, Some(json!({ "label": "mine" }))), (Method::DELETE, None)] {
+        let cookie = Some(stranger.cookie.as_str());
+        let path = |id: &str| format!("/api/machines/{id}");
+        let foreign = world.page(cookie, method.clone(), &path(&desk.machine_id), body.clone()).await;
+        let missing = world.page(cookie, method.clone(), &path(MISSING), body.clone()).await;
+        let malformed = world.page(cookie, method, &path("not-an-id"), body).await;
+        assert_code(&foreign, ErrorCode::NotFound);
+        assert_eq!(foreign.body, missing.body);
+        assert_eq!(foreign.body, malformed.body);
+    }
+    let list = world.page(Some(&stranger.cookie), Method::GET, "/api/machines", None).await;
+    assert_eq!(list.body["machines"], json!([]));
+}
+
+#[tokio::test]
+async fn an_owner_renames_within_the_limits_of_a_label() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let path = format!("/api/machines/{}", desk.machine_id);
+    let rename = async |label: &str| {
+        world.page(Some(&phone.cookie), Method::PATCH, &path, Some(json!({ "label": label }))).await
+    };
+    assert_eq!(rename("  büro  ").await.status, StatusCode::NO_CONTENT);
+    for label in ["", "   ", "a\nb", &"ü".repeat(LABEL_CHARS_MAX + 1)] {
+        assert_code(&rename(label).await, ErrorCode::BadRequest);
+    }
+    let list = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    assert_eq!(list.body["machines"][0]["label"], "büro");
+}
+
+#[tokio::test]
+async fn a_revoked_machine_is_gone_everywhere() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let mut revocations = world.service.revocations();
+    let path = format!("/api/machines/{}", desk.machine_id);
+    assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+    assert_code(&world.page(Some(&phone.cookie), Method::DELETE, &path, None).await, ErrorCode::NotFound);
+    let entry = revocations.recv().await.expect("an entry");
+    let machine_id = desk.machine_id.parse().expect("an id");
+    assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
+    assert_code(&renew(&world, &desk).await, ErrorCode::MachineRevoked);
+    let keys = &desk.keys;
+    let mut body = super::harness::start_body(&desk.machine_key, keys, world.now());
+    body["credential"] = json!(desk.credential);
+    let start = world.connector(None, Method::POST, "/api/local-connect/start", Some(body)).await;
+    assert_code(&start, ErrorCode::MachineRevoked);
+}
+
+#[tokio::test]
+async fn a_credential_is_renewed_even_after_its_end() {
+    let world = World::start().await;
+    let mut desk = world.pair(&world.owner().await).await;
+    for serial in 2..5 {
+        world.advance(CREDENTIAL_LIFETIME * 10);
+        let answer = renew(&world, &desk).await;
+        assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+        let credential = text(&answer.body, "credential");
+        let verified: Result<MachineCredential, _> =
+            world.service.verifier().verify(&credential, UnixMillis(world.now()));
+        assert_eq!(verified.expect("it verifies").serial, serial);
+        desk.credential = Some(credential);
+    }
+}
+
+#[tokio::test]
+async fn a_renewal_whose_answer_was_lost_gets_the_same_answer_again() {
+    let world = World::start().await;
+    let desk = world.pair(&world.owner().await).await;
+    let first = renew(&world, &desk).await;
+    world.advance(CREDENTIAL_RETRY_WINDOW - Duration::from_millis(1));
+    assert_eq!(renew(&world, &desk).await.body, first.body);
+}
+
+#[tokio::test]
+async fn a_credential_that_returns_after_its_successor_is_a_cloned_key() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let second = text(&renew(&world, &desk).await.body, "credential");
+    world.advance(CREDENTIAL_RETRY_WINDOW);
+    assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
+    let audit = world.page(Some(&phone.cookie), Method::GET, "/api/audit?limit=1", None).await;
+    assert_eq!(audit.body["records"][0]["kind"], "machine_key_cloned");
+    assert_eq!(audit.body["records"][0]["machine_id"], json!(desk.machine_id));
+    let honest = Desk { credential: Some(second), ..desk };
+    assert_eq!(renew(&world, &honest).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_machine_request_must_be_fresh_signed_and_its_own() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let (desk, other) = (world.pair(&phone).await, world.pair(&phone).await);
+    let path = format!("/api/machines/{}/credential", desk.machine_id);
+    let credential = desk.credential.as_deref().expect("paired");
+    let now = world.now();
+    let skew = u64::try_from(MACHINE_REQUEST_SKEW_MAX.as_millis()).expect("a short time") + 1;
+    for timestamp in [now - skew, now + skew] {
+        let request = machine_request(&desk.machine_key, credential, &path, None, timestamp);
+        assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
+    }
+    let request = machine_request(&SigningKey::from_bytes(&[1; 32]), credential, &path, None, now);
+    assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
+    let mut request = machine_request(&desk.machine_key, credential, &path, None, now);
+    *request.body_mut() = axum::body::Body::from("{}");
+    assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
+    let elsewhere = machine_request(&desk.machine_key, credential, "/api/machines/x/audit", None, now);
+    let (mut parts, body) = elsewhere.into_parts();
+    parts.uri = path.parse().expect("a path");
+    assert_code(&world.send(http::Request::from_parts(parts, body)).await, ErrorCode::ProofInvalid);
+    let request = machine_request(&desk.machine_key, "v4.public.AAAA", &path, None, now);
+    assert_code(&world.send(request).await, ErrorCode::CredentialInvalid);
+    assert_code(&world.machine(&other, &path, None).await, ErrorCode::NotFound);
+    let mut unsigned = machine_request(&desk.machine_key, credential, &path, None, now);
+    unsigned.headers_mut().remove(http::header::AUTHORIZATION);
+    assert_code(&world.send(unsigned).await, ErrorCode::Unauthenticated);
+}
+
+async fn renew(world: &World, desk: &Desk) -> super::harness::Answer {
+    world.machine(desk, &format!("/api/machines/{}/credential", desk.machine_id), None).await
+}

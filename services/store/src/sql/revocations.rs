@@ -24,10 +24,7 @@ impl Tx {
         if account_id != scope.account_id() {
             return Err(StoreError::NotFound);
         }
-        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
-            .fetch_one(self.connection())
-            .await?;
-        let number = Columns(&row).number("newest")? + 1;
+        let number = self.newest_revocation().await? + 1;
         sqlx::query("INSERT INTO revocations (number, account_id, kind, subject, at) VALUES ($1, $2, $3, $4, $5)")
             .bind(integer(number))
             .bind(account_id.as_bytes().as_slice())
@@ -37,6 +34,17 @@ impl Tx {
             .execute(self.connection())
             .await?;
         Ok(RevocationEntry { number, revocation })
+    }
+
+    /// The number of the newest entry of any account; zero when there is none.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn newest_revocation(&mut self) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
+            .fetch_one(self.connection())
+            .await?;
+        Columns(&row).number("newest")
     }
 
     /// The entries of every account after a number, oldest first; for the cluster's own processes.
