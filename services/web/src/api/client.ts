@@ -1,0 +1,178 @@
+/** The control plane's HTTP API: one function a route, the documented error shape, nothing cached. */
+import { base64url } from "../protocol/bytes";
+import type { PublicKey } from "../protocol/keys";
+import type { Role } from "../protocol/pairing";
+import { LOCAL, Problem } from "./problem";
+
+export interface KeyJson {
+  algorithm: "ed25519";
+  key: string;
+}
+
+export interface AccountSession {
+  account_id: string;
+  user_id: string;
+  role: Role;
+  account_name: string;
+  expires_at_ms?: number;
+}
+
+export interface MachineJson {
+  machine_id: string;
+  label: string;
+  machine_key: KeyJson;
+  region: string;
+  created_at_ms: number;
+}
+
+export interface LocalConnectJson {
+  local_connect_id: string;
+  status: "created" | "awaiting_browser_finalize" | "codex_ready" | "expired" | "cancelled" | "failed";
+  code?: string | number;
+  machine_id: string;
+  role: Role;
+  expires_at_ms: number;
+  account?: { account_id: string; name: string };
+  device?: { key: KeyJson; label: string; mac?: string };
+  machine?: { key: KeyJson; label: string; mac?: string };
+}
+
+export interface RedeemedJson {
+  local_connect_id: string;
+  machine_id: string;
+  machine_key: KeyJson;
+  machine_label: string;
+  account_id: string;
+  role: Role;
+  origin: string;
+  expires_at_ms: number;
+}
+
+export interface RegionJson {
+  region: string;
+  session_url: string;
+}
+
+export interface TicketJson {
+  ticket: string;
+  grant: string;
+  expires_at_ms: number;
+}
+
+export interface SessionRow {
+  session_id?: string;
+  id?: string;
+  created_at_ms?: number;
+  last_seen_at_ms?: number;
+  expires_at_ms?: number;
+  current?: boolean;
+  label?: string;
+}
+
+export interface DeviceRow {
+  device_id: string;
+  label: string;
+  created_at_ms?: number;
+  revoked?: boolean;
+  machine_id?: string;
+  role?: Role;
+}
+
+export interface AuditRow {
+  number: number;
+  audit_id: string;
+  kind: string;
+  at_ms: number;
+  deferred: boolean;
+  machine_id?: string;
+  device_id?: string;
+  user_id?: string;
+  approval_id?: string;
+  command_id?: string;
+  decision?: string;
+  code?: string | number;
+}
+
+export interface AuditIntent {
+  machine_id: string;
+  device_id: string;
+  approval_id: string;
+  generation: string;
+  decision: string;
+  command_id: string;
+  command_hash: string;
+}
+
+const REQUEST_TIMEOUT_MS = 20_000;
+
+export function keyJson(key: PublicKey): KeyJson {
+  return { algorithm: key.algorithm, key: base64url(key.bytes) };
+}
+
+export const api = {
+  signIn: (token: string) => request<AccountSession>("POST", "/api/sign-in", { token }),
+  signOut: () => request<void>("POST", "/api/sign-out", {}),
+  session: () => request<AccountSession>("GET", "/api/session"),
+  sessions: () => request<{ sessions: SessionRow[] }>("GET", "/api/sessions"),
+  endSession: (id: string) => request<void>("DELETE", `/api/sessions/${encodeURIComponent(id)}`),
+  signInLink: () => request<{ url: string; expires_at_ms: number }>("POST", "/api/sign-in-links", {}),
+  machines: () => request<{ machines: MachineJson[] }>("GET", "/api/machines"),
+  renameMachine: (id: string, label: string) => request<void>("PATCH", `/api/machines/${id}`, { label }),
+  revokeMachine: (id: string) => request<void>("DELETE", `/api/machines/${id}`),
+  devices: () => request<{ devices: DeviceRow[] }>("GET", "/api/devices"),
+  revokeDevice: (id: string) => request<void>("DELETE", `/api/devices/${encodeURIComponent(id)}`),
+  regions: () => request<{ regions: RegionJson[] }>("GET", "/api/regions"),
+  ticket: (device_key: KeyJson, region: string) => request<TicketJson>("POST", "/api/tickets", { device_key, region }),
+  redeem: (claimId: string, body: { redeem_key: string; device_key: KeyJson; device_label: string }) =>
+    request<RedeemedJson>("POST", `/api/claims/${claimId}/redeem`, body),
+  finalize: (claimId: string, device_mac: string) =>
+    request<void>("POST", `/api/claims/${claimId}/finalize`, { device_mac }),
+  localConnect: (id: string, after: string, waitMs: number, signal?: AbortSignal) =>
+    request<LocalConnectJson>("GET", `/api/local-connect/${id}?wait_ms=${waitMs}&after=${after}`, undefined, signal),
+  cancelLocalConnect: (id: string) => request<void>("POST", `/api/local-connect/${id}/cancel`, {}),
+  auditIntent: (intent: AuditIntent, signal: AbortSignal) =>
+    request<{ audit_receipt: string }>("POST", "/api/audit/intents", intent, signal),
+  audit: (before: number | undefined, limit: number) =>
+    request<{ records: AuditRow[]; next_before?: number }>(
+      "GET",
+      `/api/audit?limit=${limit}${before === undefined ? "" : `&before=${before}`}`,
+    ),
+};
+
+export type Api = typeof api;
+
+async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  let response: Response;
+  try {
+    response = await fetch(path, {
+      method,
+      // Every request but a GET must be JSON, so that no form of another site can make it.
+      headers: method === "GET" ? {} : { "content-type": "application/json" },
+      body: method === "GET" ? undefined : JSON.stringify(body ?? {}),
+      credentials: "same-origin",
+      cache: "no-store",
+      redirect: "error",
+      signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
+    });
+  } catch {
+    throw new Problem(LOCAL.unreachable);
+  }
+  if (!response.ok) throw await problemOf(response);
+  const text = await response.text();
+  try {
+    return (text === "" ? undefined : JSON.parse(text)) as T;
+  } catch {
+    throw new Problem(LOCAL.unreachable);
+  }
+}
+
+async function problemOf(response: Response): Promise<Problem> {
+  try {
+    const { error } = (await response.json()) as { error: { number: number; retry_after_ms?: number } };
+    return new Problem(error.number, error.retry_after_ms ?? 0);
+  } catch {
+    // Not our server's shape: a proxy in between, or nothing that speaks FlyDex.
+    return new Problem(response.status === 401 ? 2000 : LOCAL.unreachable);
+  }
+}

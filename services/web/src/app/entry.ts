@@ -1,0 +1,29 @@
+/** What the address brought: a sign-in token or a pairing claim. Read once, and wiped from the address at once. */
+import { type Claim, parseClaim } from "../protocol/pairing";
+
+export interface Entry {
+  readonly page: "app" | "sign-in" | "pair";
+  readonly token: string | undefined;
+  readonly claim: Claim | undefined;
+}
+
+/** Takes the secrets out of the address bar and the history before anything else runs. */
+export function takeEntry(location: Location, history: History): Entry {
+  const { pathname, hash } = location;
+  if (pathname === "/sign-in") {
+    history.replaceState(null, "", "/sign-in");
+    return { page: "sign-in", token: hash.slice(1) || undefined, claim: undefined };
+  }
+  if (pathname === "/pair") {
+    history.replaceState(null, "", "/pair");
+    return { page: "pair", token: undefined, claim: parseClaim(hash) };
+  }
+  return { page: "app", token: undefined, claim: undefined };
+}
+
+/** The token of a sign-in link that was pasted whole or in part. */
+export function tokenOf(text: string): string | undefined {
+  const trimmed = text.trim();
+  const token = trimmed.includes("#") ? trimmed.slice(trimmed.lastIndexOf("#") + 1) : trimmed;
+  return /^[A-Za-z0-9._~-]{8,}$/.test(token) ? token : undefined;
+}

@@ -1,0 +1,16 @@
+import "./styles/base.css";
+
+import { mount } from "svelte";
+
+import Root from "./views/Root.svelte";
+import { app } from "./app/app.svelte";
+import { takeEntry } from "./app/entry";
+
+const entry = takeEntry(location, history);
+const target = document.getElementById("app");
+if (target !== null) mount(Root, { target, props: { entry } });
+void app.start();
+
+if (import.meta.env.PROD && "serviceWorker" in navigator) {
+  void navigator.serviceWorker.register("/sw.js").catch(() => undefined);
+}

@@ -1,0 +1,115 @@
+/** What this browser keeps on disk: its key, the machines it has paired with, and its outbox. */
+import { LOCAL, Problem } from "../api/problem";
+import type { StoredKey } from "../protocol/keys";
+import type { Role } from "../protocol/pairing";
+import type { OutboxEntry } from "./outbox";
+
+/** A machine whose key was verified in a pairing made by this browser. */
+export interface PinnedMachine {
+  readonly machineId: string;
+  readonly accountId: string;
+  readonly machineKey: Uint8Array;
+  readonly label: string;
+  readonly role: Role;
+  readonly pairedAtMs: number;
+}
+
+export interface Table<T> {
+  get(key: string): Promise<T | undefined>;
+  put(key: string, value: T): Promise<void>;
+  delete(key: string): Promise<void>;
+  all(): Promise<T[]>;
+}
+
+export interface Storage {
+  readonly keys: Table<StoredKey>;
+  readonly machines: Table<PinnedMachine>;
+  readonly outbox: Table<OutboxEntry>;
+}
+
+const DATABASE = "flydex";
+const VERSION = 1;
+const TABLES = ["keys", "machines", "outbox"] as const;
+
+export async function openStorage(): Promise<Storage> {
+  const database = await openDatabase();
+  return {
+    keys: new IndexedTable<StoredKey>(database, "keys"),
+    machines: new IndexedTable<PinnedMachine>(database, "machines"),
+    outbox: new IndexedTable<OutboxEntry>(database, "outbox"),
+  };
+}
+
+/** Asks the browser not to throw the key away when disk gets short. */
+export async function persist(): Promise<boolean> {
+  try {
+    return (await navigator.storage.persisted()) || (await navigator.storage.persist());
+  } catch {
+    return false;
+  }
+}
+
+/** A table in memory, for tests. */
+export class MemoryTable<T> implements Table<T> {
+  readonly rows = new Map<string, T>();
+  async get(key: string) {
+    return this.rows.get(key);
+  }
+  async put(key: string, value: T) {
+    this.rows.set(key, structuredClone(value));
+  }
+  async delete(key: string) {
+    this.rows.delete(key);
+  }
+  async all() {
+    return [...this.rows.values()];
+  }
+}
+
+class IndexedTable<T> implements Table<T> {
+  readonly #database: IDBDatabase;
+  readonly #name: string;
+
+  constructor(database: IDBDatabase, name: string) {
+    this.#database = database;
+    this.#name = name;
+  }
+
+  get(key: string): Promise<T | undefined> {
+    return this.#run("readonly", (store) => store.get(key) as IDBRequest<T | undefined>);
+  }
+
+  async put(key: string, value: T): Promise<void> {
+    await this.#run("readwrite", (store) => store.put(value, key));
+  }
+
+  async delete(key: string): Promise<void> {
+    await this.#run("readwrite", (store) => store.delete(key));
+  }
+
+  all(): Promise<T[]> {
+    return this.#run("readonly", (store) => store.getAll() as IDBRequest<T[]>);
+  }
+
+  #run<R>(mode: IDBTransactionMode, action: (store: IDBObjectStore) => IDBRequest<R>): Promise<R> {
+    return new Promise((resolve, reject) => {
+      const transaction = this.#database.transaction(this.#name, mode, { durability: "strict" });
+      const request = action(transaction.objectStore(this.#name));
+      transaction.oncomplete = () => resolve(request.result);
+      transaction.onabort = () => reject(new Problem(LOCAL.storage));
+      transaction.onerror = () => reject(new Problem(LOCAL.storage));
+    });
+  }
+}
+
+function openDatabase(): Promise<IDBDatabase> {
+  return new Promise((resolve, reject) => {
+    const request = indexedDB.open(DATABASE, VERSION);
+    request.onupgradeneeded = () => {
+      for (const table of TABLES) request.result.createObjectStore(table);
+    };
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(new Problem(LOCAL.storage));
+    request.onblocked = () => reject(new Problem(LOCAL.storage));
+  });
+}
