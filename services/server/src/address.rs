@@ -102,7 +102,9 @@ mod tests {
 
     #[test]
     fn https_is_taken_anywhere_and_http_on_this_computer_alone() {
-        for origin in ["https://flydex.example.org", "https://192.0.2.7:8443", "http://localhost:48200", "http://127.0.0.1"] {
+        for origin in
+            ["https://flydex.example.org", "https://192.0.2.7:8443", "http://localhost:48200", "http://127.0.0.1"]
+        {
             assert_eq!(PublicOrigin::parse(origin).map(|parsed| parsed.as_str().to_owned()), Ok(origin.to_owned()));
         }
         for origin in ["http://flydex.example.org", "http://192.168.1.5:80", "http://localhost.example.org"] {
@@ -125,6 +127,9 @@ mod tests {
     #[test]
     fn the_websocket_address_follows_the_scheme() {
         assert_eq!(PublicOrigin::parse("https://h:1").unwrap().websocket("/v1/link"), "wss://h:1/v1/link");
-        assert_eq!(PublicOrigin::parse("http://localhost:2").unwrap().websocket("/v1/link"), "ws://localhost:2/v1/link");
+        assert_eq!(
+            PublicOrigin::parse("http://localhost:2").unwrap().websocket("/v1/link"),
+            "ws://localhost:2/v1/link"
+        );
     }
 }

@@ -9,6 +9,7 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use axum::Router;
+use flydex_control::{QuicEndpoint, Region};
 use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::token::TokenVerifier;
 use flydex_proto::codec::SUBPROTOCOL;
@@ -119,8 +120,8 @@ impl Roles {
         let clock = Clock::system();
         let node_id = NodeId::try_from("all".to_owned()).context("name the node")?;
         let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
-        let sql = Sql::open_sqlite(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
-        let control_config = control_config(config, origin, address, identity);
+        let sql = Sql::open(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
+        let control_config = control_config(config, origin, address, identity)?;
         let control = flydex_control::Service::start(control_config, sql, clock.clone(), shutdown.clone())
             .await
             .context("start the control plane")?;
@@ -148,7 +149,8 @@ impl Roles {
             shutdown.clone(),
         );
         if config.quic {
-            gateway.serve_quic(quic_endpoint(address, identity)?);
+            let (links, endpoint) = (gateway.clone(), quic_endpoint(address, identity)?);
+            shutdown.spawn(async move { links.serve_quic(endpoint).await });
         }
         node::forward_revocations(control.revocations(), gateway.handle(), machines_handle, shutdown);
         Ok(Self { control, gateway })
@@ -178,27 +180,29 @@ fn control_config(
     origin: &PublicOrigin,
     address: SocketAddr,
     identity: &Identity,
-) -> flydex_control::Config {
-    let self_made = identity.self_made_pem().map(str::to_owned);
-    let quic = config.quic.then(|| flydex_control::QuicEndpoint {
+) -> anyhow::Result<flydex_control::Config> {
+    let quic = config.quic.then(|| QuicEndpoint {
         address: format!("{}:{}", origin.host(), address.port()),
         server_name: origin.host().trim_matches(['[', ']']).to_owned(),
     });
-    flydex_control::Config {
-        public_origin: origin.as_str().to_owned(),
+    let region = Region {
+        region: config.region.clone(),
+        session_url: origin.websocket("/v1/session"),
+        link_url: origin.websocket("/v1/link"),
+        quic,
+        certificate_pem: identity.self_made_pem().map(str::to_owned),
+    };
+    Ok(flydex_control::Config {
+        public_origin: flydex_control::PublicOrigin::parse(origin.as_str())
+            .map_err(|code| anyhow::anyhow!("use {} as origin: {}", origin.as_str(), code.message()))?,
+        region: config.region.clone(),
+        regions: vec![region],
         account_name: config.account_name.clone(),
-        regions: vec![flydex_control::RegionConfig {
-            region: config.region.clone(),
-            session_url: origin.websocket("/v1/session"),
-            link_url: origin.websocket("/v1/link"),
-            quic,
-            certificate_pem: self_made,
-        }],
-    }
+    })
 }
 
 fn quic_endpoint(address: SocketAddr, identity: &Identity) -> anyhow::Result<quinn::Endpoint> {
     let tls = identity.server_config(&[SUBPROTOCOL.as_bytes()])?;
-    let config = flydex_gateway::connector::quic::server_config(tls).context("configure QUIC")?;
+    let config = flydex_gateway::quic::server_config(tls).context("configure QUIC")?;
     quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
 }

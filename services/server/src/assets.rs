@@ -42,7 +42,9 @@ async fn serve(request: Request<Body>) -> Response {
     }
     match Dist::get(INDEX) {
         Some(file) => answer(INDEX, &file, request.headers()),
-        None => (StatusCode::NOT_FOUND, "the web app is not part of this build; run `cargo xtask web`\n").into_response(),
+        None => {
+            (StatusCode::NOT_FOUND, "the web app is not part of this build; run `cargo xtask web`\n").into_response()
+        }
     }
 }
 
@@ -86,10 +88,8 @@ pub fn security_headers(https: bool) -> Vec<(HeaderName, HeaderValue)> {
         ),
     ];
     if https {
-        headers.push((
-            header::STRICT_TRANSPORT_SECURITY,
-            HeaderValue::from_static("max-age=63072000; includeSubDomains"),
-        ));
+        headers
+            .push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000; includeSubDomains")));
     }
     headers
 }

@@ -8,8 +8,12 @@ use toml::{Table, Value};
 
 /// The FlyDex relay: lets people follow and steer the Codex on their own computers from any browser.
 #[derive(Debug, Parser)]
-#[command(name = "flydex-server", version, after_help = "Every key of the configuration can be set in the file, by FLYDEX__SECTION__KEY, or by a flag; \
-the later wins. `flydex-server all --dump-config` shows what is in force.")]
+#[command(
+    name = "flydex-server",
+    version,
+    after_help = "Every key of the configuration can be set in the file, by FLYDEX__SECTION__KEY, or by a flag; \
+the later wins. `flydex-server all --dump-config` shows what is in force."
+)]
 pub struct Cli {
     /// What to run.
     #[command(subcommand)]
@@ -20,10 +24,12 @@ pub struct Cli {
 #[derive(Debug, Subcommand)]
 pub enum Role {
     /// Every role in one process, on SQLite: for one computer or a small team.
-    #[command(after_help = "Examples:\n  flydex-server all\n      On this computer alone, at http://localhost:48200.\n  \
+    #[command(
+        after_help = "Examples:\n  flydex-server all\n      On this computer alone, at http://localhost:48200.\n  \
 flydex-server all --listen 0.0.0.0:443 --public-origin https://flydex.example.org --data-dir /var/lib/flydex\n      \
 For phones: https with tls.certificate_file and tls.key_file from the configuration file.\n  \
-flydex-server all --owner-link\n      Print a new one-time sign-in link for the owner.")]
+flydex-server all --owner-link\n      Print a new one-time sign-in link for the owner."
+    )]
     All(AllFlags),
 }
 

@@ -56,7 +56,7 @@ pub(super) fn forward_revocations(
             };
             match entry {
                 Ok(entry) => {
-                    gateway.revoke(entry.clone());
+                    gateway.revoke(&entry);
                     machines.revoke(entry);
                 }
                 Err(broadcast::error::RecvError::Lagged(count)) => tracing::error!(count, "revocations were missed"),
