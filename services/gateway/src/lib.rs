@@ -31,6 +31,7 @@ mod node;
 mod outbox;
 mod registry;
 mod revoked;
+mod sizes;
 mod socket;
 #[cfg(test)]
 mod tests;

@@ -27,11 +27,6 @@ use crate::ending::Refusal;
 use crate::metrics::{Dropped, Metrics};
 use crate::registry::{Registry, Session};
 
-/// First wait before a broken stream is opened again; it doubles up to [`REOPEN_WAIT_MAX`].
-const REOPEN_WAIT_MIN: Duration = Duration::from_millis(50);
-/// Longest wait before a broken stream is opened again: a node that returns is found within a second or two.
-const REOPEN_WAIT_MAX: Duration = Duration::from_secs(2);
-
 /// Sends frames to the node. Cheap to clone.
 #[derive(Clone)]
 pub(crate) struct NodeClient {
@@ -159,13 +154,13 @@ impl Stream {
     }
 
     async fn keep_open(&self) {
-        let mut wait = REOPEN_WAIT_MIN;
+        let mut wait = limits::NODE_REOPEN_WAIT_MIN;
         loop {
             if self.exchange().await {
-                wait = REOPEN_WAIT_MIN;
+                wait = limits::NODE_REOPEN_WAIT_MIN;
             }
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
-            wait = (wait * 2).min(REOPEN_WAIT_MAX);
+            wait = (wait * 2).min(limits::NODE_REOPEN_WAIT_MAX);
         }
     }
 

@@ -72,3 +72,6 @@ impl Revoked {
         entries.iter().find_map(|(at, revocation)| refused(*at, revocation)).map_or(Ok(()), Err)
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -22,7 +22,7 @@ use prost::Message as _;
 use tracing::Instrument as _;
 
 use crate::Gateway;
-use crate::admission::Permit;
+use crate::admission::{OpenBucket, Permit};
 use crate::auth;
 use crate::ending::{End, Ending};
 use crate::frame::{self, FrameReader, Inbound, Liveness};
@@ -30,6 +30,7 @@ use crate::metrics::Peer;
 use crate::node::NodeError;
 use crate::outbox::Outbox;
 use crate::registry::Session;
+use crate::sizes;
 use crate::trace;
 
 /// Runs a session from its hello to its end.
@@ -47,7 +48,7 @@ pub(crate) async fn run(
         () = hard.cancelled() => return ErrorCode::GoingAway.into(),
     };
     drop(handshake);
-    let opened = match opened {
+    let mut opened = match opened {
         Ok(Ok(opened)) => opened,
         Ok(Err(end)) => return end,
         Err(_) => return ErrorCode::DeadlineExceeded.into(),
@@ -61,7 +62,7 @@ pub(crate) async fn run(
         account.id = %session.scope.account_id(),
         device.id = %session.device_id,
     );
-    let end = serve(gateway, reader, &opened).instrument(span.clone()).await;
+    let end = serve(gateway, reader, &mut opened).instrument(span.clone()).await;
     for machine_id in session.open_machines() {
         close_machine(gateway, &session, machine_id).await;
     }
@@ -71,6 +72,7 @@ pub(crate) async fn run(
 }
 
 struct Opened {
+    opens: OpenBucket,
     session: Arc<Session>,
     grant: auth::Claimed,
     grant_left: Duration,
@@ -108,6 +110,7 @@ async fn open(
     let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
     send(outbox, Down::Welcome(welcome(session_id)))?;
     Ok(Opened {
+        opens: OpenBucket::new(gateway.clock.instant()),
         session: Session::new(session_id, proved.identity, outbox.clone(), ending.clone()),
         grant: claimed,
         grant_left: proved.grant_expires_at.since(gateway.now()),
@@ -127,8 +130,8 @@ fn welcome(session_id: SessionId) -> v1::SessionWelcome {
     }
 }
 
-async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &Opened) -> End {
-    let session = &opened.session;
+async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &mut Opened) -> End {
+    let session = opened.session.clone();
     // A revocation that came between the hello and the registration is not lost.
     if let Err(code) = gateway.revoked.check_grant(opened.grant.grant()) {
         return code.into();
@@ -169,8 +172,8 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &O
     }
 }
 
-async fn handle(gateway: &Arc<Gateway>, opened: &Opened, message: v1::SessionUp) -> Result<(), End> {
-    let session = &opened.session;
+async fn handle(gateway: &Arc<Gateway>, opened: &mut Opened, message: v1::SessionUp) -> Result<(), End> {
+    let session = opened.session.clone();
     match message.kind {
         Some(Up::Ping(ping)) => {
             let server_time_ms = gateway.clock.unix_millis();
@@ -180,13 +183,13 @@ async fn handle(gateway: &Arc<Gateway>, opened: &Opened, message: v1::SessionUp)
         Some(Up::Close(close)) => {
             let machine_id = machine_id(&close.machine_id)?;
             if session.close(machine_id) {
-                close_machine(gateway, session, machine_id).await;
+                close_machine(gateway, &session, machine_id).await;
             }
         }
         Some(Up::ToMachine(to)) => {
             let machine_id = machine_id(&to.machine_id)?;
             let message = to.message.ok_or(ErrorCode::UnexpectedFrame)?;
-            to_machine(gateway, session, machine_id, message).await?;
+            to_machine(gateway, &session, machine_id, message).await?;
         }
         Some(Up::Hello(_) | Up::Proof(_)) | None => return Err(ErrorCode::UnexpectedFrame.into()),
     }
@@ -194,9 +197,10 @@ async fn handle(gateway: &Arc<Gateway>, opened: &Opened, message: v1::SessionUp)
 }
 
 /// Opens a machine; one that is open already starts over.
-async fn open_machine(gateway: &Arc<Gateway>, opened: &Opened, machine_id: MachineId) {
+async fn open_machine(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: MachineId) {
+    let admitted = opened.opens.take(gateway.clock.instant());
     let session = &opened.session;
-    match session.open(machine_id) {
+    match admitted.and_then(|()| session.open(machine_id)) {
         Ok(true) => {}
         Ok(false) => close_machine(gateway, session, machine_id).await,
         Err(code) => return session.tell_closed(machine_id, code.into()),
@@ -224,6 +228,7 @@ async fn to_machine(
         session.tell_closed(machine_id, ErrorCode::NotFound.into());
         return Ok(());
     }
+    sizes::check_device_message(&message)?;
     let command_id = match &message.kind {
         Some(DeviceKind::Command(command)) => {
             let header = v1::CommandHeader::decode(command.header.clone()).map_err(|_| ErrorCode::FrameTruncated)?;

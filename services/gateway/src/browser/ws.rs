@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -23,8 +24,9 @@ use crate::socket::{self, MessageReader};
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
     match admit(&gateway, &headers) {
         Err(code) => {
             gateway.metrics.ended(Peer::Session, code.into());

@@ -26,6 +26,7 @@ use crate::frame::{self, FrameReader, Inbound, Liveness};
 use crate::metrics::Peer;
 use crate::outbox::Outbox;
 use crate::registry::Link;
+use crate::sizes;
 
 /// What carries a link.
 pub(crate) struct Carrier {
@@ -106,6 +107,9 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
         return Err(ErrorCode::UnexpectedFrame.into());
     };
     let version = codec::negotiate(hello.version, hello.version_min).ok_or(ErrorCode::UnsupportedVersion)?;
+    if hello.connector_version.len() > limits::VERSION_TEXT_BYTES_MAX {
+        return Err(ErrorCode::BadRequest.into());
+    }
     let claimed = auth::claim_link(gateway, &hello)?;
     let nonce: [u8; 32] = rand::random();
     let challenge = v1::LinkChallenge {
@@ -200,6 +204,7 @@ async fn handle(gateway: &Arc<Gateway>, link: &Link, message: v1::LinkUp) -> Res
         }
         Some(Up::Pong(_)) => {}
         Some(Up::Frame(frame)) => {
+            sizes::check_connector_frame(&frame)?;
             let message = v1::LinkMessage { link_id: wire_id(link.link_id), frame: Some(frame) };
             to_node(gateway, link.machine, ToNode::LinkMessage(message)).await?;
         }

@@ -4,9 +4,7 @@
 //! big-endian `u32` length and a body, in both directions. A lane that is not opened yet keeps what is sent on it.
 //! The TLS exporter binds the proof to this very connection, and is required: nothing can sit between the ends.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
-use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits;
@@ -29,9 +27,6 @@ use crate::metrics::Peer;
 use crate::outbox::{Framing, Outbox};
 
 const LANES: usize = Lane::ALL.len();
-/// QUIC's own idle limit: past it even a connection that speaks no FlyDex ends.
-const IDLE_TIMEOUT: Duration = Duration::from_secs(16);
-
 /// What a gateway's QUIC endpoint needs: TLS 1.3, our ALPN, no early data, and bounded streams and windows.
 ///
 /// # Errors
@@ -47,7 +42,7 @@ pub fn server_config(mut tls: rustls::ServerConfig) -> Result<quinn::ServerConfi
         .receive_window(VarInt::from_u32(limits::QUIC_LINK_WINDOW_BYTES))
         .send_window(limits::QUIC_SEND_WINDOW_BYTES)
         .datagram_receive_buffer_size(None)
-        .max_idle_timeout(IDLE_TIMEOUT.try_into().ok());
+        .max_idle_timeout(limits::QUIC_IDLE_TIMEOUT.try_into().ok());
     let mut config = quinn::ServerConfig::with_crypto(Arc::new(QuicServerConfig::try_from(tls)?));
     config.max_incoming(limits::QUIC_INCOMING_MAX).transport_config(Arc::new(transport));
     Ok(config)
@@ -64,7 +59,11 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: quinn::Endpoint) {
         };
         let Some(incoming) = incoming else { return };
         match admit(&gateway, &incoming) {
-            Ok(handshake) => gateway.shutdown.spawn(run(gateway.clone(), incoming, handshake)),
+            Ok(Admitted::Run(handshake)) => gateway.shutdown.spawn(run(gateway.clone(), incoming, handshake)),
+            Ok(Admitted::ProveAddress) => {
+                // It may retry, so this cannot fail; if it did, the peer would try again by itself.
+                let _ = incoming.retry();
+            }
             Err(code) => {
                 gateway.metrics.ended(Peer::QuicLink, code.into());
                 incoming.refuse();
@@ -73,12 +72,20 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: quinn::Endpoint) {
     }
 }
 
-fn admit(gateway: &Gateway, incoming: &quinn::Incoming) -> Result<Permit, ErrorCode> {
-    let _: SocketAddr = incoming.remote_address();
+enum Admitted {
+    Run(Permit),
+    /// Half of the places are taken: a forged address must not take one.
+    ProveAddress,
+}
+
+fn admit(gateway: &Gateway, incoming: &quinn::Incoming) -> Result<Admitted, ErrorCode> {
     if gateway.shutdown.soft().is_cancelled() {
         return Err(ErrorCode::GoingAway);
     }
-    gateway.admission.handshake()
+    if gateway.admission.handshakes_are_scarce() && incoming.may_retry() {
+        return Ok(Admitted::ProveAddress);
+    }
+    gateway.admission.handshake().map(Admitted::Run)
 }
 
 async fn run(gateway: Arc<Gateway>, incoming: quinn::Incoming, handshake: Permit) {

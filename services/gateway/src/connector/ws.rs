@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use axum::Extension;
 use axum::extract::State;
+use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
@@ -26,8 +27,9 @@ pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
     binding: Option<Extension<ChannelBinding>>,
-    upgrade: WebSocketUpgrade,
+    upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
+    let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
     match admit(&gateway, &headers) {
         Err(code) => {
             gateway.metrics.ended(Peer::WebSocketLink, code.into());

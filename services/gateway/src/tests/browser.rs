@@ -8,13 +8,16 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits;
 use flydex_domain::revocation::{Revocation, RevocationEntry};
-use flydex_proto::codec::{self, SUBPROTOCOL};
+use flydex_proto::codec;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_proto::v1::session_down::Kind as Down;
 use flydex_proto::v1::session_up::Kind as Up;
+use opentelemetry::trace::TracerProvider as _;
 use prost::Message as _;
+use tracing_subscriber::layer::SubscriberExt as _;
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::host::{Arrived, to_session};
 use super::wire::{Browser, Ended, hello};
@@ -336,9 +339,36 @@ async fn a_revoked_machine_is_closed_in_its_sessions() {
 }
 
 #[tokio::test]
-async fn the_subprotocol_is_echoed_so_that_browsers_accept_the_upgrade() {
-    let world = World::start().await;
-    // The client library fails the handshake when the subprotocol is not echoed.
-    Browser::connect(&world).await;
-    assert_eq!(SUBPROTOCOL, "flydex.v1");
+async fn a_command_keeps_its_trace_with_the_gateways_span_as_parent() {
+    let mut world = World::start().await;
+    let tracer = opentelemetry_sdk::trace::SdkTracerProvider::builder().build();
+    let layer = tracing_opentelemetry::layer().with_tracer(tracer.tracer("test"));
+    let _guard = tracing_subscriber::registry().with(layer).set_default();
+    let (mut browser, _, _) = opened(&mut world, 1).await;
+    let sent = v1::TraceContext { trace_id: vec![1; 16].into(), span_id: vec![2; 8].into(), flags: 1 };
+    for (trace, trace_id) in [(Some(sent), Some([1; 16])), (None, None)] {
+        let Up::ToMachine(mut to) = command(1, 1, 0) else { panic!("a command goes to a machine") };
+        to.message.as_mut().unwrap().trace = trace;
+        browser.send(Up::ToMachine(to)).await;
+        let Some(ToNode::SessionMessage(message)) = soon(world.host.next()).await.frame.kind else {
+            panic!("the command arrives")
+        };
+        let passed_on = message.message.unwrap().trace.expect("the gateway's own span is the parent");
+        assert!(trace_id.is_none_or(|trace_id| passed_on.trace_id == trace_id.as_slice()));
+        assert!(passed_on.span_id.len() == 8 && passed_on.span_id != vec![2; 8]);
+    }
+}
+
+#[tokio::test]
+async fn opens_without_end_are_slowed_down() {
+    let mut world = World::start().await;
+    let (mut browser, _) = Browser::open(&world, 1).await;
+    for _ in 0..limits::SESSION_OPENS_BURST {
+        browser.send(open(1)).await;
+    }
+    browser.send(open(1)).await;
+    let arrived = tokio::spawn(async move { while !soon(world.host.next()).await.frame.machine_id.is_empty() {} });
+    let Down::MachineClosed(closed) = browser.next().await else { panic!("one too many is refused") };
+    assert_eq!(closed.code, u32::from(ErrorCode::RateLimited.number()));
+    drop(arrived);
 }

@@ -88,11 +88,6 @@ impl Host {
         let Some(ToNode::OpenLink(open)) = arrived.frame.kind.clone() else { panic!("a link is opened first") };
         (arrived, open)
     }
-
-    /// Whether nothing has arrived for a moment of a paused clock, or at all so far.
-    pub(super) fn is_silent(&mut self) -> bool {
-        self.arrived.try_recv().is_err()
-    }
 }
 
 impl Arrived {

@@ -240,6 +240,41 @@ async fn a_malformed_lane_of_quic_ends_the_link_with_its_own_code() {
 }
 
 #[tokio::test]
+async fn content_over_its_own_limit_ends_the_link_that_sent_it() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (mut connector, link_id, _) = opened(&mut world, over).await;
+        let body = vec![0; limits::EVENT_BODY_BYTES_MAX + 1].into();
+        connector.send(connector_frame(ConnectorKind::SharedEvent(v1::Event { stream_id: 0, seq: 1, body }))).await;
+        assert_eq!(connector.end().await, Ended::with(ErrorCode::FrameTooLarge), "{over:?}");
+        closed(&mut world, &link_id).await;
+    }
+}
+
+#[tokio::test]
+async fn a_connector_that_does_not_read_is_cut_off() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (connector, link_id, arrived) = opened(&mut world, over).await;
+        let command = v1::Command { body: vec![0; limits::COMMAND_BODY_BYTES_MAX].into(), ..Default::default() };
+        let message = v1::DeviceMessage { trace: None, kind: Some(v1::device_message::Kind::Command(command)) };
+        let from = v1::FromSession { message: Some(message), ..Default::default() };
+        let mut sent = 0;
+        let closed = loop {
+            let frame = to_link(&link_id, OwnerKind::FromSession(from.clone()));
+            tokio::select! {
+                biased;
+                closed = world.host.next() => break closed,
+                () = arrived.answer(frame) => sent += 1,
+            }
+            assert!(sent < 512, "{over:?}: the connection and the queue have a bound");
+        };
+        assert!(matches!(closed.frame.kind, Some(ToNode::CloseLink(_))));
+        drop(connector);
+    }
+}
+
+#[tokio::test]
 async fn a_web_page_cannot_open_a_link() {
     let world = World::start().await;
     let io = Box::new(TcpStream::connect(world.plain).await.unwrap());

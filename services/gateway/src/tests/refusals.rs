@@ -12,11 +12,12 @@ use flydex_domain::token::{EncodedKey, Grant, Ticket, TokenSigner};
 use flydex_proto::codec::{Lane, SUBPROTOCOL};
 use flydex_proto::v1;
 use flydex_proto::v1::session_up::Kind as Up;
-use tokio::net::TcpStream;
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+use tokio::net::{TcpListener, TcpStream};
 use tokio_tungstenite::tungstenite::{self, Message as WsMessage};
 
 use super::wire::{Browser, Ended, Socket, hello};
-use super::world::{ORIGIN, World, device_key, soon, user};
+use super::world::{ORIGIN, World, device_key, user};
 
 async fn refused(world: &World, hello: v1::SessionHello) -> Ended {
     Browser::connect(world).await.hello(hello).await.err().expect("the hello is refused")
@@ -161,16 +162,48 @@ async fn a_frame_out_of_turn_ends_the_session() {
 
 #[tokio::test]
 async fn a_draining_gateway_refuses_new_sessions() {
-    let mut world = World::start().await;
-    let (mut open, _) = Browser::open(&world, 1).await;
-    let mut waiting = Browser::connect(&world).await;
-    let hello = hello(&world, 2);
+    let world = World::start().await;
+    // A listener that outlives the drain, as a connection that is kept alive does.
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(axum::serve(listener, world.service.router()).into_future());
     world.shutdown.begin();
-    let _ = open.next().await;
-    // The connection was there before the listener closed; its hello comes too late or just in time.
-    waiting.send(Up::Hello(hello)).await;
-    let _ = soon(waiting.socket.next::<v1::SessionDown>()).await;
-    assert!(world.host.is_silent());
+    let mut browser = Browser::connect_to(address).await;
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::GoingAway));
+}
+
+#[tokio::test]
+async fn a_gateway_without_a_place_says_so_and_has_one_again_later() {
+    let world = World::start().await;
+    let admission = &world.service.gateway.admission;
+    let handshakes: Vec<_> = std::iter::from_fn(|| admission.handshake().ok()).collect();
+    let (status, body) = upgrade_refused(&world, &[("origin", ORIGIN), ("sec-websocket-protocol", SUBPROTOCOL)]).await;
+    assert_eq!(status, 503);
+    assert!(body.contains("overloaded"), "{body}");
+    drop(handshakes);
+
+    let sessions: Vec<_> = std::iter::from_fn(|| admission.session().ok()).collect();
+    let mut browser = Browser::connect(&world).await;
+    let hello = hello(&world, 1);
+    let ticket = hello.ticket.clone();
+    let challenge = browser.hello(hello).await.unwrap();
+    let refused = browser.prove(&challenge, &ticket, &device_key()).await.err();
+    assert_eq!(refused, Some(Ended::with(ErrorCode::Overloaded)));
+    drop(sessions);
+    Browser::open(&world, 1).await;
+}
+
+#[tokio::test]
+async fn a_request_that_is_no_upgrade_is_answered_with_a_code() {
+    let world = World::start().await;
+    for path in ["/v1/session", "/v1/link"] {
+        let mut stream = TcpStream::connect(world.plain).await.unwrap();
+        let request = format!("GET {path} HTTP/1.1\r\nhost: localhost\r\nconnection: close\r\n\r\n");
+        stream.write_all(request.as_bytes()).await.unwrap();
+        let mut answer = String::new();
+        stream.read_to_string(&mut answer).await.unwrap();
+        assert!(answer.starts_with("HTTP/1.1 400 ") && answer.contains(r#""code":"bad_request""#), "{answer}");
+    }
 }
 
 #[tokio::test]

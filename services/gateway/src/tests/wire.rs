@@ -96,7 +96,11 @@ pub(super) struct Browser {
 
 impl Browser {
     pub(super) async fn connect(world: &World) -> Self {
-        let io: Box<dyn Io> = Box::new(TcpStream::connect(world.plain).await.unwrap());
+        Self::connect_to(world.plain).await
+    }
+
+    pub(super) async fn connect_to(address: std::net::SocketAddr) -> Self {
+        let io: Box<dyn Io> = Box::new(TcpStream::connect(address).await.unwrap());
         let headers = [("origin", ORIGIN), ("sec-websocket-protocol", SUBPROTOCOL)];
         Self { socket: Socket::connect(io, "/v1/session", &headers).await.unwrap() }
     }
