@@ -133,6 +133,8 @@ impl World {
 
     /// A browser of a new user, in a new account or in one that is there.
     pub(super) async fn user(&self, account_id: Option<AccountId>, role: Role) -> Phone {
+        // Never of the same millisecond as the first owner.
+        self.clock.advance(Duration::from_millis(1));
         let now = UnixMillis(self.now());
         let mut tx = self.store.write().await.expect("a transaction");
         let user = User {
@@ -248,7 +250,7 @@ impl World {
     /// A request that a machine signs with its key and credential.
     pub(super) async fn machine(&self, desk: &Desk, path: &str, body: Option<Value>) -> Answer {
         let credential = desk.credential.as_deref().expect("the machine is paired");
-        self.send(machine_request(&desk.machine_key, credential, path, body, self.now())).await
+        self.send(machine_request(&desk.machine_key, credential, Method::POST, path, body, self.now())).await
     }
 }
 
@@ -311,19 +313,20 @@ pub(super) fn redeem_body(phone: &Phone, redeem_key: &[u8; 32]) -> Value {
 pub(super) fn machine_request(
     key: &SigningKey,
     credential: &str,
+    method: Method,
     path: &str,
     body: Option<Value>,
     timestamp: u64,
 ) -> Request<Body> {
     let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
     let transcript = Transcript::new(Label::MachineRequest)
-        .text("POST")
+        .text(method.as_str())
         .text(path)
         .bytes(&sha256(bytes.as_bytes()))
         .integer(timestamp)
         .text(ORIGIN);
     let request = Request::builder()
-        .method(Method::POST)
+        .method(method)
         .uri(path)
         .header(header::AUTHORIZATION, format!("FlyDex-Machine {credential}"))
         .header("flydex-timestamp", timestamp.to_string())

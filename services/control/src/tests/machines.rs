@@ -122,22 +122,22 @@ async fn a_machine_request_must_be_fresh_signed_and_its_own() {
     let now = world.now();
     let skew = u64::try_from(MACHINE_REQUEST_SKEW_MAX.as_millis()).expect("a short time") + 1;
     for timestamp in [now - skew, now + skew] {
-        let request = machine_request(&desk.machine_key, credential, &path, None, timestamp);
+        let request = machine_request(&desk.machine_key, credential, Method::POST, &path, None, timestamp);
         assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
     }
-    let request = machine_request(&SigningKey::from_bytes(&[1; 32]), credential, &path, None, now);
+    let request = machine_request(&SigningKey::from_bytes(&[1; 32]), credential, Method::POST, &path, None, now);
     assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
-    let mut request = machine_request(&desk.machine_key, credential, &path, None, now);
+    let mut request = machine_request(&desk.machine_key, credential, Method::POST, &path, None, now);
     *request.body_mut() = axum::body::Body::from("{}");
     assert_code(&world.send(request).await, ErrorCode::ProofInvalid);
-    let elsewhere = machine_request(&desk.machine_key, credential, "/api/machines/x/audit", None, now);
+    let elsewhere = machine_request(&desk.machine_key, credential, Method::POST, "/api/machines/x/audit", None, now);
     let (mut parts, body) = elsewhere.into_parts();
     parts.uri = path.parse().expect("a path");
     assert_code(&world.send(http::Request::from_parts(parts, body)).await, ErrorCode::ProofInvalid);
-    let request = machine_request(&desk.machine_key, "v4.public.AAAA", &path, None, now);
+    let request = machine_request(&desk.machine_key, "v4.public.AAAA", Method::POST, &path, None, now);
     assert_code(&world.send(request).await, ErrorCode::CredentialInvalid);
     assert_code(&world.machine(&other, &path, None).await, ErrorCode::NotFound);
-    let mut unsigned = machine_request(&desk.machine_key, credential, &path, None, now);
+    let mut unsigned = machine_request(&desk.machine_key, credential, Method::POST, &path, None, now);
     unsigned.headers_mut().remove(http::header::AUTHORIZATION);
     assert_code(&world.send(unsigned).await, ErrorCode::Unauthenticated);
 }

@@ -1,1 +1,253 @@
-//! To come.
+//! One table of every route and what it answers to whom; a route without a row fails.
+
+use std::collections::BTreeSet;
+use std::time::Duration;
+
+use axum::body::Body;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{ApprovalId, AuditId, CommandHash, CommandId, Generation};
+use flydex_domain::key::PublicKey;
+use flydex_domain::scope::Role;
+use flydex_domain::token::EncodedKey;
+use http::{Method, Request, header};
+use serde_json::{Value, json};
+use uuid::Uuid;
+
+use super::harness::{Desk, Phone, World, machine_request, page_request, redeem_body, start_body, text, with_body};
+use crate::Service;
+
+/// Who asks. All users but `OtherAccount` are in the account that the path's id belongs to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Caller {
+    Anonymous,
+    OtherAccount,
+    Viewer,
+    Operator,
+    Owner,
+    OtherConnector,
+    Connector,
+}
+
+const CALLERS: [Caller; 7] = [
+    Caller::Anonymous,
+    Caller::OtherAccount,
+    Caller::Viewer,
+    Caller::Operator,
+    Caller::Owner,
+    Caller::OtherConnector,
+    Caller::Connector,
+];
+
+/// What is answered.
+#[derive(Clone, Copy, Debug)]
+enum Expect {
+    /// 200 or 204.
+    Done,
+    /// That error.
+    Code(ErrorCode),
+}
+
+const DONE: Expect = Expect::Done;
+/// No proof of identity.
+const WHO: Expect = Expect::Code(ErrorCode::Unauthenticated);
+/// Not in the caller's account, or not there at all.
+const NONE: Expect = Expect::Code(ErrorCode::NotFound);
+/// A role that is too low.
+const ROLE: Expect = Expect::Code(ErrorCode::Forbidden);
+/// Not from a page of our own.
+const PAGE: Expect = Expect::Code(ErrorCode::OriginRefused);
+/// No claim that this browser could know of.
+const CLAIM: Expect = Expect::Code(ErrorCode::ClaimInvalid);
+
+/// Method and path, then the answers in the order of [`CALLERS`].
+type Row = (&'static str, &'static str, [Expect; 7]);
+
+#[rustfmt::skip]
+const SURFACE: &[Row] = &[
+    //                                                     anonymous other  viewer operator owner other-c connector
+    ("post",   "/api/sign-in",                            [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/sign-out",                           [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/session",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("post",   "/api/sign-in-links",                      [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("delete", "/api/sessions/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/local-connect/start",                [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
+    ("get",    "/api/local-connect/{id}",                 [WHO,   NONE,  NONE,  NONE,  DONE,  NONE,  DONE]),
+    ("post",   "/api/local-connect/{id}/cancel",          [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/local-connect/{id}/agent-status",    [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
+    ("post",   "/api/claims/{id}/redeem",                 [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/claims/{id}/finalize",               [WHO,   CLAIM, CLAIM, CLAIM, DONE,  PAGE,  PAGE]),
+    ("get",    "/api/devices",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("delete", "/api/devices/{id}",                       [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/machines",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("patch",  "/api/machines/{id}",                      [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("delete", "/api/machines/{id}",                      [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/machines/{id}/audit",                [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
+    ("post",   "/api/machines/{id}/credential",           [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
+    ("post",   "/api/tickets",                            [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/regions",                            [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
+    ("get",    "/api/keys",                               [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
+    ("post",   "/api/audit/intents",                      [WHO,   NONE,  ROLE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/audit",                              [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
+];
+
+#[test]
+fn every_described_route_has_a_row_and_every_row_a_route() {
+    let description: Value = serde_json::from_str(&Service::openapi_json()).expect("JSON");
+    let paths = description["paths"].as_object().expect("paths");
+    let described: BTreeSet<(String, String)> = paths
+        .iter()
+        .flat_map(|(path, item)| item.as_object().expect("an item").keys().map(|method| (method.clone(), path.clone())))
+        .collect();
+    let rows: BTreeSet<_> =
+        SURFACE.iter().map(|(method, path, _)| ((*method).to_owned(), (*path).to_owned())).collect();
+    assert_eq!(described, rows);
+    assert_eq!(rows.len(), SURFACE.len());
+}
+
+#[tokio::test]
+async fn every_route_answers_each_caller_as_the_table_says() {
+    let mut wrong = Vec::new();
+    for (method, path, expected) in SURFACE {
+        let cast = Cast::assemble().await;
+        for (caller, expected) in CALLERS.into_iter().zip(expected) {
+            let scene = cast.scene(path).await;
+            let request = cast.request(&scene, method, path, caller);
+            let answer = cast.world.send(request).await;
+            let holds = match expected {
+                Expect::Done => answer.status.is_success(),
+                Expect::Code(code) => {
+                    answer.body["error"]["code"] == json!(code.name()) && answer.status.as_u16() == code.http_status()
+                }
+            };
+            if !holds {
+                wrong.push(format!("{method} {path} to {caller:?}: expected {expected:?}, got {answer:?}"));
+            }
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+/// Everyone who asks, in one world.
+struct Cast {
+    world: World,
+    operator: Phone,
+    viewer: Phone,
+    stranger: Phone,
+    other_desk: Desk,
+}
+
+/// What one question is about, made anew for each.
+struct Scene {
+    /// Signed in as the owner, with a device of its own.
+    phone: Phone,
+    session_id: String,
+    desk: Desk,
+    sign_in_token: String,
+}
+
+impl Cast {
+    async fn assemble() -> Self {
+        let world = World::start().await;
+        let owner = world.owner().await;
+        let operator = world.user(Some(owner.account_id), Role::Operator).await;
+        let viewer = world.user(Some(owner.account_id), Role::Viewer).await;
+        let stranger = world.user(None, Role::Owner).await;
+        let other_desk = world.pair(&owner).await;
+        Self { world, operator, viewer, stranger, other_desk }
+    }
+
+    async fn scene(&self, path: &str) -> Scene {
+        let world = &self.world;
+        world.advance(Duration::from_secs(60));
+        let phone = world.owner().await;
+        let desk = if path.starts_with("/api/claims/{id}/redeem") {
+            world.desk().await
+        } else if path.starts_with("/api/claims") || path.starts_with("/api/local-connect/{id}") {
+            let desk = world.desk().await;
+            assert!(world.redeem(&phone, &desk).await.status.is_success());
+            desk
+        } else {
+            world.pair(&phone).await
+        };
+        let sessions = world.page(Some(&phone.cookie), Method::GET, "/api/sessions", None).await.body;
+        let sessions = sessions["sessions"].as_array().expect("a list").clone();
+        let current = sessions.iter().find(|session| session["current"] == json!(true)).expect("this session");
+        let link = world.service.new_owner_link().await.expect("a link");
+        let sign_in_token = link.split_once('#').expect("a token").1.to_owned();
+        Scene { session_id: text(current, "session_id"), phone, desk, sign_in_token }
+    }
+
+    fn request(&self, scene: &Scene, method: &str, path: &str, caller: Caller) -> Request<Body> {
+        let body = self.body(scene, method, path);
+        let id = id_of(scene, path);
+        let path = path.replace("{id}", &id);
+        let method: Method = method.to_uppercase().parse().expect("a method");
+        let cookie = match caller {
+            Caller::Anonymous => None,
+            Caller::OtherAccount => Some(&self.stranger.cookie),
+            Caller::Viewer => Some(&self.viewer.cookie),
+            Caller::Operator => Some(&self.operator.cookie),
+            // The browser that the scene is about, where it is about one.
+            Caller::Owner => Some(&scene.phone.cookie),
+            Caller::OtherConnector => return self.connector(&self.other_desk, method, &path, body),
+            Caller::Connector => return self.connector(&scene.desk, method, &path, body),
+        };
+        page_request(cookie.map(String::as_str), method, &path, body)
+    }
+
+    fn connector(&self, desk: &Desk, method: Method, path: &str, body: Option<Value>) -> Request<Body> {
+        if path.starts_with("/api/local-connect/") {
+            let bearer = format!("Bearer {}", desk.token);
+            return with_body(Request::builder().method(method).uri(path).header(header::AUTHORIZATION, bearer), body);
+        }
+        let credential = desk.credential.clone().unwrap_or_default();
+        machine_request(&desk.machine_key, &credential, method, path, body, self.world.now())
+    }
+
+    fn body(&self, scene: &Scene, method: &str, path: &str) -> Option<Value> {
+        let device_key = PublicKey::of(&scene.phone.device_key);
+        Some(match (method, path) {
+            ("post", "/api/sign-in") => json!({ "token": scene.sign_in_token }),
+            ("post", "/api/local-connect/start") => {
+                start_body(&scene.desk.machine_key, &scene.desk.keys, self.world.now())
+            }
+            ("post", "/api/local-connect/{id}/agent-status") => json!({ "status": "refused" }),
+            ("post", "/api/claims/{id}/redeem") => redeem_body(&scene.phone, scene.desk.keys.redeem.expose()),
+            ("post", "/api/claims/{id}/finalize") => json!({ "device_mac": super::harness::encode(&[1; 32]) }),
+            ("patch", "/api/machines/{id}") => json!({ "label": "renamed" }),
+            ("post", "/api/tickets") => json!({ "device_key": EncodedKey(device_key), "region": "local" }),
+            ("post", "/api/machines/{id}/audit") => json!({ "records": [{
+                "audit_id": AuditId::from_uuid(Uuid::new_v4()),
+                "kind": "command_executed",
+                "at_ms": self.world.now(),
+                "outcome": "executed",
+                "deferred": false,
+            }] }),
+            ("post", "/api/audit/intents") => json!({
+                "machine_id": scene.desk.machine_id,
+                "device_id": device_key.device_id(),
+                "approval_id": ApprovalId::from_bytes([1; 32]),
+                "generation": Generation::from_bytes([2; 32]),
+                "decision": "accept",
+                "command_id": CommandId::from_uuid(Uuid::new_v4()),
+                "command_hash": CommandHash::from_bytes([3; 32]),
+            }),
+            _ => return None,
+        })
+    }
+}
+
+fn id_of(scene: &Scene, path: &str) -> String {
+    if path.starts_with("/api/sessions") {
+        scene.session_id.clone()
+    } else if path.starts_with("/api/claims") {
+        scene.desk.claim_id.clone()
+    } else if path.starts_with("/api/local-connect") {
+        scene.desk.local_connect_id.clone()
+    } else if path.starts_with("/api/devices") {
+        PublicKey::of(&scene.phone.device_key).device_id().to_string()
+    } else {
+        scene.desk.machine_id.clone()
+    }
+}
