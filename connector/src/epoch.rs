@@ -61,7 +61,7 @@ impl Fence {
             Attach::Accept(epoch) => {
                 let kept = Kept { highest: epoch, ..inner.kept };
                 inner.keep(kept)?;
-            },
+            }
             Attach::Continue | Attach::Stale { .. } | Attach::Absurd => {}
         }
         Ok(ruling)

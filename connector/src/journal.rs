@@ -157,12 +157,7 @@ fn commit(storage: &mut dyn Storage, writes: Vec<Write>) -> Vec<Written> {
     groups
 }
 
-fn append(
-    storage: &mut dyn Storage,
-    frames: &mut Vec<u8>,
-    tokens: &mut Vec<WriteToken>,
-    groups: &mut Vec<Written>,
-) {
+fn append(storage: &mut dyn Storage, frames: &mut Vec<u8>, tokens: &mut Vec<WriteToken>, groups: &mut Vec<Written>) {
     if tokens.is_empty() {
         return;
     }

@@ -80,13 +80,7 @@ impl DeviceList {
     ///
     /// # Errors
     /// `device_list_full` when there is no room for another one.
-    pub fn enrol(
-        &mut self,
-        key: PublicKey,
-        role: Role,
-        label: &str,
-        now: UnixMillis,
-    ) -> Result<DeviceId, ErrorCode> {
+    pub fn enrol(&mut self, key: PublicKey, role: Role, label: &str, now: UnixMillis) -> Result<DeviceId, ErrorCode> {
         let device_id = key.device_id();
         if !self.devices.contains_key(&device_id) && self.devices.len() >= DEVICE_LIST_MAX {
             return Err(ErrorCode::DeviceListFull);

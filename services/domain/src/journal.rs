@@ -263,14 +263,7 @@ impl Journal {
         }
     }
 
-    fn entry(
-        &mut self,
-        key: Key,
-        hash: CommandHash,
-        issued_at: UnixMillis,
-        at: UnixMillis,
-        bytes: u64,
-    ) -> &mut Entry {
+    fn entry(&mut self, key: Key, hash: CommandHash, issued_at: UnixMillis, at: UnixMillis, bytes: u64) -> &mut Entry {
         self.live_bytes += bytes;
         let order = &mut self.order;
         let entry = self.entries.entry(key).or_insert_with(|| {
@@ -391,9 +384,8 @@ fn decode_payload(payload: &[u8]) -> Option<Record> {
                 3 => Outcome::Unknown,
                 _ => return None,
             };
-            (rest.len() <= IDS_BYTES_MAX).then(|| {
-                Record::Settled(Settled { key, hash, outcome, issued_at, at, ids: rest.to_vec() })
-            })
+            (rest.len() <= IDS_BYTES_MAX)
+                .then(|| Record::Settled(Settled { key, hash, outcome, issued_at, at, ids: rest.to_vec() }))
         }
         3 => {
             let low_water = u64::from_be_bytes(take(&mut rest)?);

@@ -128,8 +128,7 @@ fn an_approval_of_another_life_of_codex_is_a_mismatch() {
     assert_eq!(admit(Some(&approval), None, &answer, NOW), Err(ErrorCode::GenerationMismatch));
     assert_eq!(admit(None, other, &answer, NOW), Err(ErrorCode::GenerationMismatch));
     assert_eq!(admit(None, Some(GENERATION), &answer, NOW), Err(ErrorCode::ApprovalNotFound));
-    let stale_header =
-        ApprovalAnswer { generation: Generation::from_bytes([9; 32]), ..header(Decision::Accept) };
+    let stale_header = ApprovalAnswer { generation: Generation::from_bytes([9; 32]), ..header(Decision::Accept) };
     let answer = Answer { header: stale_header, digest: &digest };
     assert_eq!(admit(Some(&approval), Some(GENERATION), &answer, NOW), Err(ErrorCode::GenerationMismatch));
 }

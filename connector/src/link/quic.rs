@@ -1,0 +1,97 @@
+//! A link over QUIC: one connection, one bidirectional stream for each lane, opened by the connector.
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::sync::Arc;
+
+use bytes::BytesMut;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::limits::PEER_SILENCE_MAX;
+use flydex_proto::codec::{LENGTH_PREFIX_BYTES, Lane, SUBPROTOCOL, stream_length};
+use flydex_runtime::tls::{self, EXPORTER_LABEL};
+use quinn::crypto::rustls::QuicClientConfig;
+use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use tokio::sync::mpsc;
+
+use super::DialError;
+use super::wire::{INCOMING_MAX, Incoming, Wire, message};
+use crate::outbox::{Framing, Outbox};
+use crate::paired::{QuicEndpoint, Transport};
+
+pub(super) async fn dial(at: &QuicEndpoint, certificate_pem: Option<&str>) -> Result<Wire, DialError> {
+    let mut addresses = tokio::net::lookup_host(&at.address).await.map_err(unreachable)?;
+    let address = addresses.next().ok_or_else(|| unreachable("no address"))?;
+    let config = tls::client_config(certificate_pem, &[SUBPROTOCOL.as_bytes()]).map_err(unreachable)?;
+    let crypto = QuicClientConfig::try_from(config).map_err(unreachable)?;
+    let mut transport = quinn::TransportConfig::default();
+    transport.max_idle_timeout(PEER_SILENCE_MAX.try_into().ok());
+    let mut client = quinn::ClientConfig::new(Arc::new(crypto));
+    client.transport_config(Arc::new(transport));
+    let local: SocketAddr =
+        if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
+    let endpoint = Endpoint::client(local).map_err(unreachable)?;
+    let connecting = endpoint.connect_with(client, address, &at.server_name).map_err(unreachable)?;
+    let connection = connecting.await.map_err(unreachable)?;
+    open(connection).await
+}
+
+async fn open(connection: Connection) -> Result<Wire, DialError> {
+    let mut exporter = [0; 32];
+    let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]);
+    exported.map_err(|_| unreachable("no exporter"))?;
+    let outbox = Outbox::new(Framing::Stream);
+    let (tx, incoming) = mpsc::channel(INCOMING_MAX);
+    for lane in Lane::ALL {
+        let (mut send, receive) = connection.open_bi().await.map_err(unreachable)?;
+        // A stream that was just opened is not closed; the most urgent lane goes first.
+        let _ = send.set_priority(-i32::from(lane.byte()));
+        send.write_all(&[lane.byte()]).await.map_err(unreachable)?;
+        tokio::spawn(write(lane, send, outbox.clone(), connection.clone()));
+        tokio::spawn(read(lane, receive, outbox.clone(), tx.clone()));
+    }
+    Ok(Wire { transport: Transport::Quic, exporter: Some(exporter), outbox, incoming })
+}
+
+async fn write(lane: Lane, mut send: SendStream, outbox: Outbox, connection: Connection) {
+    let code = loop {
+        match outbox.next_from(lane).await {
+            Ok(frame) => {
+                if send.write_all(&frame).await.is_err() {
+                    break ErrorCode::PeerTimeout;
+                }
+            }
+            Err(code) => break code,
+        }
+    };
+    outbox.close(code);
+    let _ = send.finish();
+    if lane == Lane::Control {
+        connection.close(VarInt::from_u32(code.close_code().into()), &[]);
+    }
+}
+
+async fn read(lane: Lane, mut receive: RecvStream, outbox: Outbox, tx: mpsc::Sender<Incoming>) {
+    loop {
+        let incoming = match read_frame(lane, &mut receive).await {
+            Ok(incoming) => incoming,
+            Err(code) => Incoming::End(code),
+        };
+        let is_end = matches!(incoming, Incoming::End(_));
+        if tx.send(incoming).await.is_err() || is_end {
+            outbox.close(ErrorCode::PeerTimeout);
+            return;
+        }
+    }
+}
+
+async fn read_frame(lane: Lane, receive: &mut RecvStream) -> Result<Incoming, ErrorCode> {
+    let mut prefix = [0; LENGTH_PREFIX_BYTES];
+    receive.read_exact(&mut prefix).await.map_err(|_| ErrorCode::PeerTimeout)?;
+    let length = stream_length(lane, prefix).map_err(|error| error.code())?;
+    let mut body = BytesMut::zeroed(length);
+    receive.read_exact(&mut body).await.map_err(|_| ErrorCode::FrameTruncated)?;
+    Ok(message(body.freeze()))
+}
+
+fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {
+    DialError::Unreachable(error.into())
+}

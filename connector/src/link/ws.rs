@@ -1,0 +1,159 @@
+//! A link over a WebSocket: TLS of our own, so that the proof can cover its exporter.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::limits::{COMMAND_FRAME_BYTES_MAX, UNSENT_BYTES_MAX};
+use flydex_proto::codec::{SUBPROTOCOL, split_message};
+use flydex_runtime::tls::{self, EXPORTER_LABEL};
+use futures_util::{SinkExt as _, StreamExt as _};
+use http::HeaderValue;
+use http::header::SEC_WEBSOCKET_PROTOCOL;
+use rustls::pki_types::ServerName;
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpSocket, TcpStream};
+use tokio::sync::mpsc;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
+use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
+use url::{Host, Url};
+
+use super::DialError;
+use super::wire::{INCOMING_MAX, Incoming, Wire, message};
+use crate::outbox::{Framing, Outbox};
+use crate::paired::{RegionEndpoint, Transport};
+
+pub(super) async fn dial(endpoint: &RegionEndpoint) -> Result<Wire, DialError> {
+    let url = Url::parse(&endpoint.link_url).map_err(unreachable)?;
+    match url.scheme() {
+        "wss" => {
+            let pem = endpoint.certificate_pem.as_deref();
+            let config = tls::client_config(pem, &[b"http/1.1"]).map_err(unreachable)?;
+            let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
+            let name = ServerName::try_from(name).map_err(unreachable)?;
+            let tcp = connect(&url).await?;
+            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
+            let stream = connector.connect(name, tcp).await.map_err(unreachable)?;
+            let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]));
+            open(endpoint, stream, exporter.ok()).await
+        }
+        "ws" if is_loopback(&url) => open(endpoint, connect(&url).await?, None).await,
+        _ => Err(DialError::Plain),
+    }
+}
+
+fn is_loopback(url: &Url) -> bool {
+    match url.host() {
+        Some(Host::Domain(name)) => name == "localhost",
+        Some(Host::Ipv4(address)) => address.is_loopback(),
+        Some(Host::Ipv6(address)) => address.is_loopback(),
+        None => false,
+    }
+}
+
+async fn connect(url: &Url) -> Result<TcpStream, DialError> {
+    let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
+    let port = url.port_or_known_default().unwrap_or(443);
+    let addresses = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?;
+    let mut failure = None;
+    for address in addresses {
+        match connect_to(address).await {
+            Ok(stream) => return Ok(stream),
+            Err(error) => failure = Some(error),
+        }
+    }
+    Err(unreachable(failure.unwrap_or_else(|| std::io::ErrorKind::NotFound.into())))
+}
+
+async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
+    let socket = if address.is_ipv4() { TcpSocket::new_v4()? } else { TcpSocket::new_v6()? };
+    // What the system holds unsent cannot be overtaken by a heartbeat.
+    socket.set_send_buffer_size(u32::try_from(UNSENT_BYTES_MAX).unwrap_or(u32::MAX))?;
+    let stream = socket.connect(address).await?;
+    stream.set_nodelay(true)?;
+    Ok(stream)
+}
+
+async fn open<S>(endpoint: &RegionEndpoint, stream: S, exporter: Option<[u8; 32]>) -> Result<Wire, DialError>
+where
+    S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
+{
+    let mut request = endpoint.link_url.as_str().into_client_request().map_err(unreachable)?;
+    request.headers_mut().insert(SEC_WEBSOCKET_PROTOCOL, HeaderValue::from_static(SUBPROTOCOL));
+    let config = WebSocketConfig::default()
+        .max_message_size(Some(COMMAND_FRAME_BYTES_MAX + 1))
+        .max_frame_size(Some(COMMAND_FRAME_BYTES_MAX + 1))
+        .write_buffer_size(0);
+    let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
+    let (socket, _) = opened.map_err(unreachable)?;
+    let outbox = Outbox::new(Framing::Message);
+    let (tx, incoming) = mpsc::channel(INCOMING_MAX);
+    tokio::spawn(carry(socket, outbox.clone(), tx));
+    Ok(Wire { transport: Transport::WebSocket, exporter, outbox, incoming })
+}
+
+/// Reads and writes until the outbox is closed or the peer is gone.
+async fn carry<S>(socket: WebSocketStream<S>, outbox: Outbox, tx: mpsc::Sender<Incoming>)
+where
+    S: AsyncRead + AsyncWrite + Unpin,
+{
+    let (mut sink, mut stream) = socket.split();
+    let write = async {
+        loop {
+            match outbox.next().await {
+                Ok(frame) => {
+                    if sink.send(Message::Binary(frame)).await.is_err() {
+                        return ErrorCode::PeerTimeout;
+                    }
+                }
+                Err(code) => {
+                    let _ = sink.close().await;
+                    return code;
+                }
+            }
+        }
+    };
+    let read = async {
+        while let Some(received) = stream.next().await {
+            let incoming = match received {
+                Ok(Message::Binary(bytes)) => binary(bytes),
+                Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Alive,
+                Ok(Message::Close(frame)) => {
+                    Incoming::End(frame.map_or(ErrorCode::PeerTimeout, |frame| of_close_code(frame.code.into())))
+                }
+                Ok(Message::Text(_) | Message::Frame(_)) => Incoming::End(ErrorCode::UnexpectedFrame),
+                Err(_) => Incoming::End(ErrorCode::PeerTimeout),
+            };
+            let is_end = matches!(incoming, Incoming::End(_));
+            if tx.send(incoming).await.is_err() || is_end {
+                return ErrorCode::GoingAway;
+            }
+        }
+        ErrorCode::PeerTimeout
+    };
+    let code = tokio::select! {
+        code = write => code,
+        code = read => code,
+    };
+    outbox.close(code);
+    // Nobody listens when the link has ended for another reason.
+    let _ = tx.send(Incoming::End(code)).await;
+}
+
+fn binary(bytes: Bytes) -> Incoming {
+    match split_message(bytes) {
+        Ok((_, body)) => message(body),
+        Err(error) => Incoming::End(error.code()),
+    }
+}
+
+fn of_close_code(close_code: u16) -> ErrorCode {
+    let of = |code: &&ErrorCode| code.close_code() == close_code;
+    ErrorCode::ALL.iter().find(of).copied().unwrap_or(ErrorCode::PeerTimeout)
+}
+
+fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {
+    DialError::Unreachable(error.into())
+}
