@@ -129,6 +129,8 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   7001: ["Port 48163 is taken on the computer.", "Run “flydex doctor” there."],
   7002: ["FlyDex already runs for this user on the computer.", "Nothing to do."],
   7003: ["This computer is not paired.", NEW_CODE],
+  7005: ["FlyDex's folder on the computer cannot be used.", "Run “flydex doctor” on the computer."],
+  7006: ["The computer cannot reach the relay.", "Check its network, then run “flydex doctor” there."],
   7004: ["The server's address has no trusted name.", "Use https with a certificate."],
 };
 

@@ -42,6 +42,9 @@ export interface MachineView {
 
 const AUDIT_WAIT_MS = 1_000;
 const KEY_NAME = "device";
+/** How long a message that Codex took is shown here, should the thread not show it by then. */
+const MESSAGE_KEPT_MS = 5_000;
+const EFFECT_KEPT_MS = 60_000;
 
 export class App {
   phase: Phase = $state("starting");
@@ -71,7 +74,7 @@ export class App {
   // === Life ===
 
   async start(): Promise<void> {
-    setInterval(() => (this.nowMs = Date.now()), 1_000);
+    setInterval(() => this.#tick(), 1_000);
     addEventListener("hashchange", () => this.#routed());
     addEventListener("online", () => this.#socket?.retryNow());
     document.addEventListener("visibilitychange", () => this.#woke());
@@ -354,6 +357,17 @@ export class App {
     const { route } = this;
     for (const [id, link] of this.#links) {
       link.watch(route.view === "thread" && route.machineId === id ? route.threadId : undefined);
+    }
+  }
+
+  #tick(): void {
+    this.nowMs = Date.now();
+    // What was carried out is kept in sight a moment and then forgotten: the thread itself shows it.
+    for (const entry of this.outbox) {
+      if (entry.state !== "executed" || entry.settledAtMs === undefined) continue;
+      const offsetMs = this.views.get(entry.machineId)?.clockOffsetMs ?? 0;
+      const keepMs = entry.text !== undefined && entry.threadId !== undefined ? MESSAGE_KEPT_MS : EFFECT_KEPT_MS;
+      if (this.nowMs + offsetMs - entry.settledAtMs > keepMs) void this.dismiss(entry.id);
     }
   }
 

@@ -1,0 +1,317 @@
+// @vitest-environment node
+import { afterEach, beforeEach, expect, test, vi } from "vitest";
+
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
+
+import { CommandBodySchema, ItemState, TurnState } from "../gen/flydex/agent/v1/agent_pb";
+import { CommandHeaderSchema, CommandKind, Outcome } from "../gen/flydex/v1/command_pb";
+import { MachineState } from "../gen/flydex/v1/relay_pb";
+import { OpenMachineSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
+import { runningTurn } from "../model/thread";
+import { fromHex } from "../protocol/bytes";
+import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
+import { ACCOUNT_ID, FakeMachine, FakeSession, MACHINE_ID, fakeThread } from "../test/fake";
+import { Machine, bodyOf } from "./machine";
+import { Outbox, type OutboxEntry } from "./outbox";
+import { Socket, type WebSocketLike } from "./socket";
+import { MemoryTable } from "./storage";
+
+/** A WebSocket whose other end is the fake relay. */
+class FakeWebSocket implements WebSocketLike {
+  binaryType = "";
+  readyState = 1;
+  onopen: WebSocketLike["onopen"] = null;
+  onclose: WebSocketLike["onclose"] = null;
+  onerror: WebSocketLike["onerror"] = null;
+  onmessage: WebSocketLike["onmessage"] = null;
+  readonly session: FakeSession;
+
+  constructor(machine: FakeMachine) {
+    this.session = new FakeSession(machine, (frame) => {
+      const data = frame.slice().buffer;
+      queueMicrotask(() => this.readyState === 1 && this.onmessage?.({ data } as MessageEvent));
+    });
+    queueMicrotask(() => this.onopen?.({} as Event));
+  }
+
+  send(data: Uint8Array<ArrayBuffer>): void {
+    void this.session.up(data);
+  }
+
+  close(): void {
+    this.readyState = 3;
+  }
+
+  break(): void {
+    this.readyState = 3;
+    this.onclose?.({} as CloseEvent);
+  }
+}
+
+interface World {
+  fake: FakeMachine;
+  machine: Machine;
+  socket: Socket;
+  outbox: Outbox;
+  table: MemoryTable<OutboxEntry>;
+  sockets: FakeWebSocket[];
+  key: DeviceKey;
+  tickets: number;
+}
+
+let worlds: World[] = [];
+
+beforeEach(() => {
+  vi.useFakeTimers({ toFake: ["setTimeout", "clearTimeout", "setInterval", "clearInterval", "Date"] });
+});
+
+afterEach(() => {
+  for (const world of worlds) world.socket.stop();
+  worlds = [];
+  vi.useRealTimers();
+});
+
+async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTable<OutboxEntry>()): Promise<World> {
+  const machineSide = fake ?? (await FakeMachine.create());
+  const own = key ?? (await openKey(await generateKey()));
+  const made = { fake: machineSide, table, sockets: [] as FakeWebSocket[], key: own, tickets: 0 } as unknown as World;
+  const outbox = new Outbox({
+    table,
+    key: own,
+    now: Date.now,
+    random: () => 0,
+    audit: () => Promise.resolve(""),
+    changed: () => undefined,
+  });
+  await outbox.load();
+  const machine = new Machine({
+    machineId: MACHINE_ID,
+    accountId: ACCOUNT_ID,
+    machineKey: machineSide.key.publicKey,
+    key: own,
+    outbox,
+    now: Date.now,
+    send: (lane, message) => {
+      const value = create(ToMachineSchema, { machineId: fromHex(MACHINE_ID.replaceAll("-", "")), message });
+      return made.socket.send(lane, { case: "toMachine", value });
+    },
+    changed: () => undefined,
+  });
+  const socket = new Socket(
+    {
+      api: {
+        regions: () => Promise.resolve({ regions: [{ region: "local", session_url: "wss://relay/v1/session" }] }),
+        ticket: () => {
+          made.tickets += 1;
+          return Promise.resolve({ ticket: "t", grant: "g", expires_at_ms: 0 });
+        },
+      },
+      key: own,
+      origin: "https://relay",
+      now: Date.now,
+      random: () => 0,
+      connect: () => {
+        const webSocket = new FakeWebSocket(machineSide);
+        made.sockets.push(webSocket);
+        return webSocket;
+      },
+    },
+    {
+      onState: () => undefined,
+      onOpen: (welcome) => {
+        machine.sessionOpened(welcome);
+        const value = create(OpenMachineSchema, { machineId: fromHex(MACHINE_ID.replaceAll("-", "")) });
+        socket.send(0, { case: "open", value });
+      },
+      onClose: () => machine.sessionClosed(),
+      onMachine: (_id, message) => machine.receive(message),
+      onMachineClosed: (_id, problem) => machine.closedByRelay(problem),
+    },
+  );
+  Object.assign(made, { outbox, machine, socket });
+  worlds.push(made);
+  socket.start();
+  return made;
+}
+
+/** Waits until a condition holds; timers stand still meanwhile. */
+async function until(condition: () => boolean): Promise<void> {
+  const giveUpAt = performance.now() + 4_000;
+  while (performance.now() < giveUpAt) {
+    if (condition()) return;
+    await new Promise((resolve) => setImmediate(resolve));
+  }
+  throw new Error("the condition never held");
+}
+
+const turnBody = (text: string) => toBinary(CommandBodySchema, bodyOf("startTurn", { threadId: "t1", text }));
+const draft = (text: string) => ({
+  machineId: MACHINE_ID,
+  accountId: ACCOUNT_ID,
+  kind: CommandKind.START_TURN,
+  body: turnBody(text),
+  threadId: "t1",
+  text,
+});
+const effects = (fake: FakeMachine) =>
+  fake.commands.filter((one) => fromBinary(CommandHeaderSchema, one.header).sessionId.length === 0);
+
+test("a session opens, attaches and reads a page of threads", async () => {
+  const { machine, fake } = await world();
+  fake.threads.push(fakeThread("t1", "First"));
+  await until(() => machine.caughtUp);
+  const { result } = await machine.read(bodyOf("listThreads", { limit: 50 }));
+  expect(result?.kind.case).toBe("threadPage");
+});
+
+test("a thread streams, and a break in the middle resumes without a hole or a repeat", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  const item = { id: "i1", state: ItemState.RUNNING, kind: { case: "agentMessage", value: { text: "" } } };
+  fake.emit("t1", "turnStarted", { turnId: "u1" });
+  fake.emit("t1", "itemStarted", { turnId: "u1", item });
+  fake.emit("t1", "itemDelta", { turnId: "u1", itemId: "i1", field: 1, text: "Hello" });
+  await until(() => text(machine) === "Hello");
+  one.sockets[0]?.break();
+  expect(machine.caughtUp).toBe(false);
+  fake.emit("t1", "itemDelta", { turnId: "u1", itemId: "i1", field: 1, text: ", world" });
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => one.sockets.length === 2 && text(machine) === "Hello, world");
+  expect(one.tickets).toBe(2);
+  fake.emit("t1", "turnEnded", { turnId: "u1", state: TurnState.COMPLETED });
+  await until(() => machine.thread !== undefined && runningTurn(machine.thread) === undefined);
+});
+
+test("what the machine cannot replay comes as a snapshot", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  fake.emit("t1", "turnStarted", { turnId: "u1" });
+  await until(() => machine.thread?.turns.length === 1);
+  one.sockets[0]?.break();
+  fake.emit("t1", "turnStarted", { turnId: "lost" });
+  fake.forgetRing("t1");
+  fake.turns.set("t1", [{ $typeName: "flydex.agent.v1.Turn", id: "u2", state: TurnState.COMPLETED, items: [], error: "", startedAtMs: 0n, completedAtMs: 0n }]);
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => machine.thread?.turns[0]?.id === "u2");
+});
+
+test("an effect that got no answer is sent again, byte for byte, under the same id", async () => {
+  const one = await world();
+  one.fake.handlers.set("startTurn", () => ({ silent: true }));
+  await until(() => one.machine.caughtUp);
+  const id = await one.outbox.add(draft("go"));
+  await until(() => effects(one.fake).length === 1);
+  expect(one.outbox.get(id)?.state).not.toBe("executed");
+  one.fake.handlers.delete("startTurn");
+  one.sockets[0]?.break();
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => one.outbox.get(id)?.state === "executed");
+  const [first, second] = effects(one.fake);
+  expect(second?.header).toEqual(first?.header);
+  expect(second?.signature).toEqual(first?.signature);
+});
+
+test("the outbox survives a reload and asks again with the same bytes", async () => {
+  const before = await world();
+  before.fake.handlers.set("startTurn", () => ({ silent: true }));
+  await until(() => before.machine.caughtUp);
+  const id = await before.outbox.add(draft("go"));
+  await until(() => effects(before.fake).length === 1);
+  before.socket.stop();
+  before.fake.handlers.delete("startTurn");
+  const after = await world(before.fake, before.key, before.table);
+  await until(() => after.outbox.get(id)?.state === "executed");
+  expect(effects(before.fake)[1]?.header).toEqual(effects(before.fake)[0]?.header);
+});
+
+test("nothing is signed before the machine's boot is known", async () => {
+  const fake = await FakeMachine.create();
+  fake.state = MachineState.OFFLINE;
+  const one = await world(fake);
+  await until(() => one.machine.status !== undefined);
+  const id = await one.outbox.add(draft("later"));
+  expect(one.outbox.get(id)).toMatchObject({ state: "queued" });
+  expect(one.outbox.get(id)?.signed).toBeUndefined();
+  fake.state = MachineState.CODEX_READY;
+  fake.status();
+  await until(() => one.outbox.get(id)?.state === "executed");
+});
+
+test("a receipt of another key settles nothing", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  const impostor = await openKey(await generateKey());
+  const { key } = one.fake;
+  Object.assign(one.fake, { key: impostor });
+  const id = await one.outbox.add(draft("go"));
+  await until(() => effects(one.fake).length === 1);
+  await one.machine.idle();
+  expect(one.outbox.get(id)?.state).not.toBe("executed");
+  Object.assign(one.fake, { key });
+});
+
+test("an unknown outcome is shown as unknown, and a refusal with its code", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.fake.handlers.set("startTurn", () => ({ outcome: Outcome.UNKNOWN }));
+  const unknown = await one.outbox.add(draft("a"));
+  await until(() => one.outbox.get(unknown)?.state === "unknown");
+  one.fake.handlers.set("startTurn", () => ({ outcome: Outcome.REFUSED, code: 6011 }));
+  const refused = await one.outbox.add(draft("b"));
+  await until(() => one.outbox.get(refused)?.state === "refused");
+  expect(one.outbox.get(refused)?.code).toBe(6011);
+});
+
+test("a failure on the way is final only for what cannot have been delivered", async () => {
+  const one = await world();
+  one.fake.handlers.set("startTurn", () => ({ silent: true }));
+  await until(() => one.machine.caughtUp);
+  const id = await one.outbox.add(draft("go"));
+  await until(() => one.outbox.get(id)?.state === "delivered");
+  const { Problem } = await import("../api/problem");
+  await one.outbox.failure(id, new Problem(4000));
+  expect(one.outbox.get(id)?.state).toBe("delivered");
+  await one.outbox.failure(id, new Problem(1005));
+  expect(one.outbox.get(id)?.state).toBe("unknown");
+});
+
+test("a large answer is taken from the bulk lane and checked", async () => {
+  const one = await world();
+  one.fake.threads.push(...Array.from({ length: 50 }, (_, index) => fakeThread(`t${index}`, "x".repeat(2_000))));
+  await until(() => one.machine.caughtUp);
+  const { receipt, result } = await one.machine.read(bodyOf("listThreads", { limit: 50 }));
+  expect(receipt.bulk?.totalBytes).toBeGreaterThan(32 * 1024);
+  expect(result?.kind.case === "threadPage" && result.kind.value.threads.length).toBe(50);
+});
+
+test("a session that goes silent is noticed and opened anew", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  for (const { session } of one.sockets) session.answering = false;
+  vi.setSystemTime(Date.now() + 1);
+  await vi.advanceTimersByTimeAsync(4_000);
+  vi.setSystemTime(Date.now() + 9_000);
+  await vi.advanceTimersByTimeAsync(9_000);
+  await until(() => one.sockets.length === 2 && one.machine.caughtUp);
+});
+
+test("an approval opens, and closes wherever it was answered", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  const approvalId = await one.fake.ask({ threadId: "t1", turnId: "u1", itemId: "i1", command: "id -u" });
+  await until(() => one.machine.model.approvals.size === 1);
+  one.fake.emit("", "approvalClosed", { approvalId, end: 1, deviceLabel: "Tablet", atMs: 5n });
+  await until(() => one.machine.model.approvals.size === 0);
+  expect([...one.machine.model.closed.values()][0]).toMatchObject({ deviceLabel: "Tablet", end: 1 });
+});
+
+function text(machine: Machine): string | undefined {
+  const item = machine.thread?.turns.at(-1)?.items.at(-1);
+  return item?.kind.case === "agentMessage" ? item.kind.value.text : undefined;
+}
