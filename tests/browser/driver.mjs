@@ -28,6 +28,7 @@ const pages = new Map();
 function locate(page, target) {
   const scope = target.within ? locate(page, target.within) : page;
   let locator = target.testid ? scope.getByTestId(target.testid) : scope.locator(target.css);
+  if (target.shown) locator = locator.filter({ visible: true });
   if (target.text !== undefined) locator = locator.filter({ hasText: target.text });
   if (target.nth !== undefined) locator = target.nth < 0 ? locator.last() : locator.nth(target.nth);
   return locator;

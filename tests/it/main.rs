@@ -1,10 +1,11 @@
 //! Whole flows over the real binaries, and the rules that the tree itself must keep.
 
-mod fuzz_corpus;
 mod codex_approvals;
 mod codex_client;
 mod codex_faults;
 mod codex_threads;
+mod flows;
+mod fuzz_corpus;
 mod scripted_browser;
 mod scripted_codex;
 mod tidy;

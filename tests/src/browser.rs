@@ -61,6 +61,19 @@ impl Target {
         Self(json!({"css": selector}))
     }
 
+    /// By test id and the state that it says by `data-state`.
+    #[must_use]
+    pub fn state(test_id: TestId, state: &str) -> Self {
+        Self::css(&format!("[data-testid={test_id}][data-state={state}]"))
+    }
+
+    /// Only those that can be seen, where the same line stands in a part that is hidden on this screen.
+    #[must_use]
+    pub fn shown(mut self) -> Self {
+        self.0["shown"] = json!(true);
+        self
+    }
+
     /// Only those that hold this text.
     #[must_use]
     pub fn with_text(mut self, text: &str) -> Self {

@@ -4,7 +4,7 @@ use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use tempfile::TempDir;
-use tokio::process::Command;
+use tokio::process::{Child, Command};
 
 use crate::codex::CodexHome;
 use crate::process::{self, Lines, Process};
@@ -13,9 +13,14 @@ use crate::process::{self, Lines, Process};
 pub struct Machine {
     state: TempDir,
     origin: String,
-    codex_home: PathBuf,
-    codex: PathBuf,
+    /// The test's Codex; none for the person's own.
+    codex: Option<ScriptedCodex>,
     workspace: PathBuf,
+}
+
+struct ScriptedCodex {
+    home: PathBuf,
+    binary: PathBuf,
 }
 
 /// A running connector.
@@ -30,13 +35,17 @@ impl Machine {
     /// When its folder cannot be made.
     pub fn new(origin: &str, codex: &CodexHome) -> anyhow::Result<Self> {
         let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
-        Ok(Self {
-            state,
-            origin: origin.to_owned(),
-            codex_home: codex.path(),
-            codex: codex.binary().to_owned(),
-            workspace: codex.workspace(),
-        })
+        let scripted = ScriptedCodex { home: codex.path(), binary: codex.binary().to_owned() };
+        Ok(Self { state, origin: origin.to_owned(), codex: Some(scripted), workspace: codex.workspace() })
+    }
+
+    /// A machine that was never paired, with the person's own Codex; threads may be started in the current folder.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn with_own_codex(origin: &str) -> anyhow::Result<Self> {
+        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
+        Ok(Self { state, origin: origin.to_owned(), codex: None, workspace: std::env::current_dir()? })
     }
 
     /// The connector's state folder.
@@ -71,17 +80,34 @@ impl Machine {
         Ok((status.success(), connector.process.lines()))
     }
 
-    fn start(&self, words: &[&str]) -> anyhow::Result<Connector> {
+    /// Starts any other command.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start(&self, words: &[&str]) -> anyhow::Result<Connector> {
+        Ok(Connector { process: Process::start("flydex", self.flydex()?.args(words))? })
+    }
+
+    /// Starts `flydex connect` with the terminal as its own, for a person to answer.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn connect_at_terminal(&self) -> anyhow::Result<Child> {
+        let words = ["connect", "--server", &self.origin, "--port", "0"];
+        self.flydex()?.args(words).kill_on_drop(true).spawn().context("start flydex")
+    }
+
+    fn flydex(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(process::binary("flydex")?);
-        command
-            .args(words)
-            .env("FLYDEX_HOME", self.state())
-            .env("FLYDEX_CODEX", &self.codex)
-            .env("CODEX_HOME", &self.codex_home)
-            .env("HOME", self.state.path())
-            .env(crate::codex::home::API_KEY_VARIABLE, "scripted")
-            .current_dir(&self.workspace);
-        Ok(Connector { process: Process::start("flydex", &mut command)? })
+        command.env("FLYDEX_HOME", self.state()).current_dir(&self.workspace);
+        if let Some(codex) = &self.codex {
+            command
+                .env("FLYDEX_CODEX", &codex.binary)
+                .env("CODEX_HOME", &codex.home)
+                .env("HOME", self.state.path())
+                .env(crate::codex::home::API_KEY_VARIABLE, "scripted");
+        }
+        Ok(command)
     }
 
     /// The folder that threads work in.

@@ -7,6 +7,8 @@ pub mod browser;
 pub mod codex;
 pub mod connector;
 pub mod model;
+pub mod phone;
 pub mod process;
 pub mod server;
 pub mod wait;
+pub mod world;

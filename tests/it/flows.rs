@@ -1,0 +1,7 @@
+//! Whole flows: a real Chromium, the relay, the connector and the real Codex, each as its own process.
+
+mod approvals;
+mod breaks;
+mod pairing;
+mod threads;
+mod turns;
