@@ -58,7 +58,7 @@ impl MachineHost for Grpc {
         &self,
         request: Request<Streaming<GatewayFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (peer, outgoing) = self.host.open_peer();
+        let (peer, outgoing) = self.host.open_peer().ok_or_else(|| Status::unavailable(ErrorCode::GoingAway.name()))?;
         let host = Arc::clone(&self.host);
         self.host.context.shutdown.spawn(read(host, peer, request.into_inner()));
         Ok(Response::new(Box::pin(outgoing.into_stream())))
@@ -341,6 +341,3 @@ fn retry_after(code: ErrorCode) -> Duration {
         flydex_domain::error::Retry::Never | flydex_domain::error::Retry::Refreshed => Duration::ZERO,
     }
 }
-
-#[cfg(test)]
-mod tests;

@@ -139,7 +139,11 @@ impl MachineHandle {
 
     /// Asks the actor what it is doing.
     pub(crate) async fn inspect(&self) -> Result<Snapshot, CallError> {
-        match self.actor.call(Envelope::Inspect, Some(ACTOR_CALL_TIMEOUT)).await {
+        self.inspect_within(ACTOR_CALL_TIMEOUT).await
+    }
+
+    async fn inspect_within(&self, timeout: Duration) -> Result<Snapshot, CallError> {
+        match self.actor.call(Envelope::Inspect, Some(timeout)).await {
             Ok(ractor::rpc::CallResult::Success(snapshot)) => Ok(snapshot),
             Ok(ractor::rpc::CallResult::Timeout) => Err(CallError::TimedOut),
             Ok(ractor::rpc::CallResult::SenderError) | Err(_) => Err(CallError::NotThere),
@@ -173,7 +177,11 @@ impl MachineHandle {
     }
 
     /// [`Self::retire`], and waits for the end.
+    ///
+    /// An actor that is drained before it has started never starts, and what waits for it is lost without a
+    /// word (ractor 0.16.5); so it is asked something first.
     pub(crate) async fn retire_and_wait(&self, timeout: Duration) {
+        let _ = self.inspect_within(timeout).await;
         // An error says that it has stopped already, or that time is up: both end the wait.
         let _ = self.actor.drain_and_wait(Some(timeout)).await;
     }
@@ -187,3 +195,6 @@ impl MachineHandle {
         let _ = self.deliver(Envelope::Fail);
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -5,7 +5,6 @@
 //! `ACTOR_IDLE_AFTER`. When one fails, everything that it carried is told `internal`, to come again.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -59,14 +58,20 @@ pub(crate) struct Host {
     pub(crate) context: Arc<Context>,
     supervisor: ActorRef<()>,
     machines: Mutex<Machines>,
-    peers: Mutex<BTreeMap<u64, Weak<Peer>>>,
-    peer_count: AtomicU64,
+    peers: Mutex<Peers>,
 }
 
 #[derive(Default)]
 struct Machines {
     handles: BTreeMap<MachineKey, MachineHandle>,
     keys: HashMap<ActorId, MachineKey>,
+    closed: bool,
+}
+
+#[derive(Default)]
+struct Peers {
+    open: BTreeMap<u64, Weak<Peer>>,
+    opened: u64,
     closed: bool,
 }
 
@@ -77,13 +82,7 @@ impl Host {
         let host = Arc::new_cyclic(|host: &Weak<Self>| {
             let (supervisor, _started) = ActorRuntime::spawn_instant(None, Supervisor, host.clone())
                 .expect("an actor without a name clashes with none");
-            Self {
-                context: Arc::new(context),
-                supervisor,
-                machines: Mutex::default(),
-                peers: Mutex::default(),
-                peer_count: AtomicU64::new(0),
-            }
+            Self { context: Arc::new(context), supervisor, machines: Mutex::default(), peers: Mutex::default() }
         });
         shutdown.spawn(look_after(Arc::clone(&host)));
         host
@@ -129,18 +128,23 @@ impl Host {
         }
     }
 
-    /// Takes a gateway's stream on.
-    pub(crate) fn open_peer(&self) -> (Arc<Peer>, Outgoing) {
-        let number = self.peer_count.fetch_add(1, Ordering::Relaxed);
+    /// Takes a gateway's stream on; none at the end of a drain.
+    pub(crate) fn open_peer(&self) -> Option<(Arc<Peer>, Outgoing)> {
+        let mut peers = self.peers();
+        if peers.closed {
+            return None;
+        }
+        peers.opened += 1;
+        let number = peers.opened;
         let (peer, outgoing) = Peer::open(number);
-        self.peers().insert(number, Arc::downgrade(&peer));
+        peers.open.insert(number, Arc::downgrade(&peer));
         self.context.metrics.gateway_stream(1);
-        (peer, outgoing)
+        Some((peer, outgoing))
     }
 
     /// Ends everything that a gateway's stream carried.
     pub(crate) fn close_peer(&self, peer: &Arc<Peer>) {
-        self.peers().remove(&peer.number());
+        self.peers().open.remove(&peer.number());
         self.context.metrics.gateway_stream(-1);
         peer.finish();
         let members = peer.take_members();
@@ -208,8 +212,9 @@ impl Host {
         }
         let ends = handles.iter().map(|handle| handle.retire_and_wait(ACTOR_CALL_TIMEOUT));
         futures_util::future::join_all(ends).await;
+        self.peers().closed = true;
         for peer in self.all_peers() {
-            peer.finish();
+            peer.end_all();
         }
         self.supervisor.stop(None);
     }
@@ -235,7 +240,7 @@ impl Host {
     }
 
     fn all_peers(&self) -> Vec<Arc<Peer>> {
-        self.peers().values().filter_map(Weak::upgrade).collect()
+        self.peers().open.values().filter_map(Weak::upgrade).collect()
     }
 
     fn machines(&self) -> MutexGuard<'_, Machines> {
@@ -243,7 +248,7 @@ impl Host {
         self.machines.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn peers(&self) -> MutexGuard<'_, BTreeMap<u64, Weak<Peer>>> {
+    fn peers(&self) -> MutexGuard<'_, Peers> {
         self.peers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }

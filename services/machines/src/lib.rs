@@ -102,3 +102,6 @@ impl Handle {
         handle.inspect().await
     }
 }
+
+#[cfg(test)]
+mod tests;

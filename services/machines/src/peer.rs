@@ -176,6 +176,18 @@ impl Peer {
         }
     }
 
+    /// Ends whatever is left, then the stream: the node goes away.
+    pub(crate) fn end_all(&self) {
+        let Members { sessions, links } = self.take_members();
+        for (key, session_id) in sessions {
+            self.end_session(key, session_id, ErrorCode::GoingAway, Duration::ZERO);
+        }
+        for (key, link_id) in links {
+            self.end_link(key, link_id, ErrorCode::GoingAway, Duration::ZERO);
+        }
+        self.finish();
+    }
+
     fn members(&self) -> MutexGuard<'_, Members> {
         // Every change under the lock is one set operation, so a poisoned lock holds whole sets.
         self.members.lock().unwrap_or_else(PoisonError::into_inner)
@@ -212,3 +224,6 @@ pub(crate) fn end_session(session_id: SessionId, code: ErrorCode, retry_after: D
 pub(crate) fn end_link(link_id: LinkId, code: ErrorCode, retry_after: Duration) -> v1::EndLink {
     v1::EndLink { link_id: copy(link_id.as_bytes()), code: code.number().into(), retry_after_ms: millis(retry_after) }
 }
+
+#[cfg(test)]
+mod tests;

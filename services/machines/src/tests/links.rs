@@ -1,0 +1,120 @@
+use flydex_domain::error::ErrorCode;
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::scope::Role;
+use flydex_domain::secret::SecretKey;
+use flydex_domain::token::TokenSigner;
+use flydex_proto::v1;
+use flydex_proto::v1::connector_frame::Kind as FromConnector;
+use flydex_proto::v1::machine_message::Kind as Said;
+use flydex_proto::v1::owner_frame::Kind as ToConnector;
+
+use super::fixture::*;
+
+#[tokio::test]
+async fn a_link_attaches_and_its_report_reaches_the_sessions() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.opened(&node, 1, 1, Role::Viewer).await;
+    gateway.linked(&node, 1, 1, 1).await;
+    let status = gateway.state(1, v1::MachineState::CodexReady).await;
+    assert_eq!(status.boot_id, copy(&[1; 16]));
+    assert_eq!((status.codex_version.as_str(), status.connector_version.as_str()), ("0.169.0", "1.0.0"));
+    assert!(status.channel_bound && status.transport() == v1::Transport::Websocket);
+}
+
+#[tokio::test]
+async fn a_credential_that_is_forged_or_of_another_machine_opens_no_link() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    let forger = TokenSigner::from_seed("k1", &SecretKey::new([9; 32]));
+    let forged = forger.sign(&node.grant_claims(ACCOUNT, 1, Role::Owner));
+    let wrong = [forged, String::new(), node.credential(ACCOUNT, 99), node.credential(99, MACHINE)];
+    for credential in wrong {
+        gateway.open_link(1, 1, 1, credential).await;
+        assert_eq!(gateway.link_end(1).await, ErrorCode::CredentialInvalid);
+    }
+}
+
+#[tokio::test]
+async fn the_newest_link_wins_across_gateways() {
+    let node = Node::start().await;
+    let mut first = node.gateway().await;
+    let mut second = node.gateway().await;
+    let old_epoch = first.linked(&node, 1, 1, 1).await;
+    second.opened(&node, 1, 1, Role::Owner).await;
+    let epoch = second.linked(&node, 2, 2, 1).await;
+    assert_eq!(first.link_end(1).await, ErrorCode::LinkSuperseded);
+    assert!(epoch == old_epoch, "the same owner keeps its epoch");
+    second.state(1, v1::MachineState::CodexReady).await;
+    first.open_link(3, 1, 1, node.credential(ACCOUNT, MACHINE)).await;
+    assert_eq!(first.link_end(3).await, ErrorCode::LinkSuperseded);
+    second.ask(1, &start_turn(1, 1, "hello")).await;
+    assert_eq!(second.forwarded(2).await.session_id, id(1));
+}
+
+#[tokio::test]
+async fn frames_of_another_epoch_reach_no_session() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    let epoch = gateway.linked(&node, 1, 1, 1).await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    let stale = v1::Epoch { counter: epoch.counter + 1, incarnation: epoch.incarnation.clone() };
+    let reply = |nonce| Said::ProbeReply(v1::ProbeReply { nonce, machine_time_ms: 0 });
+    gateway.answer(1, &stale, 1, reply(1)).await;
+    gateway.answer(1, &epoch, 1, reply(2)).await;
+    let first = gateway.said(1, |said| if let Said::ProbeReply(reply) = said { Some(reply.nonce) } else { None }).await;
+    assert_eq!(first, 2);
+}
+
+#[tokio::test]
+async fn a_stale_attach_is_repeated_above_the_connectors_highest_epoch() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.open_link(1, 1, 1, node.credential(ACCOUNT, MACHINE)).await;
+    let (asked, _) = gateway.owner(1).await;
+    let highest = v1::Epoch { counter: asked.counter + 10, incarnation: copy(&[200; 16]) };
+    let stale = FromConnector::Stale(v1::Stale { highest: Some(highest.clone()) });
+    gateway.link_frame(1, None, stale).await;
+    let (above, kind) = gateway.owner(1).await;
+    assert!(matches!(kind, ToConnector::Attach(_)));
+    assert!(above.counter > highest.counter);
+}
+
+#[tokio::test]
+async fn a_lost_link_is_told_to_sessions_and_to_commands_in_flight() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    let epoch = gateway.linked(&node, 1, 1, 1).await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    gateway.admit(1, &epoch, 1, 1, 1).await;
+    let command = start_turn(1, 1, "hello");
+    gateway.ask(1, &command).await;
+    gateway.forwarded(1).await;
+    let close = v1::CloseLink { link_id: id(1) };
+    gateway.send(ACCOUNT, MACHINE, v1::gateway_frame::Kind::CloseLink(close)).await;
+    assert_eq!(gateway.failure(1).await, ErrorCode::MachineOffline);
+    let end = gateway.said(1, |said| if let Said::StreamEnd(end) = said { Some(end.code) } else { None }).await;
+    assert_eq!(end, u32::from(ErrorCode::MachineOffline.number()));
+    gateway.state(1, v1::MachineState::Offline).await;
+    let epoch = gateway.linked(&node, 2, 2, 1).await;
+    gateway.state(1, v1::MachineState::CodexReady).await;
+    gateway.ask(1, &command).await;
+    gateway.forwarded(2).await;
+    gateway.answer(2, &epoch, 1, Said::Receipt(executed(&command))).await;
+    assert!(gateway.receipt(1).await == executed(&command));
+}
+
+#[tokio::test]
+async fn a_revoked_machine_loses_its_link_and_sessions_and_cannot_link_again() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.linked(&node, 1, 1, 1).await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    let credential = node.credential(ACCOUNT, MACHINE);
+    let revocation = Revocation::Machine { account_id: account_id(ACCOUNT), machine_id: machine_id(MACHINE) };
+    node.handle.revoke(RevocationEntry { number: 1, revocation });
+    assert_eq!(gateway.link_end(1).await, ErrorCode::MachineRevoked);
+    assert_eq!(gateway.session_end(1).await, ErrorCode::MachineRevoked);
+    gateway.open_link(2, 2, 1, credential).await;
+    assert_eq!(gateway.link_end(2).await, ErrorCode::MachineRevoked);
+}
