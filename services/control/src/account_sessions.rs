@@ -29,7 +29,7 @@ struct SessionJson {
     #[schema(value_type = u64)]
     created_at_ms: UnixMillis,
     #[schema(value_type = u64)]
-    seen_at_ms: UnixMillis,
+    last_seen_at_ms: UnixMillis,
     #[schema(value_type = u64)]
     expires_at_ms: UnixMillis,
 }
@@ -44,7 +44,7 @@ pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result
         session_id: session.account_session_id,
         current: session.account_session_id == browser.session.account_session_id,
         created_at_ms: session.created_at,
-        seen_at_ms: session.seen_at,
+        last_seen_at_ms: session.seen_at,
         expires_at_ms: session.expires_at,
     });
     Ok(Json(Sessions { sessions: sessions.collect() }))

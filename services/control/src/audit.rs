@@ -115,7 +115,7 @@ pub(crate) struct UploadBody {
 struct UploadRecord {
     #[schema(value_type = String)]
     audit_id: AuditId,
-    /// `approval_answered` or `command_executed`.
+    /// `approval_answered`, `command_executed`, or deferred `approval_intent`.
     kind: String,
     #[schema(value_type = u64)]
     at_ms: UnixMillis,
@@ -247,10 +247,11 @@ fn is_repeat(known: &AuditEntry, asked: &AuditEntry) -> bool {
 fn reported(machine_id: MachineId, record: &UploadRecord) -> Result<AuditEntry, ErrorCode> {
     let kind = match AuditKind::from_name(&record.kind) {
         Some(kind @ (AuditKind::ApprovalAnswered | AuditKind::CommandExecuted)) => kind,
+        // Recorded at the machine before it acted, because control's word was not there in time.
+        Some(kind @ AuditKind::ApprovalIntent) if record.deferred => kind,
         Some(_) | None => return Err(ErrorCode::BadRequest),
     };
     let decision = record.decision.as_deref().map(|name| Decision::from_name(name).ok_or(ErrorCode::BadRequest));
-    let code = record.code.as_deref().map(|name| ErrorCode::from_name(name).ok_or(ErrorCode::BadRequest));
     Ok(AuditEntry {
         deferred: record.deferred,
         machine_id: Some(machine_id),
@@ -261,7 +262,8 @@ fn reported(machine_id: MachineId, record: &UploadRecord) -> Result<AuditEntry, 
         command_hash: record.command_hash,
         decision: decision.transpose()?,
         outcome: Some(AuditOutcome::from_name(&record.outcome).ok_or(ErrorCode::BadRequest)?),
-        code: code.transpose()?,
+        // A newer connector may know more codes; its record counts without one rather than not at all.
+        code: record.code.as_deref().and_then(ErrorCode::from_name),
         ..AuditEntry::new(record.audit_id, kind, record.at_ms)
     })
 }

@@ -19,6 +19,10 @@ pub(crate) struct ApiError {
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
+/// The code of an answer, for the layer that counts it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Told(pub(crate) ErrorCode);
+
 /// The body of every answer that is an error.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct ErrorBody {
@@ -86,6 +90,7 @@ impl IntoResponse for ApiError {
         };
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(ErrorBody { error })).into_response();
+        response.extensions_mut().insert(Told(self.code));
         if let Some(retry_after) = self.retry_after {
             let seconds = HeaderValue::from(retry_after.as_secs() + 1);
             response.headers_mut().insert(header::RETRY_AFTER, seconds);

@@ -16,6 +16,7 @@ mod extract;
 mod local_connect;
 mod machine_auth;
 mod machines;
+mod metrics;
 mod principal;
 mod rate;
 mod regions;

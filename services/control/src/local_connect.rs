@@ -206,6 +206,7 @@ pub(crate) async fn get(
     let (mut local_connect, side) = load(&control, id, &caller).await?;
     if !wait.is_zero() && query.after.is_some() {
         let _place = control.waiters.place()?;
+        let _waiting = control.metrics.waiting_poll();
         let changes = control.waiters.changes(id, local_connect.lifecycle.ends_at, control.now())?;
         let deadline = tokio::time::sleep(wait);
         tokio::pin!(deadline);

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, Request, State};
+use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{any, get};
@@ -10,11 +10,12 @@ use axum::{Json, Router};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{API_BODY_BYTES_MAX, API_TIMEOUT};
 use http::{HeaderName, HeaderValue, header};
+use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::error::ApiError;
+use crate::error::{ApiError, Told};
 use crate::principal::refuse_foreign_page;
 use crate::service::App;
 use crate::{
@@ -28,6 +29,9 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static("default-src 'none'; frame-ancestors 'none'")),
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
+
+/// The route of a request that no route is for.
+const UNMATCHED: &str = "unmatched";
 
 #[derive(OpenApi)]
 #[openapi(info(
@@ -83,10 +87,18 @@ fn described() -> OpenApiRouter<App> {
 }
 
 async fn guard(State(control): State<App>, request: Request, next: Next) -> Response {
-    let mut response = match answer(&control, request, next).await {
-        Ok(response) => response,
-        Err(error) => error.into_response(),
-    };
+    let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
+    let span = tracing::info_span!("request", http.method = request.method().as_str(), http.route = route);
+    let began = control.clock.instant();
+    let answered = answer(&control, request, next).instrument(span.clone()).await;
+    let mut response = answered.unwrap_or_else(ApiError::into_response);
+    let code = response.extensions().get::<Told>().map(|told| told.0);
+    let took = control.clock.instant().saturating_duration_since(began);
+    control.metrics.answered(&route, code, took);
+    span.in_scope(|| {
+        let (status, code) = (response.status().as_u16(), code.map(ErrorCode::name));
+        tracing::debug!(http.status = status, error.code = code, duration_ms = took.as_millis(), "request answered");
+    });
     response.headers_mut().extend(HEADERS);
     response
 }

@@ -27,6 +27,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::extract::Address;
+use crate::metrics::Metrics;
 use crate::rate::Rates;
 use crate::routes;
 use crate::waiters::Waiters;
@@ -55,6 +56,7 @@ pub(crate) struct Control {
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) rates: Rates,
     pub(crate) waiters: Waiters,
+    pub(crate) metrics: Metrics,
     address_hash_key: SecretKey,
     revocations: broadcast::Sender<RevocationEntry>,
     revoked: Notify,
@@ -111,6 +113,7 @@ impl Control {
                 Ok(entries) => {
                     for entry in entries {
                         sent = entry.number;
+                        self.metrics.revocation_sent(&entry.revocation);
                         // Nobody listening is no failure: the log is durable and read at the start.
                         let _ = self.revocations.send(entry);
                     }
@@ -181,6 +184,7 @@ impl Service {
         let control = Arc::new(Control {
             rates: Rates::new(&clock),
             waiters: Waiters::new(),
+            metrics: Metrics::new(),
             config,
             store,
             clock,

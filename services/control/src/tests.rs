@@ -5,6 +5,7 @@ mod harness;
 mod machines;
 mod openapi;
 mod pairing;
+mod secrets;
 mod sign_in;
 mod surface;
 mod tickets;

@@ -102,15 +102,35 @@ async fn a_machine_reports_for_itself_and_only_what_machines_report() {
     let records = json!({ "records": [upload_record(1)] });
     let path = format!("/api/machines/{}/audit", desk.machine_id);
     assert_code(&world.machine(&other, &path, Some(records.clone())).await, ErrorCode::NotFound);
-    for kind in ["signed_in", "approval_intent", "unheard_of"] {
+    for (kind, deferred) in [("signed_in", true), ("approval_intent", false), ("unheard_of", true)] {
         let mut record = upload_record(1);
         record["kind"] = json!(kind);
+        record["deferred"] = json!(deferred);
         assert_code(&upload(&world, &desk, json!({ "records": [record] })).await, ErrorCode::BadRequest);
     }
     let many: Vec<Value> = (0..=AUDIT_UPLOAD_RECORDS_MAX as u128).map(upload_record).collect();
     assert_eq!(upload(&world, &desk, json!({ "records": many })).await.status, StatusCode::BAD_REQUEST);
     world.advance(CREDENTIAL_LIFETIME);
     assert_code(&upload(&world, &desk, records).await, ErrorCode::CredentialInvalid);
+}
+
+#[tokio::test]
+async fn a_deferred_intent_is_taken_from_the_machine_and_does_not_block_the_phones() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let body = intent_body(&phone, &desk, 1);
+    let mut record = upload_record(1);
+    record["kind"] = json!("approval_intent");
+    record["outcome"] = json!("unknown");
+    record["code"] = json!("a_code_of_tomorrow");
+    for field in ["device_id", "command_id", "command_hash", "approval_id", "generation"] {
+        record[field] = body[field].clone();
+    }
+    let records = json!({ "records": [record] });
+    assert_eq!(upload(&world, &desk, records.clone()).await.status, StatusCode::OK);
+    assert_eq!(upload(&world, &desk, records).await.status, StatusCode::OK);
+    assert_eq!(intent(&world, &phone, &body).await.status, StatusCode::OK);
 }
 
 #[tokio::test]

@@ -69,6 +69,16 @@ impl Tx {
         Ok(Account { account_id: columns.id("account_id")?, name: columns.text("name")? })
     }
 
+    /// Every account; for the operator's own checks over the whole database.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub(super) async fn account_ids(&mut self) -> Result<Vec<AccountId>, StoreError> {
+        let rows =
+            sqlx::query("SELECT account_id FROM accounts ORDER BY account_id").fetch_all(self.connection()).await?;
+        rows.iter().map(|row| Columns(row).id("account_id")).collect()
+    }
+
     /// Adds a user to the account that the user names; for those who make accounts and members.
     ///
     /// # Errors

@@ -3,7 +3,7 @@
 use flydex_domain::audit::{AuditEntry, AuditKind, AuditOutcome, AuditRecord, ChainError, ChainHead, verify_next};
 use flydex_domain::command::Decision;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AuditId, CommandId, DeviceId};
+use flydex_domain::id::{AccountId, AuditId, CommandId, DeviceId};
 use flydex_domain::limits::API_PAGE_ROWS_MAX;
 use flydex_domain::scope::AccountScope;
 
@@ -64,12 +64,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when the account is gone.
     pub async fn audit_head(&mut self, scope: AccountScope) -> Result<ChainHead, StoreError> {
-        let row = sqlx::query("SELECT audit_number, audit_hash FROM accounts WHERE account_id = $1")
-            .bind(scope.account_id().as_bytes().as_slice())
-            .fetch_one(self.connection())
-            .await?;
-        let columns = Columns(&row);
-        Ok(ChainHead { number: columns.number("audit_number")?, hash: columns.hash("audit_hash")? })
+        self.head_of(scope.account_id()).await
     }
 
     /// A record by its id.
@@ -85,7 +80,7 @@ impl Tx {
         record_of(&Columns(&row))
     }
 
-    /// The intent that a device recorded for a command.
+    /// The intent that a device recorded here for a command; one that a machine recorded itself is not it.
     ///
     /// # Errors
     /// [`StoreError::NotFound`].
@@ -97,7 +92,7 @@ impl Tx {
     ) -> Result<AuditRecord, StoreError> {
         let row = sqlx::query(
             "SELECT * FROM audit WHERE account_id = $1 AND command_id = $2 AND device_id = $3 AND kind = $4 \
-             ORDER BY number LIMIT 1",
+             AND deferred = 0 ORDER BY number LIMIT 1",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(command_id.as_bytes().as_slice())
@@ -133,30 +128,56 @@ impl Tx {
     /// # Errors
     /// When the database does not answer; the inner result says where the chain does not hold.
     pub async fn verify_audit(&mut self, scope: AccountScope) -> Result<Result<u64, ChainError>, StoreError> {
-        let head = self.audit_head(scope).await?;
-        let mut at = ChainHead::start(scope.account_id());
-        let mut read_up_to = 0;
+        self.verify_chain_of(scope.account_id()).await
+    }
+
+    /// Checks the chain of every account; for the operator, who holds the database anyway.
+    ///
+    /// # Errors
+    /// When the database does not answer; each inner result says where a chain does not hold.
+    pub async fn verify_every_audit(&mut self) -> Result<Vec<(AccountId, Result<u64, ChainError>)>, StoreError> {
+        let mut verdicts = Vec::new();
+        for account_id in self.account_ids().await? {
+            verdicts.push((account_id, self.verify_chain_of(account_id).await?));
+        }
+        Ok(verdicts)
+    }
+
+    async fn head_of(&mut self, account_id: AccountId) -> Result<ChainHead, StoreError> {
+        let row = sqlx::query("SELECT audit_number, audit_hash FROM accounts WHERE account_id = $1")
+            .bind(account_id.as_bytes().as_slice())
+            .fetch_one(self.connection())
+            .await?;
+        let columns = Columns(&row);
+        Ok(ChainHead { number: columns.number("audit_number")?, hash: columns.hash("audit_hash")? })
+    }
+
+    async fn verify_chain_of(&mut self, account_id: AccountId) -> Result<Result<u64, ChainError>, StoreError> {
+        let head = self.head_of(account_id).await?;
+        let mut at = ChainHead::start(account_id);
         loop {
-            let rows =
-                sqlx::query("SELECT * FROM audit WHERE account_id = $1 AND number > $2 ORDER BY number LIMIT $3")
-                    .bind(scope.account_id().as_bytes().as_slice())
-                    .bind(integer(read_up_to))
-                    .bind(i64::from(API_PAGE_ROWS_MAX))
-                    .fetch_all(self.connection())
-                    .await?;
-            for row in &rows {
-                let record = record_of(&Columns(row))?;
-                read_up_to = record.number;
-                at = match verify_next(scope.account_id(), &at, &record) {
+            let records = self.records_after(account_id, at.number).await?;
+            for record in &records {
+                at = match verify_next(account_id, &at, record) {
                     Ok(after) => after,
                     Err(error) => return Ok(Err(error)),
                 };
             }
-            if rows.len() < API_PAGE_ROWS_MAX as usize {
+            if records.is_empty() {
                 break;
             }
         }
         if at == head { Ok(Ok(at.number)) } else { Ok(Err(ChainError::HeadMismatch { found: at.number })) }
+    }
+
+    async fn records_after(&mut self, account_id: AccountId, number: u64) -> Result<Vec<AuditRecord>, StoreError> {
+        let rows = sqlx::query("SELECT * FROM audit WHERE account_id = $1 AND number > $2 ORDER BY number LIMIT $3")
+            .bind(account_id.as_bytes().as_slice())
+            .bind(integer(number))
+            .bind(i64::from(API_PAGE_ROWS_MAX))
+            .fetch_all(self.connection())
+            .await?;
+        rows.iter().map(|row| record_of(&Columns(row))).collect()
     }
 }
 

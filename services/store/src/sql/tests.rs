@@ -63,7 +63,10 @@ impl Base {
         let mut tx = self.sql.read().await.expect("a transaction");
         let stranger = tx.verify_audit(scope(&self.stranger)).await.expect("the database answers");
         assert!(stranger.is_ok(), "another account's chain is not touched");
-        tx.verify_audit(scope(&self.owner)).await.expect("the database answers")
+        let verdict = tx.verify_audit(scope(&self.owner)).await.expect("the database answers");
+        let every = tx.verify_every_audit().await.expect("the database answers");
+        assert_eq!(every, vec![(self.owner.account_id, verdict), (self.stranger.account_id, stranger)]);
+        verdict
     }
 }
 
