@@ -5,12 +5,11 @@ import { mount } from "svelte";
 import Root from "./views/Root.svelte";
 import { app } from "./app/app.svelte";
 import { takeEntry } from "./app/entry";
+import { registerWorker } from "./app/worker";
 
 const entry = takeEntry(location, history);
 const target = document.getElementById("app");
 if (target !== null) mount(Root, { target, props: { entry } });
 void app.start();
 
-if (import.meta.env.PROD && "serviceWorker" in navigator) {
-  void navigator.serviceWorker.register("/sw.js").catch(() => undefined);
-}
+if (import.meta.env.PROD) registerWorker();
