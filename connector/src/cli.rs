@@ -8,6 +8,7 @@ use flydex_runtime::clock::Clock;
 use flydex_runtime::telemetry::{Telemetry, TelemetryConfig};
 use flydex_runtime::tls;
 
+use crate::codex::CodexConfig;
 use crate::doctor;
 use crate::paired::Entropy;
 use crate::state::StateDir;
@@ -21,6 +22,9 @@ mod run;
 pub mod screen;
 
 use args::{Arguments, Command};
+pub(crate) use connect::read_certificate;
+pub(crate) use desk_side::running_status;
+pub(crate) use parts::codex_config;
 pub use problem::Problem;
 use screen::Screen;
 
@@ -35,6 +39,8 @@ pub struct Context {
     pub clock: Clock,
     /// Randomness.
     pub entropy: Entropy,
+    /// Where Codex is; what the desk allows is added from the settings.
+    pub codex: CodexConfig,
 }
 
 /// The whole program: from arguments to exit code.
@@ -81,6 +87,7 @@ fn start(arguments: Arguments) -> Result<(), Problem> {
         state: StateDir::open(&path)?,
         clock: Clock::system(),
         entropy: Entropy::system(),
+        codex: CodexConfig::from_environment(),
     };
     let runtime = tokio::runtime::Builder::new_multi_thread().enable_all().build().map_err(Problem::system)?;
     let ended = runtime.block_on(Box::pin(perform(context, arguments.command)));
@@ -102,3 +109,6 @@ async fn perform(context: Context, command: Command) -> Result<(), Problem> {
         Command::Unpair => desk_side::unpair(&context).await,
     }
 }
+
+#[cfg(test)]
+mod tests;

@@ -23,6 +23,7 @@ mod methods;
 mod order;
 mod pages;
 mod policy;
+pub mod probe;
 mod process;
 mod rpc;
 mod socket;

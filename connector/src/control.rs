@@ -294,5 +294,3 @@ async fn accept(
     ours.then_some((stream, permit))
 }
 
-#[cfg(test)]
-mod tests;

@@ -78,9 +78,7 @@ impl StateError {
     pub const fn code(&self) -> ErrorCode {
         match self {
             Self::AlreadyRunning { .. } => ErrorCode::AlreadyRunning,
-            Self::NoHome | Self::Exposed { .. } | Self::Unexpected { .. } | Self::Io { .. } => {
-                ErrorCode::StateUnusable
-            }
+            Self::NoHome | Self::Exposed { .. } | Self::Unexpected { .. } | Self::Io { .. } => ErrorCode::StateUnusable,
         }
     }
 
@@ -136,6 +134,25 @@ impl StateDir {
     #[must_use]
     pub fn file(&self, name: &str) -> PathBuf {
         self.path.join(name)
+    }
+
+    /// Checks every file in the folder, whatever wrote it.
+    ///
+    /// # Errors
+    /// [`StateError::Exposed`] for the first one that others can read or change.
+    pub fn check_files(&self) -> Result<(), StateError> {
+        let entries = fs::read_dir(&self.path).map_err(io_error("list", &self.path))?;
+        for entry in entries {
+            let path = entry.map_err(io_error("list", &self.path))?.path();
+            match fs::symlink_metadata(&path) {
+                // A link's own mode says nothing, and none of our files is ever reached through one.
+                Ok(metadata) if metadata.is_symlink() => {}
+                Ok(metadata) => check_private(&path, &metadata, if metadata.is_dir() { "700" } else { "600" })?,
+                Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                Err(error) => return Err(io_error("look at", &path)(error)),
+            }
+        }
+        Ok(())
     }
 
     /// Takes the folder for this process.

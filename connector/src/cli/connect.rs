@@ -24,6 +24,7 @@ use crate::regions::ServerOrigin;
 /// Pairs this machine, then keeps it connected.
 pub(super) async fn connect(context: Context, arguments: ConnectArguments) -> Result<(), Problem> {
     let lock = context.state.lock()?;
+    context.state.check_files()?;
     let before = PairedRecord::load(&context.state)?;
     let (origin, extra_pem) = server(&arguments, before.as_ref())?;
     if !origin.is_encrypted() {

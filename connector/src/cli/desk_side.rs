@@ -42,7 +42,7 @@ pub(super) async fn status(context: &Context, json: bool) -> Result<(), Problem>
     Ok(())
 }
 
-pub(super) async fn running_status(context: &Context) -> Result<Option<Status>, Problem> {
+pub(crate) async fn running_status(context: &Context) -> Result<Option<Status>, Problem> {
     match control::ask(&context.state, &Request::Status).await {
         Ok(Answer::Status(status)) => Ok(Some(*status)),
         Ok(Answer::Done | Answer::Devices(_) | Answer::Refused(_)) => Err(Problem::of_code(ErrorCode::Internal)),

@@ -4,7 +4,7 @@
 use std::io::BufRead as _;
 use std::sync::Arc;
 
-use flydex_domain::error::ErrorCode;
+use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::scope::Role;
 use flydex_runtime::lifecycle::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
@@ -83,7 +83,7 @@ impl Front {
 }
 
 /// Where Codex is, and what the desk lets it do.
-pub(super) fn codex_config(settings: &Settings) -> CodexConfig {
+pub(crate) fn codex_config(context: &Context, settings: &Settings) -> CodexConfig {
     let allowed = |directory: &crate::record::Directory| AllowedDirectory {
         path: directory.path.clone().into(),
         label: directory.label.clone(),
@@ -92,7 +92,7 @@ pub(super) fn codex_config(settings: &Settings) -> CodexConfig {
         directories: settings.directories.iter().map(allowed).collect(),
         session_acceptance: settings.session_acceptance,
         allow_unguarded: settings.allow_unguarded,
-        ..CodexConfig::from_environment()
+        ..context.codex.clone()
     }
 }
 
@@ -115,61 +115,61 @@ pub(super) async fn follow_settings(mut settings: watch::Receiver<Settings>, pol
     }
 }
 
-/// Keeps what the helper says of the connector true.
-pub(super) async fn follow_readiness(
-    mut status: watch::Receiver<Option<CoreStatus>>,
-    mut codex: watch::Receiver<CodexStatus>,
-    readiness: watch::Sender<Readiness>,
-    stop: CancellationToken,
-) {
-    loop {
-        let now = readiness_of(*status.borrow_and_update(), &codex.borrow_and_update());
-        readiness.send_replace(now);
+/// How far the core and Codex are, followed by those who tell others of it.
+#[derive(Clone)]
+pub(super) struct Progress {
+    pub(super) core: watch::Receiver<Option<CoreStatus>>,
+    pub(super) codex: watch::Receiver<CodexStatus>,
+    pub(super) stop: CancellationToken,
+}
+
+impl Progress {
+    /// Keeps what the helper says of the connector true.
+    pub(super) async fn show(mut self, readiness: watch::Sender<Readiness>) {
+        loop {
+            let now = readiness_of(*self.core.borrow_and_update(), &self.codex.borrow_and_update());
+            readiness.send_replace(now);
+            if !self.changed().await {
+                return;
+            }
+        }
+    }
+
+    /// Tells the phone that has just been paired once sessions can reach this machine and Codex answers, or why
+    /// Codex never will.
+    pub(super) async fn report(mut self, pairing: Pairing) {
+        loop {
+            let link = self.core.borrow_and_update().map(|core| core.link);
+            let attached = matches!(link, Some(LinkStatus::Attached(_)));
+            let codex = self.codex.borrow_and_update().clone();
+            match codex {
+                CodexStatus::Ready { .. } if attached => return pairing.codex_ready().await,
+                CodexStatus::Unavailable(code) if code.retry() == Retry::Never => return pairing.failed(code).await,
+                CodexStatus::Ready { .. } | CodexStatus::Unavailable(_) | CodexStatus::Starting => {}
+            }
+            if !self.changed().await {
+                return;
+            }
+        }
+    }
+
+    /// False when nothing will change any more.
+    async fn changed(&mut self) -> bool {
         tokio::select! {
             biased; // the stop comes first
-            () = stop.cancelled() => return,
-            Ok(()) = status.changed() => {}
-            Ok(()) = codex.changed() => {}
-            else => return,
+            () = self.stop.cancelled() => false,
+            changed = self.core.changed() => changed.is_ok(),
+            changed = self.codex.changed() => changed.is_ok(),
         }
     }
 }
 
-fn readiness_of(status: Option<CoreStatus>, codex: &CodexStatus) -> Readiness {
-    match (status.map(|status| status.link), codex) {
-        (None | Some(LinkStatus::Down(_)), _) => Readiness::Connecting,
-        (Some(LinkStatus::Linked(_) | LinkStatus::Attached(_)), CodexStatus::Starting) => Readiness::CodexStarting,
-        (Some(LinkStatus::Linked(_) | LinkStatus::Attached(_)), CodexStatus::Ready { .. }) => Readiness::CodexReady,
-        (Some(LinkStatus::Linked(_) | LinkStatus::Attached(_)), CodexStatus::Unavailable(_)) => {
-            Readiness::CodexUnavailable
-        }
-    }
-}
-
-/// Tells the phone that has just been paired once sessions can reach this machine and Codex answers, or why
-/// Codex never will.
-pub(super) async fn report_codex(
-    pairing: Pairing,
-    mut status: watch::Receiver<Option<CoreStatus>>,
-    mut codex: watch::Receiver<CodexStatus>,
-    stop: CancellationToken,
-) {
-    use flydex_domain::error::Retry;
-    loop {
-        let attached = status.borrow_and_update().is_some_and(|status| matches!(status.link, LinkStatus::Attached(_)));
-        let codex_now = codex.borrow_and_update().clone();
-        match codex_now {
-            CodexStatus::Ready { .. } if attached => return pairing.codex_ready().await,
-            CodexStatus::Unavailable(code) if code.retry() == Retry::Never => return pairing.failed(code).await,
-            CodexStatus::Ready { .. } | CodexStatus::Unavailable(_) | CodexStatus::Starting => {}
-        }
-        tokio::select! {
-            biased; // the stop comes first
-            () = stop.cancelled() => return,
-            Ok(()) = status.changed() => {}
-            Ok(()) = codex.changed() => {}
-            else => return,
-        }
+fn readiness_of(core: Option<CoreStatus>, codex: &CodexStatus) -> Readiness {
+    match (core.map_or(LinkStatus::Down(None), |core| core.link), codex) {
+        (LinkStatus::Down(_), _) => Readiness::Connecting,
+        (LinkStatus::Linked(_) | LinkStatus::Attached(_), CodexStatus::Starting) => Readiness::CodexStarting,
+        (LinkStatus::Linked(_) | LinkStatus::Attached(_), CodexStatus::Ready { .. }) => Readiness::CodexReady,
+        (LinkStatus::Linked(_) | LinkStatus::Attached(_), CodexStatus::Unavailable(_)) => Readiness::CodexUnavailable,
     }
 }
 
@@ -180,8 +180,7 @@ pub(super) struct Further {
     pub(super) api: Api,
     pub(super) keyring: Arc<Keyring>,
     pub(super) core: mpsc::Sender<DeskRequest>,
-    pub(super) status: watch::Receiver<Option<CoreStatus>>,
-    pub(super) codex: watch::Receiver<CodexStatus>,
+    pub(super) progress: Progress,
     pub(super) shutdown: Shutdown,
 }
 
@@ -235,8 +234,7 @@ impl Further {
         let gone = || Problem::of_code(ErrorCode::GoingAway);
         self.core.send(DeskRequest::Enrol { key, role, label, reply }).await.map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?.map_err(Problem::of_code)?;
-        let report = report_codex(pairing, self.status.clone(), self.codex.clone(), self.shutdown.soft());
-        self.shutdown.spawn(report);
+        self.shutdown.spawn(self.progress.clone().report(pairing));
         Ok(())
     }
 }
@@ -254,26 +252,7 @@ pub(super) fn same_machine(
 }
 
 /// The audit records that control does not have yet.
-pub(super) fn open_spool(state: &crate::state::StateDir) -> Result<Spool, Problem> {
-    Spool::open(Box::new(FileStorage::new(state.file(SPOOL_FILE)))).map_err(Problem::system)
-}
-
-#[expect(clippy::too_many_arguments, reason = "stands in for the core's entry")]
-pub(super) async fn run_core(
-    _paired: crate::paired::PairedState,
-    _state: crate::state::StateDir,
-    _codex: crate::codex::CodexHandle,
-    _events: mpsc::Receiver<crate::codex::CodexEvent>,
-    mut requests: mpsc::Receiver<DeskRequest>,
-    _status: watch::Sender<Option<CoreStatus>>,
-    _spool: Spool,
-    shutdown: Shutdown,
-) -> Result<(), ErrorCode> {
-    let soft = shutdown.soft();
-    loop {
-        tokio::select! {
-            () = soft.cancelled() => return Ok(()),
-            Some(request) = requests.recv() => drop(request),
-        }
-    }
+pub(super) fn open_spool(context: &Context) -> Result<Spool, Problem> {
+    let file = FileStorage::new(context.state.file(SPOOL_FILE));
+    Spool::open(Box::new(file)).map_err(|error| Problem::core(&error))
 }

@@ -38,10 +38,28 @@ impl Problem {
         Self { code: ErrorCode::Internal, causes: causes(&error), next_step }
     }
 
+    /// The core cannot start: one of its files cannot be used.
+    pub(super) fn core(error: &(dyn StdError + 'static)) -> Self {
+        let next_step = "run flydex doctor; it names the file".to_owned();
+        Self { code: ErrorCode::StateUnusable, causes: causes(error), next_step }
+    }
+
     /// The code.
     #[must_use]
     pub const fn code(&self) -> ErrorCode {
         self.code
+    }
+
+    /// What went wrong, from the outside in.
+    #[must_use]
+    pub fn cause(&self) -> String {
+        self.causes.join(": ")
+    }
+
+    /// What to do about it.
+    #[must_use]
+    pub fn next_step(&self) -> &str {
+        &self.next_step
     }
 
     /// 64 for a bad address, 69 for a server out of reach, 75 for what may work later, else 1 (sysexits.h).
@@ -63,7 +81,7 @@ impl Problem {
     /// What went wrong and what to do, in two lines.
     #[must_use]
     pub fn text(&self) -> String {
-        format!("flydex: {} [{}]\n  next: {}", self.causes.join(": "), self.code, self.next_step)
+        format!("flydex: {} [{}]\n  next: {}", self.cause(), self.code, self.next_step)
     }
 
     /// Writes it.

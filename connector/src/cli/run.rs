@@ -5,22 +5,23 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::DESK_ANSWERS_MAX;
+use flydex_domain::limits::DESK_REQUESTS_MAX;
 use flydex_runtime::lifecycle::Shutdown;
 use tokio::sync::{mpsc, watch};
 
 use super::args::RunArguments;
-use super::parts::{self, Front, Further};
+use super::parts::{self, Front, Further, Progress};
 use super::{Context, Problem};
 use crate::api::Api;
 use crate::audit::Uploader;
 use crate::codex;
 use crate::control::{Control, RunningFacts};
+use crate::core::{self, CoreConfig};
 use crate::credential::Keyring;
 use crate::helper::Readiness;
 use crate::pair::Pairing;
 use crate::pair::desk::Desk;
-use crate::paired::PairedState;
+use crate::paired::{DeskPolicy, PairedState};
 use crate::record::{PairedRecord, Settings};
 use crate::regions::ServerOrigin;
 use crate::state::InstanceLock;
@@ -31,6 +32,7 @@ pub(super) const STOP_GRACE: Duration = Duration::from_secs(5);
 /// Keeps a paired machine connected.
 pub(super) async fn run(context: Context, arguments: RunArguments) -> Result<(), Problem> {
     let lock = context.state.lock()?;
+    context.state.check_files()?;
     let not_paired = || Problem::of_code(ErrorCode::NotPaired);
     let record = PairedRecord::load(&context.state)?.ok_or_else(not_paired)?;
     let key = context.state.existing_machine_key()?.ok_or_else(not_paired)?;
@@ -64,25 +66,28 @@ pub(super) struct Serving {
 impl Serving {
     /// Starts every part and waits for the end of the core.
     pub(super) async fn serve(self) -> Result<(), Problem> {
+        let (facts, settings) = (facts(&self.record, self.front.port), Settings::load(&self.context.state)?);
         let Self { context, record, key, api, desk, front, readiness, shutdown, first, lock } = self;
         let (state, clock) = (context.state.clone(), context.clock.clone());
-        let facts = facts(&record, front.port);
-        let (paired_of, settings) = (record.clone(), Settings::load(&state)?);
-        let origin = api.origin().clone();
-        let keyring = Arc::new(Keyring::new(state.clone(), record, Arc::new(key), origin, clock.clone()));
-        let spool = parts::open_spool(&state)?;
         let (policy_tx, policy) = watch::channel(settings.policy());
-        let (core_tx, core_rx) = mpsc::channel(DESK_ANSWERS_MAX);
+        let keyring = Keyring::new(state.clone(), record.clone(), Arc::new(key), api.origin().clone(), clock.clone());
+        let keyring = Arc::new(keyring);
+        let paired = paired(record, &keyring, policy);
+        let spool = parts::open_spool(&context)?;
+        let (requests, desk_rx) = mpsc::channel(DESK_REQUESTS_MAX);
         let (status_tx, status) = watch::channel(None);
-        let (codex, events) = codex::start(parts::codex_config(&settings), clock.clone(), shutdown.clone());
-        let codex_status = codex.status();
+        let entropy = context.entropy.clone();
+        let core = CoreConfig::in_folder(state.path(), paired, spool.clone(), desk_rx, status_tx, entropy);
+        let core = core.map_err(|error| Problem::core(&error))?;
+        let (codex, events) = codex::start(parts::codex_config(&context, &settings), clock.clone(), shutdown.clone());
         let (settings_tx, settings_rx) = watch::channel(settings);
 
+        let progress = Progress { core: status.clone(), codex: codex.status(), stop: shutdown.soft() };
         let control = Control {
-            state: state.clone(),
-            core: core_tx.clone(),
-            core_status: status.clone(),
-            codex_status: codex_status.clone(),
+            state,
+            core: requests.clone(),
+            core_status: status,
+            codex_status: codex.status(),
             keyring: Arc::clone(&keyring),
             settings: settings_tx,
             facts,
@@ -90,43 +95,44 @@ impl Serving {
         };
         parts::listen(&context, control, &shutdown);
         shutdown.spawn(parts::follow_settings(settings_rx, policy_tx));
-        shutdown.spawn(parts::follow_readiness(status.clone(), codex_status.clone(), readiness, shutdown.soft()));
+        shutdown.spawn(progress.clone().show(readiness));
         if let Some(pairing) = first {
-            shutdown.spawn(parts::report_codex(pairing, status.clone(), codex_status.clone(), shutdown.soft()));
+            shutdown.spawn(progress.clone().report(pairing));
         }
-        let uploader = Uploader { api: api.clone(), keyring: Arc::clone(&keyring), spool: spool.clone() };
+        let uploader = Uploader { api: api.clone(), keyring: Arc::clone(&keyring), spool };
         shutdown.spawn(uploader.run(shutdown.soft()));
         let further = Further {
             context: context.clone(),
             desk,
             api: api.clone(),
             keyring: Arc::clone(&keyring),
-            core: core_tx,
-            status,
-            codex: codex_status,
+            core: requests,
+            progress,
             shutdown: shutdown.clone(),
         };
         shutdown.spawn(further.run(front.staged));
-        shutdown.spawn(Arc::clone(&keyring).keep_young(api, shutdown.soft()));
+        shutdown.spawn(keyring.keep_young(api, shutdown.soft()));
 
         context.screen.line("connecting; flydex status tells more, and Ctrl-C ends it");
-        let paired = PairedState {
-            origin: paired_of.origin,
-            account_id: paired_of.account_id,
-            account_name: paired_of.account_name,
-            machine_id: paired_of.machine_id,
-            machine_label: paired_of.machine_label,
-            machine_key: Arc::clone(keyring.key()),
-            credential: keyring.credential(),
-            verifier: keyring.verifier(),
-            regions: keyring.regions(),
-            policy,
-        };
-        let ended = parts::run_core(paired, state, codex, events, core_rx, status_tx, spool, shutdown.clone());
-        let ended = Box::pin(ended).await;
+        let ended = Box::pin(core::run(core, codex, events, clock, shutdown.clone())).await;
         shutdown.drain(STOP_GRACE).await;
         drop(lock);
-        ended.map_err(Problem::of_code)
+        ended.map_err(|error| Problem::core(&error))
+    }
+}
+
+fn paired(record: PairedRecord, keyring: &Keyring, policy: watch::Receiver<DeskPolicy>) -> PairedState {
+    PairedState {
+        origin: record.origin,
+        account_id: record.account_id,
+        account_name: record.account_name,
+        machine_id: record.machine_id,
+        machine_label: record.machine_label,
+        machine_key: Arc::clone(keyring.key()),
+        credential: keyring.credential(),
+        verifier: keyring.verifier(),
+        regions: keyring.regions(),
+        policy,
     }
 }
 

@@ -100,7 +100,8 @@ async fn other_hosts_and_origins_are_refused() {
     ] {
         assert_eq!(served.refusal(Method::GET, "/v1/health", &headers, "").await, "local_origin_refused");
     }
-    let elsewhere = [(Method::GET, "/v1/connect"), (Method::GET, "/v1/"), (Method::DELETE, "/"), (Method::PUT, "/answer")];
+    let elsewhere =
+        [(Method::GET, "/v1/connect"), (Method::GET, "/v1/"), (Method::DELETE, "/"), (Method::PUT, "/answer")];
     for (method, path) in elsewhere {
         assert_eq!(served.refusal(method, path, &[("origin", RELAY)], "").await, "local_origin_refused");
     }

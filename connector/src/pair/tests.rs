@@ -1,5 +1,6 @@
 use std::io;
-use std::sync::{Arc, Mutex};
+
+use tokio::sync::watch;
 
 use super::desk::{Desk, DeskAnswer, DeskPort, Stage};
 use super::*;
@@ -9,12 +10,19 @@ use relay::{Relay, Script};
 pub(crate) mod relay;
 
 /// What a test's terminal shows.
-#[derive(Clone, Default)]
-pub(crate) struct Shown(Arc<Mutex<Vec<u8>>>);
+#[derive(Clone)]
+pub(crate) struct Shown(watch::Sender<String>);
+
+impl Default for Shown {
+    fn default() -> Self {
+        Self(watch::Sender::new(String::new()))
+    }
+}
 
 impl io::Write for Shown {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        self.0.lock().unwrap().write(bytes)
+        self.0.send_modify(|text| text.push_str(std::str::from_utf8(bytes).unwrap()));
+        Ok(bytes.len())
     }
 
     fn flush(&mut self) -> io::Result<()> {
@@ -24,7 +32,15 @@ impl io::Write for Shown {
 
 impl Shown {
     pub(crate) fn text(&self) -> String {
-        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+        self.0.borrow().clone()
+    }
+
+    /// Waits for a line that begins so, and gives the rest of it.
+    pub(crate) async fn line(&self, start: &str) -> String {
+        let found = |text: &str| text.lines().find_map(|line| line.strip_prefix(start).map(str::to_owned));
+        let mut text = self.0.subscribe();
+        let text = text.wait_for(|text| found(text).is_some()).await.unwrap();
+        found(&text).unwrap()
     }
 }
 

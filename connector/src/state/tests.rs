@@ -117,3 +117,13 @@ fn the_place_follows_the_environment() {
     assert_eq!(given(&[("HOME", "/c")]).unwrap(), Path::new("/c/.local/state/flydex"));
     assert!(matches!(given(&[("HOME", "")]), Err(StateError::NoHome)));
 }
+
+#[test]
+fn a_loose_file_of_any_name_is_found() {
+    let (_root, state) = folder();
+    state.write("journal", b"").unwrap();
+    state.check_files().unwrap();
+    fs::set_permissions(state.file("journal"), fs::Permissions::from_mode(0o640)).unwrap();
+    let error = state.check_files().unwrap_err();
+    assert!(error.next_step().contains("chmod 600"), "{}", error.next_step());
+}

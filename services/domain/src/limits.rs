@@ -375,6 +375,8 @@ pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 pub const CONTROL_CONNECTIONS_MAX: usize = 8;
 /// Answers of the desk that wait to be read: a person gives one at a time.
 pub const DESK_ANSWERS_MAX: usize = 4;
+/// Requests of the desk that wait for the core: one a connection of the control socket, and one of the page.
+pub const DESK_REQUESTS_MAX: usize = CONTROL_CONNECTIONS_MAX + 1;
 /// Wait between two looks at a pairing whose proof is about to arrive.
 pub const PAIRING_POLL_INTERVAL: Duration = Duration::from_millis(250);
 /// Longest wait between two tries to renew a credential.

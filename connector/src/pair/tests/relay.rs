@@ -63,6 +63,7 @@ struct Inner {
     script: Script,
     seen: Mutex<Seen>,
     status: watch::Sender<&'static str>,
+    reported: watch::Sender<()>,
 }
 
 #[derive(Default)]
@@ -88,7 +89,12 @@ impl Relay {
     pub(crate) async fn start(script: Script) -> Self {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let origin = format!("http://{}", listener.local_addr().unwrap());
-        let inner = Arc::new(Inner { script, seen: Mutex::default(), status: watch::channel("created").0 });
+        let inner = Arc::new(Inner {
+            script,
+            seen: Mutex::default(),
+            status: watch::channel("created").0,
+            reported: watch::channel(()).0,
+        });
         let relay = Self { origin, inner };
         let router = Router::new()
             .route("/api/regions", get(regions))
@@ -170,6 +176,12 @@ impl Relay {
         self.seen().reports.clone()
     }
 
+    /// Waits for a report of the connector.
+    pub(crate) async fn reported(&self, status: &str) {
+        let mut reports = self.inner.reported.subscribe();
+        reports.wait_for(|_| self.reports().iter().any(|report| report == status)).await.unwrap();
+    }
+
     pub(crate) fn everything_received(&self) -> String {
         self.seen().received.clone()
     }
@@ -211,7 +223,8 @@ async fn regions(State(relay): State<Relay>) -> Json<Value> {
 async fn start(State(relay): State<Relay>, Json(body): Json<Value>) -> Response {
     if let Some(code) = relay.inner.script.refuses {
         let status = StatusCode::from_u16(code.http_status()).unwrap();
-        let error = json!({ "error": { "code": code.name(), "number": code.number(), "message": "", "retry": "later" } });
+        let error =
+            json!({ "error": { "code": code.name(), "number": code.number(), "message": "", "retry": "later" } });
         return (status, Json(error)).into_response();
     }
     let key: EncodedKey = serde_json::from_value(body["machine_key"].clone()).unwrap();
@@ -278,6 +291,7 @@ async fn agent_status(State(relay): State<Relay>, headers: HeaderMap, Json(body)
     let status = body["status"].as_str().unwrap().to_owned();
     relay.seen().reports.push(status.clone());
     relay.seen().received.push_str(&body.to_string());
+    relay.inner.reported.send_replace(());
     if status != "confirmed" {
         return StatusCode::NO_CONTENT.into_response();
     }

@@ -1,0 +1,248 @@
+use std::sync::Arc;
+
+use flydex_domain::error::ErrorCode;
+use flydex_domain::scope::Role;
+use serde_json::Value;
+use tokio::task::JoinHandle;
+
+use super::args::{DevicesArguments, DevicesCommand, DirectoriesArguments, DirectoriesCommand, RunArguments};
+use super::*;
+use crate::control::{self, Answer, Request};
+use crate::pair::tests::Shown;
+use crate::pair::tests::relay::{Relay, Script};
+use crate::record::{PairedRecord, Settings, load_devices};
+
+struct Machine {
+    _root: tempfile::TempDir,
+    context: Context,
+}
+
+impl Machine {
+    fn new() -> Self {
+        tls::install_provider();
+        let root = tempfile::tempdir().unwrap();
+        let context = Context {
+            screen: Screen::of(Shown::default()),
+            state: StateDir::open(&root.path().join("flydex")).unwrap(),
+            clock: Clock::manual(1_700_000_000_000),
+            entropy: Entropy::system(),
+            codex: CodexConfig { program: Some("/there/is/no/codex".into()), ..CodexConfig::default() },
+        };
+        Self { _root: root, context }
+    }
+
+    /// The same machine, seen through another terminal.
+    fn terminal(&self) -> (Context, Shown) {
+        let shown = Shown::default();
+        (Context { screen: Screen::of(shown.clone()), ..self.context.clone() }, shown)
+    }
+
+    /// Runs `flydex connect` against `relay`, with a phone that scans and a desk that says yes on the page.
+    async fn connect(&self, relay: &Relay) -> (JoinHandle<Result<(), Problem>>, Shown) {
+        let (context, shown) = self.terminal();
+        let connecting = tokio::spawn(Box::pin(connect::connect(context, connect_arguments(relay.origin()))));
+        relay.phone_scans(&shown.line("pair at ").await);
+        shown.line("pair with account ").await;
+        answer_on_page(&shown.line("page ").await, "yes").await;
+        shown.line("connecting").await;
+        (connecting, shown)
+    }
+
+    async fn stop(&self, running: JoinHandle<Result<(), Problem>>) {
+        control::ask(&self.context.state, &Request::Stop).await.unwrap();
+        running.await.unwrap().unwrap();
+    }
+}
+
+fn connect_arguments(origin: &str) -> args::ConnectArguments {
+    args::ConnectArguments {
+        server: Some(origin.to_owned()),
+        role: Role::Owner,
+        label: Some("desk".to_owned()),
+        ca: None,
+        run: RunArguments { port: 0 },
+    }
+}
+
+async fn answer_on_page(page: &str, answer: &str) {
+    let url = url::Url::parse(page).unwrap();
+    let origin = url.origin().ascii_serialization();
+    let (_, token) = url.query_pairs().next().unwrap();
+    let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
+    let form = format!("t={token}&question=1&answer={answer}");
+    let answered = http.post(format!("{origin}/answer")).header("origin", &origin).body(form).send().await.unwrap();
+    assert_eq!(answered.status(), 303);
+}
+
+#[tokio::test]
+async fn connect_pairs_keeps_what_it_got_and_runs() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (running, shown) = machine.connect(&relay).await;
+
+    let record = PairedRecord::load(&machine.context.state).unwrap().unwrap();
+    assert_eq!((record.account_id, record.account_name.as_str()), (relay.account_id(), "Ada & Co"));
+    let devices = load_devices(&machine.context.state).unwrap();
+    assert_eq!(devices.devices().map(|device| device.key.0).collect::<Vec<_>>(), [relay.device_key()]);
+    machine.context.state.check_files().unwrap();
+    assert!(shown.text().contains("is on this computer and not encrypted"));
+
+    let (context, status) = machine.terminal();
+    desk_side::status(&context, true).await.unwrap();
+    let status: Value = serde_json::from_str(&status.text()).unwrap();
+    assert_eq!((&status["running"], &status["paired"]), (&Value::Bool(true), &Value::Bool(true)));
+    assert_eq!(status["connector"]["account_name"], "Ada & Co");
+    assert!(!status.to_string().contains("v4.public"));
+
+    let second = run::run(machine.terminal().0, RunArguments { port: 0 }).await.unwrap_err();
+    assert_eq!(second.code(), ErrorCode::AlreadyRunning);
+    relay.reported("failed").await;
+    machine.stop(running).await;
+}
+
+#[tokio::test]
+async fn run_needs_a_pairing() {
+    let error = run::run(Machine::new().context, RunArguments { port: 0 }).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotPaired);
+    assert!(error.text().contains("flydex connect"));
+}
+
+#[tokio::test]
+async fn pairing_again_with_another_account_clears_every_device_key() {
+    let machine = Machine::new();
+    let first = Relay::start(Script::default()).await;
+    machine.stop(machine.connect(&first).await.0).await;
+    let another = PublicKeyOf::seed(77);
+    crate::record::enrol(&machine.context.state, another, Role::Owner, "old", Default::default()).unwrap();
+
+    let second = Relay::start(Script { account: 11, ..Script::default() }).await;
+    machine.stop(machine.connect(&second).await.0).await;
+    let devices = load_devices(&machine.context.state).unwrap();
+    assert_eq!(devices.devices().map(|device| device.key.0).collect::<Vec<_>>(), [second.device_key()]);
+}
+
+struct PublicKeyOf;
+
+impl PublicKeyOf {
+    fn seed(seed: u8) -> flydex_domain::key::PublicKey {
+        flydex_domain::key::PublicKey::of(&ed25519_dalek::SigningKey::from_bytes(&[seed; 32]))
+    }
+}
+
+#[tokio::test]
+async fn a_no_on_the_page_ends_connect_and_keeps_nothing() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (context, shown) = machine.terminal();
+    let connecting = tokio::spawn(Box::pin(connect::connect(context, connect_arguments(relay.origin()))));
+    relay.phone_scans(&shown.line("pair at ").await);
+    shown.line("pair with account ").await;
+    answer_on_page(&shown.line("page ").await, "no").await;
+    let error = connecting.await.unwrap().unwrap_err();
+    assert_eq!(error.code(), ErrorCode::PairingRefused);
+    assert!(PairedRecord::load(&machine.context.state).unwrap().is_none());
+    assert_eq!(load_devices(&machine.context.state).unwrap().devices().count(), 0);
+}
+
+#[tokio::test]
+async fn an_untrusted_address_is_refused_before_anything_is_sent() {
+    for address in ["http://relay.example", "http://10.0.0.1:80", "ftp://relay.example"] {
+        let error = connect::connect(Machine::new().context, connect_arguments(address)).await.unwrap_err();
+        assert_eq!((error.code(), error.exit_code()), (ErrorCode::UntrustedAddress, 64), "{address}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_is_not_there_is_said() {
+    let free = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap().local_addr().unwrap();
+    let arguments = connect_arguments(&format!("http://{free}"));
+    let error = Box::pin(connect::connect(Machine::new().context, arguments)).await.unwrap_err();
+    assert_eq!((error.code(), error.exit_code()), (ErrorCode::ServerUnreachable, 69));
+}
+
+#[tokio::test]
+async fn a_pause_outlives_the_connector() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (running, _) = machine.connect(&relay).await;
+    desk_side::pause(&machine.context, true).await.unwrap();
+    let Answer::Status(status) = control::ask(&machine.context.state, &Request::Status).await.unwrap() else {
+        unreachable!("a status was asked for")
+    };
+    assert!(status.paused);
+    machine.stop(running).await;
+    assert!(Settings::load(&machine.context.state).unwrap().paused);
+    desk_side::pause(&machine.context, false).await.unwrap();
+    assert!(!Settings::load(&machine.context.state).unwrap().paused);
+}
+
+#[tokio::test]
+async fn unpair_stops_the_connector_and_forgets_every_key() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (running, _) = machine.connect(&relay).await;
+    desk_side::unpair(&machine.context).await.unwrap();
+    running.await.unwrap().unwrap();
+    assert!(PairedRecord::load(&machine.context.state).unwrap().is_none());
+    assert!(machine.context.state.existing_machine_key().unwrap().is_none());
+    assert_eq!(load_devices(&machine.context.state).unwrap().devices().count(), 0);
+}
+
+#[tokio::test]
+async fn devices_are_listed_and_removed_without_a_connector() {
+    let machine = Machine::new();
+    let key = PublicKeyOf::seed(8);
+    crate::record::enrol(&machine.context.state, key, Role::Viewer, "phone\u{1b}[2J", Default::default()).unwrap();
+    let (context, shown) = machine.terminal();
+    let command = DevicesCommand::List;
+    Box::pin(desk_side::devices(context.clone(), DevicesArguments { command })).await.unwrap();
+    assert_eq!(shown.text(), format!("{}\tviewer\tphone[2J\n", key.device_id()));
+    let remove = || DevicesArguments { command: DevicesCommand::Remove { device: key.device_id() } };
+    Box::pin(desk_side::devices(context.clone(), remove())).await.unwrap();
+    let error = Box::pin(desk_side::devices(context, remove())).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::NotFound);
+    assert!(load_devices(&machine.context.state).unwrap().is_removed(&key.device_id()));
+}
+
+#[tokio::test]
+async fn only_existing_folders_are_listed() {
+    let machine = Machine::new();
+    let folder = tempfile::tempdir().unwrap();
+    let add = |path: &std::path::Path| DirectoriesArguments {
+        command: DirectoriesCommand::Add { path: path.to_owned(), label: None },
+    };
+    let missing = folder.path().join("missing");
+    let error = desk_side::directories(&machine.context, add(&missing)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::DirectoryNotAllowed);
+    desk_side::directories(&machine.context, add(folder.path())).await.unwrap();
+    desk_side::directories(&machine.context, add(folder.path())).await.unwrap();
+    assert_eq!(Settings::load(&machine.context.state).unwrap().directories.len(), 1);
+    let remove = DirectoriesCommand::Remove { path: folder.path().to_owned() };
+    desk_side::directories(&machine.context, DirectoriesArguments { command: remove }).await.unwrap();
+    assert!(Settings::load(&machine.context.state).unwrap().directories.is_empty());
+}
+
+#[tokio::test]
+async fn a_credential_is_renewed_stored_and_published_and_an_older_one_is_not() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    machine.stop(machine.connect(&relay).await.0).await;
+    let state = &machine.context.state;
+    let record = PairedRecord::load(state).unwrap().unwrap();
+    let key = Arc::new(state.existing_machine_key().unwrap().unwrap());
+    let origin = relay.origin().parse().unwrap();
+    let clock = machine.context.clock.clone();
+    let keyring = crate::credential::Keyring::new(state.clone(), record.clone(), key, origin, clock);
+    let credential = keyring.credential();
+    keyring.renew(&relay.api()).await.unwrap();
+    let renewed = PairedRecord::load(state).unwrap().unwrap().credential;
+    assert_ne!(renewed, record.credential);
+    assert_eq!(*credential.borrow(), renewed.expose());
+    keyring.adopt(record.credential, record.token_keys).unwrap();
+    assert_eq!(PairedRecord::load(state).unwrap().unwrap().credential, renewed);
+}
+
+#[test]
+fn the_help_teaches_with_examples() {
+    use clap::CommandFactory as _;
+    Arguments::command().debug_assert();
+    let help = Arguments::command().render_long_help().to_string();
+    for taught in ["flydex connect --server https://", "flydex doctor", "State is kept in $FLYDEX_HOME"] {
+        assert!(help.contains(taught), "{taught}");
+    }
+}
