@@ -1,34 +1,31 @@
-//! A pairing in progress: a connector begins it, both sides watch it, the browser may end it.
+//! A pairing in progress: a connector begins it, both sides watch it (`watch`), the browser may end it.
 
-use std::time::Duration;
+pub(crate) mod watch;
 
 use axum::Json;
-use axum::extract::{FromRequestParts, State};
+use axum::extract::State;
 use flydex_domain::encoding::{Label, Transcript, sha256};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, ClaimId, LocalConnectId, MachineId};
-use flydex_domain::limits::LONG_POLL_MAX;
 use flydex_domain::local_connect::{Lifecycle, Stage, Step};
 use flydex_domain::scope::{Principal, Role};
-use flydex_domain::status::LocalConnectStatus;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 use flydex_store::StoreError;
 use flydex_store::sql::{LocalConnect, Tx};
-use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
-use utoipa::{IntoParams, ToSchema};
+use utoipa::ToSchema;
 use uuid::Uuid;
 
 use crate::claims::is_redeemer;
 use crate::error::{ApiError, ErrorBody};
-use crate::extract::{Address, ApiJson, ApiQuery, NoBody, PathId};
+use crate::extract::{Address, ApiJson, NoBody, PathId};
 use crate::machine_auth::{check_timestamp, verify_credential};
 use crate::principal::Browser;
 use crate::service::{App, Control, random_token};
-use crate::waiters::{FIRST_REVISION, Side};
+use crate::waiters::FIRST_REVISION;
 use crate::wire::{Base64, PublicKeyJson, decode, label};
 
 const BEARER: &str = "Bearer ";
@@ -72,66 +69,6 @@ pub(crate) struct Started {
     /// The end of the claim.
     #[schema(value_type = u64)]
     expires_at_ms: UnixMillis,
-}
-
-/// How long to wait, and for what.
-#[derive(Deserialize, IntoParams)]
-#[serde(deny_unknown_fields)]
-#[into_params(parameter_in = Query)]
-pub(crate) struct PollQuery {
-    /// Milliseconds, 10,000 at most; none without `after`.
-    wait_ms: Option<u64>,
-    /// Wait while the status is this one and nothing changed since this side was last told.
-    #[param(value_type = Option<String>)]
-    after: Option<LocalConnectStatus>,
-}
-
-/// Where a pairing stands.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct LocalConnectJson {
-    #[schema(value_type = String)]
-    local_connect_id: LocalConnectId,
-    #[schema(value_type = String)]
-    status: LocalConnectStatus,
-    /// Why it ended.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    code: Option<&'static str>,
-    #[schema(value_type = String)]
-    machine_id: MachineId,
-    #[schema(value_type = String)]
-    role: Role,
-    /// The end of the claim, as both MACs cover it.
-    #[schema(value_type = u64)]
-    expires_at_ms: UnixMillis,
-    /// The end of the pairing.
-    #[schema(value_type = u64)]
-    ends_at_ms: UnixMillis,
-    /// Grows with each change.
-    revision: u64,
-    /// From the redeem on.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    account: Option<AccountJson>,
-    #[serde(skip_serializing_if = "Option::is_none")]
-    device: Option<SideJson>,
-    machine: SideJson,
-}
-
-#[derive(Serialize, ToSchema)]
-struct AccountJson {
-    #[schema(value_type = String)]
-    account_id: AccountId,
-    name: String,
-}
-
-#[derive(Serialize, ToSchema)]
-struct SideJson {
-    #[schema(value_type = PublicKeyJson)]
-    key: EncodedKey,
-    label: String,
-    /// Once this side has given it.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    #[schema(value_type = Option<String>)]
-    mac: Option<Base64<32>>,
 }
 
 /// Begins a pairing. The claim's secret never comes here; only the hash of one of its keys does.
@@ -191,46 +128,6 @@ pub(crate) async fn start(
     }))
 }
 
-/// Tells where a pairing stands, to its connector and to the browser that redeemed it; waits if asked to.
-#[utoipa::path(get, path = "/api/local-connect/{id}", tag = "pairing", params(("id" = String, Path), PollQuery),
-    responses((status = 200, body = LocalConnectJson), (status = "default", body = ErrorBody)))]
-pub(crate) async fn get(
-    State(control): State<App>,
-    PathId(id): PathId<LocalConnectId>,
-    ApiQuery(query): ApiQuery<PollQuery>,
-    caller: Caller,
-) -> Result<Json<LocalConnectJson>, ApiError> {
-    let wait = Duration::from_millis(query.wait_ms.unwrap_or_default()).min(LONG_POLL_MAX);
-    let stopped = control.shutdown.soft();
-    // The caller proves its right before it takes a place among the polls.
-    let (mut local_connect, side) = load(&control, id, &caller).await?;
-    if !wait.is_zero() && query.after.is_some() {
-        let _place = control.waiters.place()?;
-        let _waiting = control.metrics.waiting_poll();
-        let changes = control.waiters.changes(id, local_connect.lifecycle.ends_at, control.now())?;
-        let deadline = tokio::time::sleep(wait);
-        tokio::pin!(deadline);
-        loop {
-            // Registered before the row is read: a change in between still wakes.
-            let changed = changes.notified();
-            tokio::pin!(changed);
-            changed.as_mut().enable();
-            (local_connect, _) = load(&control, id, &caller).await?;
-            let waits = query.after == Some(local_connect.lifecycle.stage.status());
-            if !waits || !control.waiters.was_told(id, side, local_connect.revision) {
-                break;
-            }
-            tokio::select! {
-                () = changed => {}
-                () = &mut deadline => break,
-                () = stopped.cancelled() => break,
-            }
-        }
-        control.waiters.tell(id, side, local_connect.revision);
-    }
-    answer(&control, &local_connect).await.map(Json)
-}
-
 /// Ends a pairing from the browser that redeemed it.
 #[utoipa::path(post, path = "/api/local-connect/{id}/cancel", tag = "pairing", params(("id" = String, Path)),
     responses((status = 204), (status = "default", body = ErrorBody)))]
@@ -254,25 +151,6 @@ pub(crate) async fn cancel(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Who asks about a pairing.
-pub(crate) enum Caller {
-    /// A connector, by the hash of its bearer token.
-    Connector([u8; 32]),
-    /// A signed-in browser.
-    Browser(Box<Browser>),
-}
-
-impl FromRequestParts<App> for Caller {
-    type Rejection = ApiError;
-
-    async fn from_request_parts(parts: &mut Parts, control: &App) -> Result<Self, ApiError> {
-        if parts.headers.contains_key(header::AUTHORIZATION) {
-            return bearer(&parts.headers).map(Self::Connector);
-        }
-        Browser::from_request_parts(parts, control).await.map(|browser| Self::Browser(Box::new(browser)))
-    }
-}
-
 /// The hash of the bearer token that a connector shows.
 pub(crate) fn bearer(headers: &HeaderMap) -> Result<[u8; 32], ApiError> {
     let value = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
@@ -289,56 +167,6 @@ pub(crate) async fn of_connector(
     let local_connect = tx.local_connect(id).await?;
     let fits: bool = token_sha256.ct_eq(&local_connect.token_sha256).into();
     if fits { Ok(local_connect) } else { Err(ErrorCode::NotFound.into()) }
-}
-
-async fn load(control: &Control, id: LocalConnectId, caller: &Caller) -> Result<(LocalConnect, Side), ApiError> {
-    let mut tx = control.store.read().await?;
-    let (mut local_connect, side) = match caller {
-        Caller::Connector(token_sha256) => (of_connector(&mut tx, id, token_sha256).await?, Side::Connector),
-        Caller::Browser(browser) => {
-            let local_connect = tx.local_connect(id).await?;
-            if !local_connect.browser.as_ref().is_some_and(|side| is_redeemer(side, browser)) {
-                return Err(ErrorCode::NotFound.into());
-            }
-            (local_connect, Side::Browser)
-        }
-    };
-    local_connect.lifecycle = local_connect.lifecycle.at(control.now());
-    Ok((local_connect, side))
-}
-
-async fn answer(control: &Control, local_connect: &LocalConnect) -> Result<LocalConnectJson, ApiError> {
-    let account = match &local_connect.browser {
-        None => None,
-        Some(side) => {
-            let machine = Principal::Machine { account_id: side.account_id, machine_id: local_connect.machine_id };
-            let account = control.store.read().await?.account(machine.scope()).await?;
-            Some(AccountJson { account_id: account.account_id, name: account.name })
-        }
-    };
-    let device = local_connect.browser.as_ref().map(|side| SideJson {
-        key: EncodedKey(side.device_key),
-        label: side.device_label.clone(),
-        mac: side.device_mac.map(Base64),
-    });
-    let stage = local_connect.lifecycle.stage;
-    Ok(LocalConnectJson {
-        local_connect_id: local_connect.local_connect_id,
-        status: stage.status(),
-        code: stage.code().map(ErrorCode::name),
-        machine_id: local_connect.machine_id,
-        role: local_connect.role,
-        expires_at_ms: local_connect.lifecycle.claim_expires_at,
-        ends_at_ms: local_connect.lifecycle.ends_at,
-        revision: local_connect.revision,
-        account,
-        device,
-        machine: SideJson {
-            key: EncodedKey(local_connect.machine_key),
-            label: local_connect.machine_label.clone(),
-            mac: local_connect.machine_mac.map(Base64),
-        },
-    })
 }
 
 /// The machine and account of a credential, if its key is the one that signed and it is still paired.

@@ -68,7 +68,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(account_sessions::list))
         .routes(routes!(account_sessions::end))
         .routes(routes!(local_connect::start))
-        .routes(routes!(local_connect::get))
+        .routes(routes!(local_connect::watch::get))
         .routes(routes!(local_connect::cancel))
         .routes(routes!(agent_status::report))
         .routes(routes!(claims::redeem))

@@ -183,7 +183,7 @@ impl Service {
         let (revocations, _) = broadcast::channel(REVOCATION_QUEUE_MAX);
         let control = Arc::new(Control {
             rates: Rates::new(&clock),
-            waiters: Waiters::new(),
+            waiters: Waiters::default(),
             metrics: Metrics::new(),
             config,
             store,
@@ -236,6 +236,11 @@ impl Service {
     #[must_use]
     pub fn owner_link(&self) -> Option<String> {
         self.owner_link.as_deref().map(str::to_owned)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn control(&self) -> &Control {
+        &self.control
     }
 
     /// A new one-time link that signs the first owner in; earlier ones end.

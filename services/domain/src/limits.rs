@@ -257,9 +257,11 @@ pub const ACCOUNT_DEVICES_MAX: i64 = 4096;
 /// Pairings in progress over all accounts.
 pub const LOCAL_CONNECTS_OPEN_MAX: i64 = 10_000;
 /// How long a pairing that ended can still be asked about.
-pub const LOCAL_CONNECT_KEPT_AFTER: Duration = Duration::from_secs(3600);
+pub const LOCAL_CONNECT_KEPT_AFTER: Duration = Duration::from_secs(600);
 /// Long polls that wait at once in one process.
 pub const LONG_POLLS_MAX: usize = 2048;
+/// Long polls that wait on one pairing: one of each side, and each side's last one that it gave up.
+pub const LONG_POLLS_PER_PAIRING_MAX: usize = 4;
 /// Revocations that a subscriber may lag behind before it must read the log again.
 pub const REVOCATION_QUEUE_MAX: usize = 1024;
 /// Interval at which control looks for revocations that nobody announced, well within the 2 s they may take.

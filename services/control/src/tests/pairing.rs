@@ -93,6 +93,18 @@ async fn a_claim_is_redeemed_once() {
 }
 
 #[tokio::test]
+async fn of_two_browsers_that_redeem_at_once_one_wins() {
+    let world = World::start().await;
+    let desk = world.desk().await;
+    let (first, second) = (world.owner().await, world.user(None, Role::Owner).await);
+    let (first, second) = tokio::join!(world.redeem(&first, &desk), world.redeem(&second, &desk));
+    let won = [&first, &second].into_iter().filter(|answer| answer.status == StatusCode::OK).count();
+    assert_eq!(won, 1, "{first:?} {second:?}");
+    let lost = if first.status == StatusCode::OK { second } else { first };
+    assert_code(&lost, ErrorCode::ClaimUsed);
+}
+
+#[tokio::test]
 async fn a_claim_expires_after_its_two_minutes() {
     let world = World::start().await;
     let phone = world.owner().await;

@@ -10,6 +10,7 @@ use flydex_domain::limits::{
 };
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 
@@ -74,6 +75,38 @@ async fn guessing_links_is_slowed_down() {
     let answer = world.sign_in(&guess).await;
     assert_code(&answer, ErrorCode::RateLimited);
     assert!(answer.headers.contains_key(header::RETRY_AFTER));
+}
+
+#[tokio::test]
+async fn of_two_browsers_with_one_link_one_is_signed_in() {
+    let world = World::start().await;
+    let link = world.service.owner_link().expect("a link");
+    let (first, second) = tokio::join!(world.sign_in(&link), world.sign_in(&link));
+    let signed_in = [&first, &second].into_iter().filter(|answer| answer.status == StatusCode::OK).count();
+    assert_eq!(signed_in, 1, "{first:?} {second:?}");
+}
+
+#[tokio::test]
+async fn without_its_database_the_server_says_so() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    world.store.close().await;
+    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    assert_code(&answer, ErrorCode::StoreUnavailable);
+    assert_eq!(answer.body["error"]["retry"], "later");
+    assert_eq!(world.page(None, Method::GET, "/api/keys", None).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn rows_past_their_end_are_removed() {
+    let world = World::start().await;
+    let _phone = world.owner().await;
+    let desk = world.desk().await;
+    world.advance(ACCOUNT_SESSION_LIFETIME);
+    world.service.control().remove_ended().await.expect("removed");
+    assert_code(&world.look(&desk).await, ErrorCode::NotFound);
+    let mut tx = world.store.write().await.expect("a transaction");
+    assert_eq!(tx.remove_expired_sessions(UnixMillis(world.now())).await.expect("none is left"), 0);
 }
 
 #[tokio::test]
