@@ -11,7 +11,7 @@ use crate::command::{CommandClass, CommandKind, Decision, SignedCommand};
 use crate::epoch::Epoch;
 use crate::id::{DeviceId, SessionId};
 use crate::ledger::CommandKey;
-use crate::limits::{EVENT_WINDOW_BYTES, MACHINE_COMMANDS_IN_FLIGHT_MAX};
+use crate::limits::{EVENT_BODY_BYTES_MAX, EVENT_WINDOW_BYTES, MACHINE_COMMANDS_IN_FLIGHT_MAX};
 use crate::machine::message::{
     ConnectorFrame, ConnectorMessage, DeviceMessageKind, Effect, Input, MachineMessage, MachineMessageKind,
     OutcomeKind, OwnerMessage, StreamVerdict,
@@ -53,7 +53,7 @@ enum Step {
     CloseLink,
     Ask { session: u128, command: usize },
     Answer { session: u128, command: usize, outcome: u8 },
-    Subscribe { session: u128, device: u8, stream: u32, from: u64 },
+    Subscribe { session: u128, device: u8, stream: u32, behind: u64 },
     Share { stream: u32, bytes: usize, skip: bool },
     Replay { session: u128, stream: u32, seq: u64 },
     WrongEpoch { stream: u32, session: u128 },
@@ -73,8 +73,8 @@ fn step() -> impl Strategy<Value = Step> {
         8 => (session(), commands.clone()).prop_map(|(session, command)| Step::Ask { session, command }),
         6 => (session(), commands, 0..3_u8)
             .prop_map(|(session, command, outcome)| Step::Answer { session, command, outcome }),
-        5 => (session(), 1..3_u8, 0..3_u32, 0..4_u64)
-            .prop_map(|(session, device, stream, from)| Step::Subscribe { session, device, stream, from }),
+        5 => (session(), 1..3_u8, 0..3_u32, prop_oneof![9 => Just(0), 1 => 1..4_u64])
+            .prop_map(|(session, device, stream, behind)| Step::Subscribe { session, device, stream, behind }),
         12 => (0..3_u32, 1..100_000_usize, prop::bool::weighted(0.05))
             .prop_map(|(stream, bytes, skip)| Step::Share { stream, bytes, skip }),
         2 => (session(), 0..3_u32, 1..8_u64)
@@ -100,38 +100,69 @@ struct Seen {
     links: u128,
 }
 
+/// Steps that only watch, share and credit.
+fn stream_step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        2 => (1..=SESSIONS, 0..2_u32).prop_map(|(session, stream)| {
+            Step::Subscribe { session, device: device_of(session), stream, behind: 0 }
+        }),
+        6 => (0..2_u32, 1..EVENT_BODY_BYTES_MAX, prop::bool::weighted(0.02))
+            .prop_map(|(stream, bytes, skip)| Step::Share { stream, bytes, skip }),
+        2 => (1..=SESSIONS, 1..8_u32).prop_map(|(session, share)| Step::Credit { session, share }),
+    ]
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(128))]
 
     #[test]
     fn the_invariants_hold_after_every_input(steps in prop::collection::vec(step(), 1..200)) {
-        let mut world = World::new();
-        let mut seen = Seen::default();
+        let (mut world, mut seen) = (World::new(), Seen::default());
         for step in steps {
-            let wrong_epoch = matches!(step, Step::WrongEpoch { .. });
-            let asked = if let Step::Ask { session: asker, command } = &step {
-                Some((*asker, COMMANDS[*command].header.command_id))
-            } else {
-                None
-            };
-            let in_flight_before: BTreeSet<CommandKey> =
-                COMMANDS.iter().map(key_of).filter(|key| world.machine.is_in_flight(*key)).collect();
-            let effects = take(&mut world, &mut seen, step);
-            if wrong_epoch {
-                prop_assert!(effects.iter().all(|effect| matches!(effect, Effect::Note(_))), "INV-FENCE: {effects:?}");
-            }
-            if let Some((asker, command_id)) = asked
-                && seen.open.contains(&session(asker))
-            {
-                prop_assert!(answers(&effects, asker, command_id), "a command is always answered: {effects:?}");
-            }
-            for effect in &effects {
-                judge(&world, &mut seen, &in_flight_before, effect)?;
-            }
-            prop_assert!(world.machine.in_flight() <= MACHINE_COMMANDS_IN_FLIGHT_MAX, "INV-BOUND");
-            prop_assert!(answers_in_flight(&world) <= 1, "an approval is answered once at a time");
+            check(&mut world, &mut seen, step)?;
         }
     }
+
+    #[test]
+    fn the_invariants_hold_for_sessions_that_only_watch(steps in prop::collection::vec(stream_step(), 1..200)) {
+        let (mut world, mut seen) = (World::new(), Seen::default());
+        for number in 1..=SESSIONS {
+            check(&mut world, &mut seen, Step::Open(number))?;
+        }
+        check(&mut world, &mut seen, Step::Link { counter_step: 1, boot: 1 })?;
+        check(&mut world, &mut seen, Step::Attach)?;
+        for step in steps {
+            check(&mut world, &mut seen, step)?;
+        }
+    }
+}
+
+fn check(world: &mut World, seen: &mut Seen, step: Step) -> Result<(), TestCaseError> {
+    let wrong_epoch = matches!(step, Step::WrongEpoch { .. });
+    let asked = if let Step::Ask { session: asker, command } = &step {
+        Some((*asker, COMMANDS[*command].header.command_id))
+    } else {
+        None
+    };
+    let in_flight_before: BTreeSet<CommandKey> =
+        COMMANDS.iter().map(key_of).filter(|key| world.machine.is_in_flight(*key)).collect();
+    let effects = take(world, seen, step);
+    if wrong_epoch {
+        prop_assert!(effects.iter().all(|effect| matches!(effect, Effect::Note(_))), "INV-FENCE: {effects:?}");
+    }
+    if let Some((asker, command_id)) = asked
+        && seen.open.contains(&session(asker))
+    {
+        prop_assert!(answers(&effects, asker, command_id), "a command is always answered: {effects:?}");
+    }
+    for effect in &effects {
+        judge(world, seen, &in_flight_before, effect)?;
+    }
+    prop_assert!(world.machine.in_flight() <= MACHINE_COMMANDS_IN_FLIGHT_MAX, "INV-BOUND");
+    prop_assert!(answers_in_flight(world) <= 1, "an approval is answered once at a time");
+    let unlinked = matches!(world.machine.status(), MachineStatus::Offline | MachineStatus::Connecting);
+    prop_assert!(!unlinked || seen.watched.is_empty(), "no stream outlives the link that feeds it");
+    Ok(())
 }
 
 fn take(world: &mut World, seen: &mut Seen, step: Step) -> Vec<Effect> {
@@ -170,8 +201,12 @@ fn take(world: &mut World, seen: &mut Seen, step: Step) -> Vec<Effect> {
             }
             effects
         }
-        Step::Subscribe { session, device, stream, from } => {
-            world.subscribe(session, device, stream, Verdict::Resumed { from })
+        Step::Subscribe { session, device, stream, behind } => {
+            let from = seen.sequence.get(&stream).copied().unwrap_or_default().saturating_sub(behind);
+            let effects = world.subscribe(session, device, stream, Verdict::Resumed { from });
+            let own = device == device_of(session);
+            assert!(own || sent_to(&effects, session).is_empty(), "INV-KEY: admitted as another device");
+            effects
         }
         Step::Share { stream, bytes, skip } => {
             let seq = seen.sequence.entry(stream).or_default();
