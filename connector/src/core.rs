@@ -170,6 +170,7 @@ pub async fn run_with_links<P: CodexPort>(
 pub type LinkNumber = u64;
 
 /// What links bring.
+#[expect(clippy::large_enum_variant, reason = "events are moved once, from a link to the core")]
 pub enum LinkEvent {
     /// A link is open.
     Up {

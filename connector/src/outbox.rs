@@ -98,7 +98,6 @@ impl Outbox {
     }
 
     /// Completes when a bulk frame has been taken since this was called.
-    #[must_use]
     pub fn bulk_taken(&self) -> OwnedNotified {
         self.0.bulk_taken.clone().notified_owned()
     }

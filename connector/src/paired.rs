@@ -92,9 +92,11 @@ pub struct DeskPolicy {
     pub directories: Vec<(String, String)>,
 }
 
+type Fill = dyn Fn(&mut [u8]) + Send + Sync;
+
 /// Fills a buffer with random bytes; a test gives its own.
 #[derive(Clone)]
-pub struct Entropy(Arc<dyn Fn(&mut [u8]) + Send + Sync>);
+pub struct Entropy(Arc<Fill>);
 
 impl Entropy {
     /// The operating system's randomness.

@@ -110,7 +110,20 @@ impl<P: CodexPort> Core<P> {
             CommandClass::Effect => match body {
                 Body::AnswerApproval(answer) => self.answer_approval(asked, command, &answer),
                 Body::AnswerQuestion(answer) => self.answer_question(asked, answer),
-                body => self.begin(asked, only_stops(&command.header), Act::Execute(body)),
+                body @ (Body::Attach(_)
+                | Body::ListThreads(_)
+                | Body::ReadThread(_)
+                | Body::ListModels(_)
+                | Body::WatchThread(_)
+                | Body::UnwatchThread(_)
+                | Body::StartThread(_)
+                | Body::StartTurn(_)
+                | Body::Steer(_)
+                | Body::Interrupt(_)
+                | Body::RenameThread(_)
+                | Body::ArchiveThread(_)
+                | Body::UnarchiveThread(_)
+                | Body::Review(_)) => self.begin(asked, only_stops(&command.header), Act::Execute(body)),
             },
         }
     }
@@ -124,7 +137,19 @@ impl<P: CodexPort> Core<P> {
             Body::Attach(attach) => self.attach_session(asked, role, &attach),
             Body::WatchThread(watch) => self.watch_thread(asked, &watch),
             Body::UnwatchThread(unwatch) => self.unwatch_thread(asked, &unwatch),
-            body => self.execute(asked.key, body),
+            body @ (Body::ListThreads(_)
+            | Body::ReadThread(_)
+            | Body::ListModels(_)
+            | Body::StartThread(_)
+            | Body::StartTurn(_)
+            | Body::Steer(_)
+            | Body::Interrupt(_)
+            | Body::RenameThread(_)
+            | Body::ArchiveThread(_)
+            | Body::UnarchiveThread(_)
+            | Body::Review(_)
+            | Body::AnswerApproval(_)
+            | Body::AnswerQuestion(_)) => self.execute(asked.key, body),
         }
     }
 

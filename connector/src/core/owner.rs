@@ -61,7 +61,7 @@ impl<P: CodexPort> Core<P> {
         }
         match kind {
             v1::owner_frame::Kind::Attach(v1::AttachOwner {}) => {}
-            v1::owner_frame::Kind::FromSession(from) => self.from_session(from),
+            v1::owner_frame::Kind::FromSession(from) => self.session_message(from),
             v1::owner_frame::Kind::SessionGone(gone) => {
                 if let Ok(session_id) = SessionId::try_from(gone.session_id.as_ref()) {
                     self.end_session(session_id);
@@ -130,7 +130,7 @@ impl<P: CodexPort> Core<P> {
         self.to_owner(v1::connector_frame::Kind::Report(self.report()));
     }
 
-    fn from_session(&mut self, from: v1::FromSession) {
+    fn session_message(&mut self, from: v1::FromSession) {
         let (Ok(session_id), Ok(device_id)) =
             (SessionId::try_from(from.session_id.as_ref()), DeviceId::try_from(from.device_id.as_ref()))
         else {

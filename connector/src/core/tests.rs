@@ -1,1 +1,7 @@
+//! The core, driven from both sides: a scripted owner on the link and a scripted Codex.
 
+mod approvals;
+mod commands;
+mod faults;
+mod sessions;
+mod world;

@@ -77,13 +77,15 @@ async fn carry(
         };
         match message.kind {
             Some(Down::Frame(frame)) => {
-                if events.send(LinkEvent::Frame { link, frame }).await.is_err() {
+                let taken = events.send(LinkEvent::Frame { link, frame }).await;
+                if taken.is_err() {
                     return ErrorCode::GoingAway.into();
                 }
             }
             Some(Down::Ping(ping)) => {
                 let pong = v1::Pong { nonce: ping.nonce, server_time_ms: 0 };
-                if wire.outbox.send(&up(Up::Pong(pong))).is_err() {
+                let answered = wire.outbox.send(&up(Up::Pong(pong)));
+                if answered.is_err() {
                     return ErrorCode::SlowConsumer.into();
                 }
             }

@@ -22,6 +22,7 @@ pub(super) struct Wire {
 }
 
 /// What a reader brings.
+#[expect(clippy::large_enum_variant, reason = "moved once, from the reader to the link")]
 pub(super) enum Incoming {
     /// A message.
     Message(v1::LinkDown),
