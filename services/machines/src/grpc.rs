@@ -27,7 +27,7 @@ use tonic::{Request, Response, Status, Streaming};
 use crate::convert::{command_id, connector_frame, device_message, transport, wire_machine_message};
 use crate::handle::SendError;
 use crate::host::Host;
-use crate::peer::{Peer, end_link, end_session};
+use crate::peer::{Named, Peer, end_link, end_session};
 
 /// Room for a node's own fields around the largest frame of a session or link.
 const FRAME_OVERHEAD_BYTES: usize = 16 * 1024;
@@ -156,7 +156,7 @@ impl Route<'_> {
 
     fn session_message(&self, message: v1::SessionMessage) -> Result<(), Malformed> {
         let session_id = SessionId::try_from(message.session_id.as_ref())?;
-        let Some(key) = self.member_key(|key| self.peer.has_session(key, session_id))? else { return Ok(()) };
+        let Some(key) = self.peer.session(&self.named(session_id)?) else { return Ok(()) };
         let message = message.message.ok_or(Malformed::Missing("device message"))?;
         let command_id = command_id(&message);
         let message = match device_message(message) {
@@ -197,7 +197,8 @@ impl Route<'_> {
 
     fn close_session(&self, close: &v1::CloseSession) -> Result<(), Malformed> {
         let session_id = SessionId::try_from(close.session_id.as_ref())?;
-        if let Some(key) = self.member_key(|key| self.peer.remove_session(key, session_id))? {
+        if let Some(key) = self.peer.session(&self.named(session_id)?) {
+            self.peer.remove_session(key, session_id);
             self.to_machine(key, Input::SessionClosed(session_id));
         }
         Ok(())
@@ -265,7 +266,7 @@ impl Route<'_> {
 
     fn link_message(&self, message: v1::LinkMessage) -> Result<(), Malformed> {
         let link_id = LinkId::try_from(message.link_id.as_ref())?;
-        let Some(key) = self.member_key(|key| self.peer.has_link(key, link_id))? else { return Ok(()) };
+        let Some(key) = self.peer.link(&self.named(link_id)?) else { return Ok(()) };
         let frame = connector_frame(message.frame.ok_or(Malformed::Missing("connector frame"))?)?;
         let Some(handle) = self.host.find(key) else { return Ok(()) };
         match handle.send(self.peer, Input::LinkFrame { link_id, frame }, self.bytes) {
@@ -283,7 +284,8 @@ impl Route<'_> {
 
     fn close_link(&self, close: &v1::CloseLink) -> Result<(), Malformed> {
         let link_id = LinkId::try_from(close.link_id.as_ref())?;
-        if let Some(key) = self.member_key(|key| self.peer.remove_link(key, link_id))? {
+        if let Some(key) = self.peer.link(&self.named(link_id)?) {
+            self.peer.remove_link(key, link_id);
             self.to_machine(key, Input::LinkClosed(link_id));
         }
         Ok(())
@@ -301,14 +303,11 @@ impl Route<'_> {
         Ok(MachineKey::new(scope, machine_id))
     }
 
-    /// The machine of a session or link that this stream carries; none when it carries no such thing.
-    ///
-    /// The scope is a mere lookup key here: what it leads to was put there under a verified token.
-    fn member_key(&self, is_member: impl Fn(MachineKey) -> bool) -> Result<Option<MachineKey>, Malformed> {
-        let machine_id = MachineId::try_from(self.machine_id.as_ref())?;
-        let named = Principal::Machine { account_id: self.account_id.as_ref().try_into()?, machine_id };
-        let key = MachineKey::new(named.scope(), machine_id);
-        Ok(is_member(key).then_some(key))
+    /// A session or link as the frame names it. Only what this stream carries leads on from it, and what it
+    /// carries was let in under a verified token.
+    fn named<Id>(&self, id: Id) -> Result<Named<Id>, Malformed> {
+        let account_id = self.account_id.as_ref().try_into()?;
+        Ok(Named { account_id, machine_id: self.machine_id.as_ref().try_into()?, id })
     }
 
     /// Sends an opening, starting the actor if need be; once more when it was just retiring.

@@ -148,15 +148,15 @@ impl Host {
         self.context.metrics.gateway_stream(-1);
         peer.finish();
         let members = peer.take_members();
-        for (key, session_id) in members.sessions {
+        for (named, key) in members.sessions {
             if let Some(handle) = self.find(key) {
                 // A stopped actor has ended everything itself.
-                let _ = handle.send_ending(peer, Input::SessionClosed(session_id));
+                let _ = handle.send_ending(peer, Input::SessionClosed(named.id));
             }
         }
-        for (key, link_id) in members.links {
+        for (named, key) in members.links {
             if let Some(handle) = self.find(key) {
-                let _ = handle.send_ending(peer, Input::LinkClosed(link_id));
+                let _ = handle.send_ending(peer, Input::LinkClosed(named.id));
             }
         }
     }

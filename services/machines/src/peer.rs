@@ -4,12 +4,12 @@
 //! it run full is stuck, and its stream ends with everything on it (INV-BOUND). A slow *session* is not its
 //! gateway's concern here: its event credit ends its streams long before.
 
-use std::collections::BTreeSet;
+use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{LinkId, SessionId};
+use flydex_domain::id::{AccountId, LinkId, MachineId, SessionId};
 use flydex_domain::limits::{
     GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, NODE_REPLY_QUEUE_BYTES_MAX, NODE_REPLY_QUEUE_FRAMES_MAX,
 };
@@ -39,11 +39,25 @@ pub(crate) struct Peer {
     finish: CancellationToken,
 }
 
-/// What a stream carries.
+/// What a stream carries, by the ids that its frames name; the machine's key was formed when it was let in.
 #[derive(Debug, Default)]
 pub(crate) struct Members {
-    pub(crate) sessions: BTreeSet<(MachineKey, SessionId)>,
-    pub(crate) links: BTreeSet<(MachineKey, LinkId)>,
+    pub(crate) sessions: BTreeMap<Named<SessionId>, MachineKey>,
+    pub(crate) links: BTreeMap<Named<LinkId>, MachineKey>,
+}
+
+/// A session or link of a machine, as a frame names it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Named<Id> {
+    pub(crate) account_id: AccountId,
+    pub(crate) machine_id: MachineId,
+    pub(crate) id: Id,
+}
+
+impl<Id> Named<Id> {
+    const fn of(key: MachineKey, id: Id) -> Self {
+        Self { account_id: key.account_id(), machine_id: key.machine_id(), id }
+    }
 }
 
 /// The reading end of a peer's queue.
@@ -107,13 +121,13 @@ impl Peer {
 
     /// Says that a session is not open here any more.
     pub(crate) fn end_session(&self, key: MachineKey, session_id: SessionId, code: ErrorCode, retry_after: Duration) {
-        self.members().sessions.remove(&(key, session_id));
+        self.members().sessions.remove(&Named::of(key, session_id));
         self.send(key, Kind::EndSession(end_session(session_id, code, retry_after)));
     }
 
     /// Says that a link must close.
     pub(crate) fn end_link(&self, key: MachineKey, link_id: LinkId, code: ErrorCode, retry_after: Duration) {
-        self.members().links.remove(&(key, link_id));
+        self.members().links.remove(&Named::of(key, link_id));
         self.send(key, Kind::EndLink(end_link(link_id, code, retry_after)));
     }
 
@@ -121,7 +135,7 @@ impl Peer {
     pub(crate) fn add_session(&self, key: MachineKey, session_id: SessionId) -> bool {
         let mut members = self.members();
         members.sessions.len() < GATEWAY_SESSIONS_MAX && {
-            members.sessions.insert((key, session_id));
+            members.sessions.insert(Named::of(key, session_id), key);
             true
         }
     }
@@ -130,29 +144,29 @@ impl Peer {
     pub(crate) fn add_link(&self, key: MachineKey, link_id: LinkId) -> bool {
         let mut members = self.members();
         members.links.len() < GATEWAY_LINKS_MAX && {
-            members.links.insert((key, link_id));
+            members.links.insert(Named::of(key, link_id), key);
             true
         }
     }
 
-    /// Whether the stream carries this session.
-    pub(crate) fn has_session(&self, key: MachineKey, session_id: SessionId) -> bool {
-        self.members().sessions.contains(&(key, session_id))
+    /// The machine of a session that the stream carries.
+    pub(crate) fn session(&self, named: &Named<SessionId>) -> Option<MachineKey> {
+        self.members().sessions.get(named).copied()
     }
 
-    /// Whether the stream carries this link.
-    pub(crate) fn has_link(&self, key: MachineKey, link_id: LinkId) -> bool {
-        self.members().links.contains(&(key, link_id))
+    /// The machine of a link that the stream carries.
+    pub(crate) fn link(&self, named: &Named<LinkId>) -> Option<MachineKey> {
+        self.members().links.get(named).copied()
     }
 
     /// Lets a session go without a word; true when it was there.
     pub(crate) fn remove_session(&self, key: MachineKey, session_id: SessionId) -> bool {
-        self.members().sessions.remove(&(key, session_id))
+        self.members().sessions.remove(&Named::of(key, session_id)).is_some()
     }
 
     /// Lets a link go without a word; true when it was there.
     pub(crate) fn remove_link(&self, key: MachineKey, link_id: LinkId) -> bool {
-        self.members().links.remove(&(key, link_id))
+        self.members().links.remove(&Named::of(key, link_id)).is_some()
     }
 
     /// Lets everything go: the gateway is gone.
@@ -164,14 +178,14 @@ impl Peer {
     pub(crate) fn machine_lost(&self, key: MachineKey, code: ErrorCode, retry_after: Duration) {
         let (sessions, links) = {
             let members = self.members();
-            let sessions: Vec<_> = members.sessions.iter().filter(|(of, _)| *of == key).copied().collect();
-            let links: Vec<_> = members.links.iter().filter(|(of, _)| *of == key).copied().collect();
-            (sessions, links)
+            let sessions = members.sessions.iter().filter(|(_, of)| **of == key).map(|(named, _)| named.id);
+            let links = members.links.iter().filter(|(_, of)| **of == key).map(|(named, _)| named.id);
+            (sessions.collect::<Vec<_>>(), links.collect::<Vec<_>>())
         };
-        for (_, session_id) in sessions {
+        for session_id in sessions {
             self.end_session(key, session_id, code, retry_after);
         }
-        for (_, link_id) in links {
+        for link_id in links {
             self.end_link(key, link_id, code, retry_after);
         }
     }
@@ -179,11 +193,11 @@ impl Peer {
     /// Ends whatever is left, then the stream: the node goes away.
     pub(crate) fn end_all(&self) {
         let Members { sessions, links } = self.take_members();
-        for (key, session_id) in sessions {
-            self.end_session(key, session_id, ErrorCode::GoingAway, Duration::ZERO);
+        for (named, key) in sessions {
+            self.end_session(key, named.id, ErrorCode::GoingAway, Duration::ZERO);
         }
-        for (key, link_id) in links {
-            self.end_link(key, link_id, ErrorCode::GoingAway, Duration::ZERO);
+        for (named, key) in links {
+            self.end_link(key, named.id, ErrorCode::GoingAway, Duration::ZERO);
         }
         self.finish();
     }
