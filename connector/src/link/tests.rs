@@ -1,1 +1,370 @@
+//! Links against a scripted gateway with real sockets.
 
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use ed25519_dalek::SigningKey;
+use flydex_domain::id::{AccountId, MachineId};
+use flydex_domain::key::PublicKey;
+use flydex_domain::proof::LinkProof;
+use flydex_domain::token::TokenVerifier;
+use flydex_proto::codec::{
+    Lane, SUBPROTOCOL, decode_body, encode_message, encode_stream, split_message, stream_length,
+};
+use flydex_proto::lanes::OnLane as _;
+use flydex_proto::v1::link_down::Kind as Down;
+use flydex_proto::v1::link_up::Kind as Up;
+use flydex_runtime::tls::{EXPORTER_LABEL, Identity};
+use futures_util::{SinkExt as _, StreamExt as _};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::watch;
+use tokio_tungstenite::WebSocketStream;
+use tokio_tungstenite::tungstenite::Message;
+use uuid::Uuid;
+
+use super::*;
+use crate::outbox::Outbox;
+use crate::paired::{DeskPolicy, QuicEndpoint};
+use crate::storage::memory::MemoryStorage;
+
+const NONCE: [u8; 32] = [3; 32];
+const BOOT: BootId = BootId::from_bytes([4; 16]);
+
+/// The gateway's end of one connection.
+trait Peer {
+    async fn receive(&mut self) -> Option<Up>;
+    async fn send(&mut self, kind: Down);
+}
+
+struct WebSocketPeer<S>(WebSocketStream<S>);
+
+impl<S: AsyncRead + AsyncWrite + Unpin> Peer for WebSocketPeer<S> {
+    async fn receive(&mut self) -> Option<Up> {
+        loop {
+            match self.0.next().await?.ok()? {
+                Message::Binary(bytes) => {
+                    let (_, body) = split_message(bytes).unwrap();
+                    return decode_body::<v1::LinkUp>(body).unwrap().kind;
+                }
+                Message::Close(_) => return None,
+                Message::Text(_) | Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+            }
+        }
+    }
+
+    async fn send(&mut self, kind: Down) {
+        let message = v1::LinkDown { kind: Some(kind) };
+        self.0.send(Message::Binary(encode_message(message.lane(), &message).unwrap())).await.unwrap();
+    }
+}
+
+/// The control lane is enough for a script.
+struct QuicPeer {
+    send: quinn::SendStream,
+    receive: quinn::RecvStream,
+    _connection: quinn::Connection,
+}
+
+impl Peer for QuicPeer {
+    async fn receive(&mut self) -> Option<Up> {
+        let mut prefix = [0; 4];
+        self.receive.read_exact(&mut prefix).await.ok()?;
+        let mut body = BytesMut::zeroed(stream_length(Lane::Control, prefix).unwrap());
+        self.receive.read_exact(&mut body).await.ok()?;
+        decode_body::<v1::LinkUp>(body.freeze()).unwrap().kind
+    }
+
+    async fn send(&mut self, kind: Down) {
+        let message = v1::LinkDown { kind: Some(kind) };
+        self.send.write_all(&encode_stream(Lane::Control, &message).unwrap()).await.unwrap();
+    }
+}
+
+/// Plays the gateway through the hello; gives the hello and whether the proof holds.
+async fn welcome(peer: &mut impl Peer, exporter: Option<[u8; 32]>) -> (v1::LinkHello, bool) {
+    let Some(Up::Hello(hello)) = peer.receive().await else { panic!("no hello") };
+    let challenge = v1::LinkChallenge {
+        version: 1,
+        nonce: Bytes::copy_from_slice(&NONCE),
+        gateway_id: "gateway".to_owned(),
+        server_time_ms: 0,
+    };
+    peer.send(Down::Challenge(challenge)).await;
+    let Some(Up::Proof(proof)) = peer.receive().await else { panic!("no proof") };
+    assert_eq!(proof.channel_bound, exporter.is_some());
+    let transcript = LinkProof {
+        nonce: &NONCE,
+        host: "localhost",
+        gateway_id: "gateway",
+        boot_id: BOOT,
+        link_counter: hello.link_counter,
+        exporter: exporter.as_ref(),
+    };
+    let holds = PublicKey::of(&key()).verify(transcript.transcript(), &proof.signature).is_ok();
+    peer.send(Down::Welcome(v1::LinkWelcome { ping_interval_ms: 1000, silence_max_ms: 8000, ..Default::default() }))
+        .await;
+    (hello, holds)
+}
+
+fn key() -> SigningKey {
+    SigningKey::from_bytes(&[9; 32])
+}
+
+struct World {
+    events: mpsc::Receiver<LinkEvent>,
+    shutdown: Shutdown,
+}
+
+fn connect(endpoint: RegionEndpoint) -> World {
+    let paired = PairedState {
+        origin: "https://localhost".to_owned(),
+        account_id: AccountId::from_uuid(Uuid::from_u128(1)),
+        account_name: String::new(),
+        machine_id: MachineId::from_uuid(Uuid::from_u128(2)),
+        machine_label: String::new(),
+        machine_key: Arc::new(key()),
+        credential: watch::channel("credential".to_owned()).1,
+        verifier: watch::channel(Arc::new(TokenVerifier::default())).1,
+        regions: watch::channel(vec![endpoint]).1,
+        policy: watch::channel(DeskPolicy::default()).1,
+    };
+    let config = Config {
+        paired,
+        boot_id: BOOT,
+        connector_version: "1".to_owned(),
+        fence: Fence::open(Box::new(MemoryStorage::default())).unwrap(),
+        entropy: Entropy::from_fn(|bytes| bytes.fill(0)),
+    };
+    let (tx, events) = mpsc::channel(16);
+    let shutdown = Shutdown::new();
+    start(config, tx, Clock::manual(0), &shutdown);
+    World { events, shutdown }
+}
+
+impl World {
+    async fn up(&mut self) -> (Outbox, Transport) {
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
+            if let LinkEvent::Up { outbox, transport, .. } = event.expect("an event").unwrap() {
+                return (outbox, transport);
+            }
+        }
+    }
+
+    async fn down(&mut self) -> Option<ErrorCode> {
+        loop {
+            let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
+            if let LinkEvent::Down { code, .. } = event.expect("an event").unwrap() {
+                return code;
+            }
+        }
+    }
+}
+
+fn endpoint(address: SocketAddr, scheme: &str, pem: Option<&str>, quic: Option<SocketAddr>) -> RegionEndpoint {
+    RegionEndpoint {
+        region: "local".to_owned(),
+        link_url: format!("{scheme}://localhost:{}/v1/link", address.port()),
+        quic: quic.map(|at| QuicEndpoint { address: at.to_string(), server_name: "localhost".to_owned() }),
+        certificate_pem: pem.map(str::to_owned),
+    }
+}
+
+async fn listen() -> (TcpListener, SocketAddr) {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    (listener, address)
+}
+
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketPeer<S> {
+    use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
+    let accept = |request: &Request, mut response: Response| {
+        let asked = request.headers().get("sec-websocket-protocol").unwrap().clone();
+        assert_eq!(asked, SUBPROTOCOL);
+        assert!(request.headers().get("origin").is_none());
+        response.headers_mut().insert("sec-websocket-protocol", asked);
+        Ok(response)
+    };
+    WebSocketPeer(tokio_tungstenite::accept_hdr_async(stream, accept).await.unwrap())
+}
+
+async fn accept_plain(listener: &TcpListener) -> WebSocketPeer<TcpStream> {
+    upgrade(listener.accept().await.unwrap().0).await
+}
+
+fn identity() -> (tempfile::TempDir, Identity) {
+    let folder = tempfile::tempdir().unwrap();
+    let identity = Identity::self_made(folder.path(), "localhost").unwrap();
+    (folder, identity)
+}
+
+#[tokio::test]
+async fn a_link_on_this_machine_is_proven_and_carries_frames_both_ways() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    let (hello, holds) = welcome(&mut peer, None).await;
+    assert!(holds);
+    assert_eq!((hello.credential.as_str(), hello.boot_id.as_ref()), ("credential", BOOT.as_bytes().as_slice()));
+    let (outbox, transport) = world.up().await;
+    assert_eq!(transport, Transport::WebSocket);
+
+    peer.send(Down::Frame(v1::OwnerFrame::default())).await;
+    let event = world.events.recv().await.unwrap();
+    assert!(matches!(event, LinkEvent::Frame { .. }));
+    peer.send(Down::Ping(v1::Ping { nonce: 77 })).await;
+    outbox.send_frame(v1::ConnectorFrame::default()).unwrap();
+    let (mut pong, mut frame) = (false, false);
+    while !(pong && frame) {
+        match peer.receive().await.unwrap() {
+            Up::Pong(answer) => pong = answer.nonce == 77,
+            Up::Frame(_) => frame = true,
+            Up::Hello(_) | Up::Proof(_) | Up::Ping(_) => {}
+        }
+    }
+    outbox.close(ErrorCode::GoingAway);
+    while peer.receive().await.is_some() {}
+}
+
+#[tokio::test]
+async fn over_tls_the_proof_covers_the_channel() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), None));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server_config(&[b"http/1.1"]).unwrap()));
+    let stream = acceptor.accept(listener.accept().await.unwrap().0).await.unwrap();
+    let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[])).unwrap();
+    let mut peer = upgrade(stream).await;
+    let (_, holds) = welcome(&mut peer, Some(exporter)).await;
+    assert!(holds);
+    world.up().await;
+}
+
+#[tokio::test]
+async fn a_certificate_that_is_not_trusted_is_not_spoken_to() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let mut world = connect(endpoint(address, "wss", None, None));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server_config(&[b"http/1.1"]).unwrap()));
+    assert!(acceptor.accept(listener.accept().await.unwrap().0).await.is_err());
+    assert_eq!(world.down().await, Some(ErrorCode::ServerUnreachable));
+}
+
+#[tokio::test]
+async fn a_plain_address_elsewhere_is_not_dialled() {
+    let elsewhere = RegionEndpoint {
+        link_url: "ws://relay.example/v1/link".to_owned(),
+        ..endpoint(([127, 0, 0, 1], 1).into(), "ws", None, None)
+    };
+    let mut world = connect(elsewhere);
+    assert_eq!(world.down().await, Some(ErrorCode::UntrustedAddress));
+}
+
+#[tokio::test]
+async fn a_link_that_ends_is_opened_again_with_a_greater_counter() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    let (first, _) = welcome(&mut peer, None).await;
+    world.up().await;
+    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Moving.number().into(), retry_after_ms: 1 })).await;
+    assert_eq!(world.down().await, Some(ErrorCode::Moving));
+    let mut peer = accept_plain(&listener).await;
+    let (second, _) = welcome(&mut peer, None).await;
+    assert!(second.link_counter > first.link_counter);
+    world.up().await;
+}
+
+#[tokio::test]
+async fn a_refused_hello_is_told_and_tried_again() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    peer.receive().await.unwrap();
+    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Overloaded.number().into(), retry_after_ms: 0 })).await;
+    assert_eq!(world.down().await, Some(ErrorCode::Overloaded));
+    let mut peer = accept_plain(&listener).await;
+    welcome(&mut peer, None).await;
+    world.up().await;
+}
+
+#[tokio::test]
+async fn a_link_that_is_told_to_go_serves_until_the_next_one_is_there() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut old = accept_plain(&listener).await;
+    welcome(&mut old, None).await;
+    let (before, _) = world.up().await;
+    old.send(Down::GoAway(v1::GoAway { reconnect_in_ms: 1, try_for_ms: 1000, hint: String::new() })).await;
+    let mut new = accept_plain(&listener).await;
+    welcome(&mut new, None).await;
+    world.up().await;
+    assert_eq!(before.closed(), None);
+    old.send(Down::Frame(v1::OwnerFrame::default())).await;
+    assert!(matches!(world.events.recv().await.unwrap(), LinkEvent::Frame { link: 1, .. }));
+}
+
+#[tokio::test]
+async fn where_tls_ends_on_the_way_the_next_proof_is_unbound() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), None));
+    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server_config(&[b"http/1.1"]).unwrap()));
+    let mut peer = upgrade(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap()).await;
+    peer.receive().await.unwrap();
+    let nonce = Bytes::copy_from_slice(&NONCE);
+    let challenge = v1::LinkChallenge { version: 1, nonce, gateway_id: "gateway".to_owned(), server_time_ms: 0 };
+    peer.send(Down::Challenge(challenge)).await;
+    peer.receive().await.unwrap();
+    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::ProofInvalid.number().into(), retry_after_ms: 0 })).await;
+    assert_eq!(world.down().await, Some(ErrorCode::ProofInvalid));
+    let mut peer = upgrade(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap()).await;
+    let (_, holds) = welcome(&mut peer, None).await;
+    assert!(holds);
+    world.up().await;
+}
+
+async fn quic_server(identity: &Identity) -> quinn::Endpoint {
+    let tls = identity.server_config(&[SUBPROTOCOL.as_bytes()]).unwrap();
+    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
+    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
+    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
+}
+
+#[tokio::test]
+async fn quic_is_preferred_and_its_proof_covers_the_channel() {
+    let (_folder, identity) = identity();
+    let server = quic_server(&identity).await;
+    let quic = server.local_addr().unwrap();
+    let (_listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), Some(quic)));
+    let connection = server.accept().await.unwrap().await.unwrap();
+    let mut exporter = [0; 32];
+    connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]).unwrap();
+    let (send, mut receive) = connection.accept_bi().await.unwrap();
+    let mut lane = [9];
+    receive.read_exact(&mut lane).await.unwrap();
+    assert_eq!(lane, [Lane::Control.byte()]);
+    let mut peer = QuicPeer { send, receive, _connection: connection };
+    let (_, holds) = welcome(&mut peer, Some(exporter)).await;
+    assert!(holds);
+    assert_eq!(world.up().await.1, Transport::Quic);
+    world.shutdown.begin();
+}
+
+#[tokio::test]
+async fn where_udp_is_blocked_a_websocket_serves() {
+    // A socket that swallows every packet.
+    let silent = tokio::net::UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let (_folder, identity) = identity();
+    let (listener, address) = listen().await;
+    let at = silent.local_addr().unwrap();
+    let mut world = connect(endpoint(address, "ws", identity.self_made_pem(), Some(at)));
+    let mut peer = accept_plain(&listener).await;
+    welcome(&mut peer, None).await;
+    assert_eq!(world.up().await.1, Transport::WebSocket);
+}
