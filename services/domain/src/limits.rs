@@ -74,6 +74,9 @@ pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How far above the highest seen epoch an owner may mint: no honest history skips this many owners.
 pub const EPOCH_JUMP_MAX: u64 = 1_000_000;
 
+/// Of these, handshakes from one network address (one /64 of IPv6), so that no single place takes them all. Loopback
+/// is exempt: a proxy on the same computer speaks for many.
+pub const ADDRESS_HANDSHAKES_MAX: usize = 256;
 /// Time a peer has to take the last frame and the close before its socket is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// Sessions and links are told to come back spread over this time when a gateway drains.
@@ -98,6 +101,12 @@ pub const VERSION_TEXT_BYTES_MAX: usize = 64;
 pub const COMMAND_HEADER_BYTES_MAX: usize = 1024;
 /// A signed receipt, in bytes: its result and a kilobyte of fixed fields, and room to grow.
 pub const RECEIPT_BYTES_MAX: usize = RECEIPT_RESULT_BYTES_MAX + 8 * 1024;
+/// Room that a command needs beside header and body, in bytes: signature, audit receipt, ids and wrapping.
+pub const COMMAND_EXTRA_BYTES_MAX: usize = 8 * 1024;
+/// An identifier inside a frame, in bytes: the longest takes 32.
+pub const ID_BYTES_MAX: usize = 64;
+/// Advice to a peer that may try again as it is.
+pub const RETRY_AFTER: Duration = Duration::from_secs(1);
 /// Machines that a session may open at once without waiting, and again after it has closed them.
 pub const SESSION_OPENS_BURST: u32 = 128;
 /// Time after which a session may open one machine more: each open costs the owner a signature.

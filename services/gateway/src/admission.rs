@@ -2,37 +2,62 @@
 //!
 //! A permit is held for as long as what it admits lives.
 
-use std::sync::Arc;
+use std::collections::BTreeMap;
+use std::net::{IpAddr, Ipv6Addr};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Instant;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    GATEWAY_HANDSHAKES_MAX, GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, SESSION_OPEN_REFILL, SESSION_OPENS_BURST,
+    ADDRESS_HANDSHAKES_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, SESSION_OPEN_REFILL,
+    SESSION_OPENS_BURST,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 /// The places of one gateway.
 pub(crate) struct Admission {
     handshakes: Arc<Semaphore>,
+    addresses: Addresses,
     sessions: Arc<Semaphore>,
     links: Arc<Semaphore>,
 }
 
+/// Handshakes under way by network address. An address without any is not in it, so it is bounded by the handshakes.
+type Addresses = Arc<Mutex<BTreeMap<IpAddr, usize>>>;
+
 /// One place; given back on drop.
 pub(crate) struct Permit(#[expect(dead_code, reason = "held for its drop")] OwnedSemaphorePermit);
+
+/// One place in a handshake; given back on drop.
+pub(crate) struct Handshake {
+    address: Option<IpAddr>,
+    addresses: Addresses,
+    _permit: Permit,
+}
 
 impl Admission {
     pub(crate) fn new() -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(GATEWAY_HANDSHAKES_MAX)),
+            addresses: Addresses::default(),
             sessions: Arc::new(Semaphore::new(GATEWAY_SESSIONS_MAX)),
             links: Arc::new(Semaphore::new(GATEWAY_LINKS_MAX)),
         }
     }
 
-    /// A place in the handshake of a session or link.
-    pub(crate) fn handshake(&self) -> Result<Permit, ErrorCode> {
-        take(&self.handshakes)
+    /// A place in the handshake of a session or link that comes from `address`, where that is known.
+    pub(crate) fn handshake(&self, address: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
+        let permit = take(&self.handshakes)?;
+        let address = address.and_then(place);
+        if let Some(address) = address {
+            let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+            let count = addresses.entry(address).or_default();
+            if *count >= ADDRESS_HANDSHAKES_MAX {
+                return Err(ErrorCode::RateLimited);
+            }
+            *count += 1;
+        }
+        Ok(Handshake { address, addresses: self.addresses.clone(), _permit: permit })
     }
 
     /// Whether half of the places in handshakes are taken.
@@ -49,6 +74,31 @@ impl Admission {
     pub(crate) fn link(&self) -> Result<Permit, ErrorCode> {
         take(&self.links)
     }
+}
+
+impl Drop for Handshake {
+    fn drop(&mut self) {
+        let Some(address) = self.address else { return };
+        let mut addresses = self.addresses.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(count) = addresses.get_mut(&address) {
+            *count -= 1;
+            if *count == 0 {
+                addresses.remove(&address);
+            }
+        }
+    }
+}
+
+/// What handshakes are counted under: an IPv4 address, or the /64 that one subscriber has; nothing for loopback.
+fn place(address: IpAddr) -> Option<IpAddr> {
+    let address = address.to_canonical();
+    if address.is_loopback() {
+        return None;
+    }
+    Some(match address {
+        IpAddr::V4(_) => address,
+        IpAddr::V6(address) => IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX))),
+    })
 }
 
 /// How many machines a session may open right now.
@@ -88,14 +138,35 @@ mod tests {
     #[test]
     fn a_place_is_refused_when_all_are_taken_and_free_again_after_drop() {
         let admission = Admission::new();
-        let permits: Vec<_> = (0..GATEWAY_HANDSHAKES_MAX).map(|_| admission.handshake().ok()).collect();
+        let permits: Vec<_> = (0..GATEWAY_HANDSHAKES_MAX).map(|_| admission.handshake(None).ok()).collect();
         assert!(permits.iter().all(Option::is_some));
-        assert_eq!(admission.handshake().err(), Some(ErrorCode::Overloaded));
+        assert_eq!(admission.handshake(None).err(), Some(ErrorCode::Overloaded));
         assert!(admission.session().is_ok());
         assert!(admission.handshakes_are_scarce());
         drop(permits);
         assert!(!admission.handshakes_are_scarce());
-        assert!(admission.handshake().is_ok());
+        assert!(admission.handshake(None).is_ok());
+    }
+
+    #[test]
+    fn one_address_cannot_take_all_places_and_its_count_is_forgotten() {
+        let admission = Admission::new();
+        for (one, neighbour, stranger) in [
+            ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
+            ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"),
+        ] {
+            let [one, neighbour, stranger] = [one, neighbour, stranger].map(|text| text.parse::<IpAddr>().ok());
+            let taken: Vec<_> = std::iter::from_fn(|| admission.handshake(one).ok()).collect();
+            assert_eq!(taken.len(), ADDRESS_HANDSHAKES_MAX);
+            assert_eq!(admission.handshake(neighbour).err(), Some(ErrorCode::RateLimited));
+            assert!(admission.handshake(stranger).is_ok());
+            drop(taken);
+            assert!(admission.handshake(neighbour).is_ok());
+            assert!(admission.addresses.lock().unwrap().is_empty());
+        }
+        let loopback = "127.0.0.1".parse().ok();
+        let taken: Vec<_> = std::iter::from_fn(|| admission.handshake(loopback).ok()).collect();
+        assert_eq!(taken.len(), GATEWAY_HANDSHAKES_MAX);
     }
 
     #[test]

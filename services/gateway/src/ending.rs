@@ -3,10 +3,8 @@
 use std::sync::{Arc, OnceLock};
 
 use flydex_domain::error::{ErrorCode, Retry};
+use flydex_domain::limits::RETRY_AFTER;
 use tokio_util::sync::CancellationToken;
-
-/// Advice to a peer that may try again as it is, in milliseconds.
-const RETRY_AFTER_MS: u32 = 1_000;
 
 /// How a connection ends.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,7 +26,7 @@ pub(crate) struct Refusal {
 impl From<ErrorCode> for Refusal {
     fn from(code: ErrorCode) -> Self {
         let retry_after_ms = match code.retry() {
-            Retry::Later => RETRY_AFTER_MS,
+            Retry::Later => u32::try_from(RETRY_AFTER.as_millis()).unwrap_or(u32::MAX),
             Retry::Never | Retry::Refreshed => 0,
         };
         Self { code, retry_after_ms }

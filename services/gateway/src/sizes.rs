@@ -10,9 +10,6 @@ use flydex_proto::v1::connector_frame::Kind as ConnectorKind;
 use flydex_proto::v1::device_message::Kind as DeviceKind;
 use flydex_proto::v1::machine_message::Kind as MachineKind;
 
-/// Room that a command needs beside header and body: signature, audit receipt, ids and wrapping.
-const COMMAND_EXTRA_BYTES_MAX: usize = 8 * 1024;
-
 /// Checks what a device sends to a machine.
 ///
 /// # Errors
@@ -22,9 +19,9 @@ pub(crate) fn check_device_message(message: &v1::DeviceMessage) -> Result<(), Er
         Some(DeviceKind::Command(command)) => at_most(&[
             (command.header.len(), limits::COMMAND_HEADER_BYTES_MAX),
             (command.body.len(), limits::COMMAND_BODY_BYTES_MAX),
-            (command.signature.len() + command.audit_receipt.len(), COMMAND_EXTRA_BYTES_MAX),
+            (command.signature.len() + command.audit_receipt.len(), limits::COMMAND_EXTRA_BYTES_MAX),
         ]),
-        Some(DeviceKind::BulkCredit(credit)) => at_most(&[(credit.command_id.len(), ID_BYTES_MAX)]),
+        Some(DeviceKind::BulkCredit(credit)) => at_most(&[(credit.command_id.len(), limits::ID_BYTES_MAX)]),
         Some(DeviceKind::EventCredit(_) | DeviceKind::Probe(_)) | None => Ok(()),
     }
 }
@@ -49,14 +46,13 @@ pub(crate) fn check_connector_frame(frame: &v1::ConnectorFrame) -> Result<(), Er
     }
 }
 
-const ID_BYTES_MAX: usize = 64;
-
 fn check_machine_message(message: &v1::MachineMessage) -> Result<(), ErrorCode> {
     match &message.kind {
         Some(MachineKind::Event(event)) => at_most(&[(event.body.len(), limits::EVENT_BODY_BYTES_MAX)]),
-        Some(MachineKind::Chunk(chunk)) => {
-            at_most(&[(chunk.bytes.len(), limits::BULK_CHUNK_BYTES_MAX), (chunk.command_id.len(), ID_BYTES_MAX)])
-        }
+        Some(MachineKind::Chunk(chunk)) => at_most(&[
+            (chunk.bytes.len(), limits::BULK_CHUNK_BYTES_MAX),
+            (chunk.command_id.len(), limits::ID_BYTES_MAX),
+        ]),
         Some(MachineKind::Receipt(receipt)) => {
             at_most(&[(receipt.receipt.len() + receipt.signature.len(), limits::RECEIPT_BYTES_MAX)])
         }
@@ -65,14 +61,14 @@ fn check_machine_message(message: &v1::MachineMessage) -> Result<(), ErrorCode> 
             (status.connector_version.len(), limits::VERSION_TEXT_BYTES_MAX),
         ]),
         Some(MachineKind::Verdict(verdict)) => check_verdict(verdict),
-        Some(MachineKind::Progress(progress)) => at_most(&[(progress.command_id.len(), ID_BYTES_MAX)]),
-        Some(MachineKind::Failure(failure)) => at_most(&[(failure.command_id.len(), ID_BYTES_MAX)]),
+        Some(MachineKind::Progress(progress)) => at_most(&[(progress.command_id.len(), limits::ID_BYTES_MAX)]),
+        Some(MachineKind::Failure(failure)) => at_most(&[(failure.command_id.len(), limits::ID_BYTES_MAX)]),
         Some(MachineKind::ProbeReply(_) | MachineKind::StreamEnd(_)) | None => Ok(()),
     }
 }
 
 fn check_verdict(verdict: &v1::StreamVerdict) -> Result<(), ErrorCode> {
-    at_most(&[(verdict.command_id.len(), ID_BYTES_MAX), (verdict.boot_id.len(), ID_BYTES_MAX)])
+    at_most(&[(verdict.command_id.len(), limits::ID_BYTES_MAX), (verdict.boot_id.len(), limits::ID_BYTES_MAX)])
 }
 
 fn at_most(sizes: &[(usize, usize)]) -> Result<(), ErrorCode> {
@@ -121,7 +117,7 @@ mod tests {
             header: zeroes(limits::COMMAND_HEADER_BYTES_MAX),
             body: zeroes(limits::COMMAND_BODY_BYTES_MAX),
             signature: zeroes(64),
-            audit_receipt: "r".repeat(COMMAND_EXTRA_BYTES_MAX - 64),
+            audit_receipt: "r".repeat(limits::COMMAND_EXTRA_BYTES_MAX - 64),
         };
         let message = v1::DeviceMessage { trace: None, kind: Some(DeviceKind::Command(command)) };
         assert_eq!(check_device_message(&message), Ok(()));

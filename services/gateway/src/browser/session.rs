@@ -22,7 +22,7 @@ use prost::Message as _;
 use tracing::Instrument as _;
 
 use crate::Gateway;
-use crate::admission::{OpenBucket, Permit};
+use crate::admission::{Handshake, OpenBucket, Permit};
 use crate::auth;
 use crate::ending::{End, Ending};
 use crate::frame::{self, FrameReader, Inbound, Liveness};
@@ -39,7 +39,7 @@ pub(crate) async fn run(
     reader: &mut impl FrameReader,
     outbox: &Arc<Outbox>,
     ending: &Ending,
-    handshake: Permit,
+    handshake: Handshake,
 ) -> End {
     let hard = gateway.shutdown.hard();
     let opened = tokio::select! {

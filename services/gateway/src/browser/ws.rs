@@ -1,10 +1,12 @@
 //! `GET /v1/session`: from an HTTP request of the web app to a session.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::extract::State;
+use axum::Extension;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use flydex_domain::error::ErrorCode;
@@ -13,7 +15,7 @@ use flydex_proto::v1;
 use futures_util::StreamExt as _;
 
 use crate::Gateway;
-use crate::admission::Permit;
+use crate::admission::Handshake;
 use crate::browser::session;
 use crate::ending::{End, Ending};
 use crate::metrics::Peer;
@@ -24,10 +26,11 @@ use crate::socket::{self, MessageReader};
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
-    match admit(&gateway, &headers) {
+    match admit(&gateway, &headers, peer.map(|Extension(ConnectInfo(peer))| peer.ip())) {
         Err(code) => {
             gateway.metrics.ended(Peer::Session, code.into());
             socket::refuse(code)
@@ -42,15 +45,15 @@ pub(crate) async fn upgrade(
     }
 }
 
-fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Permit, ErrorCode> {
+fn admit(gateway: &Gateway, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
     let origin = headers.get(header::ORIGIN).map(axum::http::HeaderValue::as_bytes);
     if origin != Some(gateway.config.public_origin.as_bytes()) {
         return Err(ErrorCode::OriginRefused);
     }
-    gateway.admission.handshake()
+    gateway.admission.handshake(peer)
 }
 
-async fn run(gateway: Arc<Gateway>, socket: WebSocket, handshake: Permit) {
+async fn run(gateway: Arc<Gateway>, socket: WebSocket, handshake: Handshake) {
     let outbox = Arc::new(Outbox::new(Framing::Message));
     let ending = Ending::default();
     let (sink, stream) = socket.split();

@@ -18,7 +18,7 @@ use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
 use crate::Gateway;
-use crate::admission::Permit;
+use crate::admission::{Handshake, Permit};
 use crate::auth::{self, Binding};
 use crate::browser::session::{go_away, millis};
 use crate::ending::{End, Ending};
@@ -41,7 +41,7 @@ pub(crate) async fn run(
     gateway: &Arc<Gateway>,
     reader: &mut impl FrameReader,
     carrier: &Carrier,
-    handshake: Permit,
+    handshake: Handshake,
 ) -> End {
     let hard = gateway.shutdown.hard();
     let opened = tokio::select! {

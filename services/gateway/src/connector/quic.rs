@@ -18,7 +18,7 @@ use tokio::sync::oneshot;
 use tokio_util::codec::{FramedRead, LengthDelimitedCodec, LengthDelimitedCodecError};
 
 use crate::Gateway;
-use crate::admission::Permit;
+use crate::admission::Handshake;
 use crate::auth::Binding;
 use crate::connector::link;
 use crate::ending::{End, Ending};
@@ -73,7 +73,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: quinn::Endpoint) {
 }
 
 enum Admitted {
-    Run(Permit),
+    Run(Handshake),
     /// Half of the places are taken: a forged address must not take one.
     ProveAddress,
 }
@@ -85,10 +85,10 @@ fn admit(gateway: &Gateway, incoming: &quinn::Incoming) -> Result<Admitted, Erro
     if gateway.admission.handshakes_are_scarce() && incoming.may_retry() {
         return Ok(Admitted::ProveAddress);
     }
-    gateway.admission.handshake().map(Admitted::Run)
+    gateway.admission.handshake(Some(incoming.remote_address().ip())).map(Admitted::Run)
 }
 
-async fn run(gateway: Arc<Gateway>, incoming: quinn::Incoming, handshake: Permit) {
+async fn run(gateway: Arc<Gateway>, incoming: quinn::Incoming, handshake: Handshake) {
     let accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.accept()?.await }).await;
     let Ok(Ok(connection)) = accepted else {
         tracing::debug!("quic handshake failed");

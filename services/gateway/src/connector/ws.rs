@@ -1,11 +1,12 @@
 //! `GET /v1/link`: from an HTTP request of a connector to a link.
 
+use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Extension;
-use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
+use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use flydex_domain::error::ErrorCode;
@@ -14,7 +15,7 @@ use flydex_runtime::tls::ChannelBinding;
 use futures_util::StreamExt as _;
 
 use crate::Gateway;
-use crate::admission::Permit;
+use crate::admission::Handshake;
 use crate::auth::Binding;
 use crate::connector::link;
 use crate::ending::{End, Ending};
@@ -26,11 +27,12 @@ use crate::socket::{self, MessageReader};
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
+    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
     binding: Option<Extension<ChannelBinding>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
-    match admit(&gateway, &headers) {
+    match admit(&gateway, &headers, peer.map(|Extension(ConnectInfo(peer))| peer.ip())) {
         Err(code) => {
             gateway.metrics.ended(Peer::WebSocketLink, code.into());
             socket::refuse(code)
@@ -48,14 +50,14 @@ pub(crate) async fn upgrade(
     }
 }
 
-fn admit(gateway: &Gateway, headers: &HeaderMap) -> Result<Permit, ErrorCode> {
+fn admit(gateway: &Gateway, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
     if headers.contains_key(header::ORIGIN) {
         return Err(ErrorCode::OriginRefused);
     }
-    gateway.admission.handshake()
+    gateway.admission.handshake(peer)
 }
 
-async fn run(gateway: Arc<Gateway>, socket: WebSocket, binding: Binding, handshake: Permit) {
+async fn run(gateway: Arc<Gateway>, socket: WebSocket, binding: Binding, handshake: Handshake) {
     let outbox = Arc::new(Outbox::new(Framing::Message));
     let ending = Ending::default();
     let (sink, stream) = socket.split();

@@ -240,6 +240,24 @@ async fn a_malformed_lane_of_quic_ends_the_link_with_its_own_code() {
 }
 
 #[tokio::test]
+async fn what_a_node_says_for_another_account_or_machine_is_dropped() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (mut connector, link_id, arrived) = opened(&mut world, over).await;
+        let foreign_account = Bytes::copy_from_slice(account(2).as_bytes());
+        let foreign_machine = Bytes::copy_from_slice(machine(2).as_bytes());
+        let (account_id, machine_id) = (arrived.frame.account_id.clone(), arrived.frame.machine_id.clone());
+        let attach = || to_link(&link_id, OwnerKind::Attach(v1::AttachOwner {}));
+        arrived.answer_as(foreign_account, machine_id, attach()).await;
+        arrived.answer_as(account_id, foreign_machine, attach()).await;
+        let remove = v1::RemoveDevice { device_id: Bytes::from_static(&[1; 32]) };
+        arrived.answer(to_link(&link_id, OwnerKind::RemoveDevice(remove))).await;
+        let Down::Frame(frame) = connector.next().await else { panic!("a frame arrives") };
+        assert!(matches!(frame.kind, Some(OwnerKind::RemoveDevice(_))), "{over:?}");
+    }
+}
+
+#[tokio::test]
 async fn content_over_its_own_limit_ends_the_link_that_sent_it() {
     for over in Over::ALL {
         let mut world = World::start().await;

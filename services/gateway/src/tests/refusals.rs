@@ -176,7 +176,7 @@ async fn a_draining_gateway_refuses_new_sessions() {
 async fn a_gateway_without_a_place_says_so_and_has_one_again_later() {
     let world = World::start().await;
     let admission = &world.service.gateway.admission;
-    let handshakes: Vec<_> = std::iter::from_fn(|| admission.handshake().ok()).collect();
+    let handshakes: Vec<_> = std::iter::from_fn(|| admission.handshake(None).ok()).collect();
     let (status, body) = upgrade_refused(&world, &[("origin", ORIGIN), ("sec-websocket-protocol", SUBPROTOCOL)]).await;
     assert_eq!(status, 503);
     assert!(body.contains("overloaded"), "{body}");
