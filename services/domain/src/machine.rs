@@ -22,12 +22,14 @@ use crate::status::MachineStatus;
 use crate::time::UnixMillis;
 
 mod commands;
+pub mod effect;
 mod links;
 pub mod message;
 mod sessions;
 
+use effect::{Effect, Note};
 use links::{Alternation, Link};
-use message::{Effect, Input, MachineMessage, MachineMessageKind, MachineReport, Note, OpenSession, StatusNotice};
+use message::{Input, MachineMessage, MachineMessageKind, MachineReport, OpenSession, StatusNotice};
 use sessions::Session;
 
 /// Both clocks at the moment of an input.

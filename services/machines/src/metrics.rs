@@ -2,7 +2,8 @@
 
 use flydex_domain::command::CommandKind;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::machine::message::{Dropped, OutcomeKind};
+use flydex_domain::machine::effect::Dropped;
+use flydex_domain::machine::message::OutcomeKind;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 

@@ -16,9 +16,10 @@ use crate::error::ErrorCode;
 use crate::id::{CommandId, SessionId};
 use crate::ledger::{Asked, CommandKey, InFlight, Received};
 use crate::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_COMMAND_WAIT};
+use crate::machine::effect::{Dropped, Effect, Note};
 use crate::machine::message::{
-    DeviceMessage, DeviceMessageKind, Dropped, Effect, Failure, MachineMessage, MachineMessageKind, Note, OwnerMessage,
-    SignedReceipt, Stage, Trace,
+    DeviceMessage, DeviceMessageKind, Failure, MachineMessage, MachineMessageKind, OwnerMessage, SignedReceipt, Stage,
+    Trace,
 };
 use crate::machine::sessions::{Session, dropped};
 use crate::machine::{Effects, Machine, Now, to_session};

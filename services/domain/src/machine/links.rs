@@ -12,9 +12,8 @@ use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{BootId, DeviceId, LinkId};
 use crate::limits::{ACTOR_BUSY_RETRY_AFTER, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX};
-use crate::machine::message::{
-    ConnectorFrame, ConnectorMessage, Dropped, Effect, MachineReport, OpenLink, OwnerMessage,
-};
+use crate::machine::effect::{Dropped, Effect};
+use crate::machine::message::{ConnectorFrame, ConnectorMessage, MachineReport, OpenLink, OwnerMessage};
 use crate::machine::sessions::dropped;
 use crate::machine::{Effects, Machine, Now};
 use crate::status::MachineStatus;

@@ -9,9 +9,8 @@ use std::collections::BTreeMap;
 use crate::error::ErrorCode;
 use crate::id::{DeviceId, SessionId};
 use crate::limits::{EVENT_WINDOW_BYTES, SESSION_STREAMS_MAX};
-use crate::machine::message::{
-    Dropped, Effect, Event, MachineMessage, MachineMessageKind, Note, StreamEnd, StreamVerdict, Trace,
-};
+use crate::machine::effect::{Dropped, Effect, Note};
+use crate::machine::message::{Event, MachineMessage, MachineMessageKind, StreamEnd, StreamVerdict, Trace};
 use crate::machine::{Effects, Machine, to_session};
 use crate::stream::{StreamId, Verdict};
 use crate::token::Grant;

@@ -5,9 +5,8 @@ use crate::command::{CommandKind, Decision};
 use crate::error::ErrorCode;
 use crate::id::{AccountId, MachineId};
 use crate::limits::{ACTOR_COMMAND_WAIT, MACHINE_COMMANDS_IN_FLIGHT_MAX};
-use crate::machine::message::{
-    DeviceMessageKind, Dropped, Input, MachineMessageKind, OutcomeKind, OwnerMessage, Stage,
-};
+use crate::machine::effect::Dropped;
+use crate::machine::message::{DeviceMessageKind, Input, MachineMessageKind, OutcomeKind, OwnerMessage, Stage};
 use crate::scope::Role;
 use crate::secret::Payload;
 

@@ -17,10 +17,11 @@ use crate::id::{
     UserId,
 };
 use crate::key::{PublicKey, sign};
+use crate::machine::effect::{Dropped, Effect, Note};
 use crate::machine::message::{
-    ConnectorFrame, ConnectorMessage, DeviceMessage, DeviceMessageKind, Dropped, Effect, Event, Input, MachineMessage,
-    MachineMessageKind, MachineReport, Note, OpenLink, OpenSession, OutcomeKind, OwnerMessage, ReceiptFacts,
-    SignedReceipt, StreamVerdict, Transport,
+    ConnectorFrame, ConnectorMessage, DeviceMessage, DeviceMessageKind, Event, Input, MachineMessage,
+    MachineMessageKind, MachineReport, OpenLink, OpenSession, OutcomeKind, OwnerMessage, ReceiptFacts, SignedReceipt,
+    StreamVerdict, Transport,
 };
 use crate::machine::{Machine, Now};
 use crate::scope::{MachineKey, Principal, Role};

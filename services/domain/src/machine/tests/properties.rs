@@ -12,9 +12,10 @@ use crate::epoch::Epoch;
 use crate::id::{DeviceId, SessionId};
 use crate::ledger::CommandKey;
 use crate::limits::{EVENT_BODY_BYTES_MAX, EVENT_WINDOW_BYTES, MACHINE_COMMANDS_IN_FLIGHT_MAX};
+use crate::machine::effect::Effect;
 use crate::machine::message::{
-    ConnectorFrame, ConnectorMessage, DeviceMessageKind, Effect, Input, MachineMessage, MachineMessageKind,
-    OutcomeKind, OwnerMessage, StreamVerdict,
+    ConnectorFrame, ConnectorMessage, DeviceMessageKind, Input, MachineMessage, MachineMessageKind, OutcomeKind,
+    OwnerMessage, StreamVerdict,
 };
 use crate::scope::Role;
 use crate::status::MachineStatus;

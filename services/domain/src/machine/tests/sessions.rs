@@ -4,9 +4,9 @@ use super::fixture::*;
 use crate::error::ErrorCode;
 use crate::id::AccountId;
 use crate::limits::{EVENT_WINDOW_BYTES, MACHINE_SESSIONS_MAX, SESSION_STREAMS_MAX};
+use crate::machine::effect::Dropped;
 use crate::machine::message::{
-    ConnectorMessage, DeviceMessageKind, Dropped, Input, MachineMessageKind, OpenSession, OwnerMessage, StreamEnd,
-    StreamVerdict,
+    ConnectorMessage, DeviceMessageKind, Input, MachineMessageKind, OpenSession, OwnerMessage, StreamEnd, StreamVerdict,
 };
 use crate::scope::Role;
 use crate::stream::{StreamId, Verdict};
