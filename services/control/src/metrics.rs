@@ -10,6 +10,9 @@ use opentelemetry::{KeyValue, global};
 /// The label of a request that succeeded.
 const NO_ERROR: &str = "none";
 
+/// Seconds within which requests are counted: from a read of one row to the longest poll and the deadline.
+const REQUEST_SECONDS: [f64; 11] = [0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.5, 1.0, 5.0, 10.0];
+
 /// The instruments, made once in each process.
 pub(crate) struct Metrics {
     requests: Counter<u64>,
@@ -32,6 +35,7 @@ impl Metrics {
             request_seconds: meter
                 .f64_histogram("flydex_control_request_duration")
                 .with_unit("s")
+                .with_boundaries(REQUEST_SECONDS.to_vec())
                 .with_description("Time to answer an API request, long polls included")
                 .build(),
             long_polls: meter

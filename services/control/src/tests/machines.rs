@@ -113,6 +113,23 @@ async fn a_credential_that_returns_after_its_successor_is_a_cloned_key() {
 }
 
 #[tokio::test]
+async fn the_desk_of_a_cloned_key_gets_a_fresh_chain_by_pairing_again() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    assert_eq!(renew(&world, &desk).await.status, StatusCode::OK);
+    world.advance(CREDENTIAL_RETRY_WINDOW);
+    assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
+    let mut again = world.start_pairing(desk.machine_key.clone(), desk.credential.clone()).await;
+    assert_eq!(again.machine_id, desk.machine_id);
+    assert_eq!(world.redeem(&phone, &again).await.status, StatusCode::OK);
+    assert_eq!(world.finalize(&phone, &again).await.status, StatusCode::NO_CONTENT);
+    let paired = world.confirm(&phone, &again).await;
+    again.credential = Some(text(&paired.body, "credential"));
+    assert_eq!(renew(&world, &again).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
 async fn a_machine_request_must_be_fresh_signed_and_its_own() {
     let world = World::start().await;
     let phone = world.owner().await;
