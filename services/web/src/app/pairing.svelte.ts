@@ -1,5 +1,6 @@
 /** A pairing in progress, from the claim in the link to the machine's verified word. */
 import { api, keyJson, type LocalConnectJson } from "../api/client";
+import { CODE_NAMES } from "../api/names";
 import { Problem } from "../api/problem";
 import { base64url, fromBase64url } from "../protocol/bytes";
 import type { PublicKey } from "../protocol/keys";
@@ -21,17 +22,6 @@ const POLL_WAIT_MS = 10_000;
 const POLL_RETRY_MS = 1_500;
 /** The desk's time to answer; mirrors LOCAL_CONNECT_LIFETIME of `domain/src/limits.rs`. */
 const GIVE_UP_AFTER_MS = 600_000;
-
-/** Codes that the server may give by name. */
-const NAMED_CODES: Record<string, number> = {
-  claim_invalid: 3000,
-  claim_expired: 3001,
-  claim_used: 3002,
-  pairing_refused: 3003,
-  pairing_tampered: 3004,
-  pairing_ended: 3005,
-  device_list_full: 3006,
-};
 
 export class Pairing {
   step: PairingStep = $state("start");
@@ -96,6 +86,7 @@ export class Pairing {
     let seen = "awaiting_browser_finalize";
     let waitMs = 0;
     while (!this.#stopped && Date.now() < giveUpAt) {
+      const askedAt = Date.now();
       const state = await this.#poll(seen, waitMs);
       if (state === undefined) continue;
       if (state.machine?.mac !== undefined && !confirmed) {
@@ -108,10 +99,11 @@ export class Pairing {
         return;
       }
       if (["expired", "cancelled", "failed"].includes(state.status)) throw endOf(state);
+      // A server that does not wait is not asked without a pause.
+      if (state.status === seen && Date.now() - askedAt < POLL_RETRY_MS) await pause(POLL_RETRY_MS / 3);
       seen = state.status;
-      // The machine's word may come without a change of status, so waits stay short until it is there.
-      waitMs = confirmed ? POLL_WAIT_MS : POLL_RETRY_MS;
-      if (state.status === "codex_ready") await pause(POLL_RETRY_MS);
+      // Any change ends the wait, also one that leaves the status as it is: the machine's word.
+      waitMs = POLL_WAIT_MS;
     }
     if (!this.#stopped) throw new Problem(3005);
   }
@@ -152,7 +144,7 @@ export class Pairing {
 function endOf(state: LocalConnectJson): Problem {
   if (state.status === "expired") return new Problem(3001);
   if (state.status === "cancelled") return new Problem(3003);
-  const code = typeof state.code === "number" ? state.code : NAMED_CODES[state.code ?? ""];
+  const code = typeof state.code === "number" ? state.code : CODE_NAMES[state.code ?? ""];
   return new Problem(code ?? 3005);
 }
 

@@ -74,6 +74,8 @@ const READ_LIFETIME_MS = 60_000;
 const READ_TIMEOUT_MS = 40_000;
 const RETRY_AFTER_MS = 1_500;
 const PROBE_INTERVAL_MS = 4_000;
+/** Silence of the whole path after which this session asks to be admitted again. */
+const PROBE_SILENCE_MAX_MS = 20_000;
 const DEFAULT_EVENT_WINDOW = 256 * 1024;
 
 export class Machine {
@@ -97,6 +99,8 @@ export class Machine {
   readonly #machineStream = new StreamSync();
   readonly #threadStream = new StreamSync();
   #tail: Promise<void> = Promise.resolve();
+  /** Reads are signed one after the other, so that they leave in the order in which they were asked. */
+  #signing: Promise<void> = Promise.resolve();
   #welcome: Welcome | undefined;
   /** Grows with every session and boot, so that what was asked before is not answered into the new one. */
   #round = 0;
@@ -306,17 +310,22 @@ export class Machine {
     clearTimeout(pending.timer);
     this.#pending.delete(id);
     await pending.settle(answer);
+    if (answer instanceof Problem) this.#ifForgotten(answer);
     this.#deps.changed();
+  }
+
+  /** The connector says that it does not know this session, though it did: it is asked to admit it again. */
+  #ifForgotten(problem: Problem): void {
+    if (problem.code !== 4010 || this.admission.kind !== "admitted") return;
+    this.#detached(problem);
+    this.#attach();
   }
 
   async #onFailure(commandId: Uint8Array, problem: Problem): Promise<void> {
     const id = uuidText(commandId);
     if (this.#pending.has(id)) await this.#settle(id, problem);
     else await this.#deps.outbox.failure(id, problem);
-    if (problem.code === 4010 && this.admission.kind === "admitted") {
-      this.#detached(problem);
-      this.#attach();
-    }
+    this.#ifForgotten(problem);
   }
 
   // === Attach and watch ===
@@ -516,6 +525,12 @@ export class Machine {
 
   #probeNow(): void {
     if (this.admission.kind !== "admitted") return;
+    if (this.probe !== undefined && this.#deps.now() - this.probe.answeredAtMs > PROBE_SILENCE_MAX_MS) {
+      // The relay answers and the connector does not: the session may be known to nobody there.
+      this.#detached(new Problem(1013));
+      this.#attach();
+      return;
+    }
     this.#probeNonce += 1n;
     this.#probes.set(this.#probeNonce, this.#deps.now());
     if (this.#probes.size > 8) this.#probes.delete(this.#probes.keys().next().value as bigint);
@@ -539,7 +554,7 @@ export class Machine {
   #ask(body: CommandBody, settle: Pending["settle"]): string {
     const commandId = uuidV7(this.#deps.now());
     const id = uuidText(commandId);
-    void this.#askNow(id, commandId, body, settle);
+    this.#signing = this.#signing.then(() => this.#askNow(id, commandId, body, settle)).catch(() => undefined);
     return id;
   }
 

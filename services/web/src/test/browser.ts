@@ -191,6 +191,7 @@ export class Stage {
   async #localConnect(key: object): Promise<object> {
     const base = { local_connect_id: "x", machine_id: MACHINE_ID, role: "owner", expires_at_ms: Date.now() + 600_000 };
     if (this.#terms === undefined || !this.deskSaysYes || this.#deviceMac === "") {
+      await new Promise((resolve) => setTimeout(resolve, 100));
       return { ...base, status: "awaiting_browser_finalize" };
     }
     const keys = await claimKeys(this.secret);

@@ -1,7 +1,7 @@
 import { mkdirSync } from "node:fs";
 
 import { AxeBuilder } from "@axe-core/playwright";
-import { create } from "@bufbuild/protobuf";
+import { create, fromBinary } from "@bufbuild/protobuf";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 
@@ -14,7 +14,9 @@ import {
   TurnSchema,
   TurnState,
 } from "../gen/flydex/agent/v1/agent_pb";
+import { CommandHeaderSchema } from "../gen/flydex/v1/command_pb";
 import { MachineState } from "../gen/flydex/v1/relay_pb";
+import { uuidText } from "../protocol/bytes";
 import { Stage } from "./browser";
 import { MACHINE_ID, fakeThread } from "./fake";
 
@@ -216,10 +218,10 @@ async function axe(page: Page): Promise<void> {
 
 async function stream(page: Page): Promise<void> {
   const { machine } = stage;
-  const client = (await page.getAttribute(`${at("outbox-state")}`, "data-state")) === null ? "" : undefined;
-  void client;
+  const sent = machine.commands.findLast((one) => fromBinary(CommandHeaderSchema, one.header).sessionId.length === 0);
+  const clientId = sent === undefined ? "" : uuidText(fromBinary(CommandHeaderSchema, sent.header).commandId);
   machine.emit("t1", "turnStarted", { turnId: "new", startedAtMs: BigInt(Date.now()) });
-  machine.emit("t1", "itemCompleted", { turnId: "new", item: user("u-new", "Does the build still pass?") });
+  machine.emit("t1", "itemCompleted", { turnId: "new", item: user("u-new", "Does the build still pass?", clientId) });
   machine.emit("t1", "planUpdated", {
     turnId: "new",
     plan: {
@@ -239,8 +241,9 @@ async function stream(page: Page): Promise<void> {
   await page.waitForSelector("text=against the new binary");
 }
 
-function user(id: string, text: string) {
-  return create(ItemSchema, { id, state: ItemState.COMPLETED, kind: { case: "userMessage", value: { text } } });
+function user(id: string, text: string, clientId = "") {
+  const value = { text, clientId };
+  return create(ItemSchema, { id, state: ItemState.COMPLETED, kind: { case: "userMessage", value } });
 }
 
 function agent(id: string, text: string) {
