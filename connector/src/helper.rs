@@ -148,10 +148,11 @@ impl Helper {
     /// [`HelperError`].
     pub async fn bind(port: u16) -> Result<Self, HelperError> {
         let bound = TcpListener::bind(SocketAddr::from((Ipv4Addr::LOCALHOST, port))).await;
-        let listener = bound.map_err(|error| match error.kind() {
-            io::ErrorKind::AddrInUse => HelperError::PortTaken { port },
-            _ => HelperError::Listen(error),
-        })?;
+        let refused = |error: io::Error| {
+            let taken = error.kind() == io::ErrorKind::AddrInUse;
+            if taken { HelperError::PortTaken { port } } else { HelperError::Listen(error) }
+        };
+        let listener = bound.map_err(refused)?;
         let port = listener.local_addr().map_err(HelperError::Listen)?.port();
         Ok(Self { listener, port })
     }

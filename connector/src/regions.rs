@@ -143,7 +143,8 @@ impl Regions {
         self.regions.iter().find_map(|region| region.certificate_pem.clone())
     }
 
-    /// The entrances that may be dialled, trusting `extra_pem` besides the system's roots.
+    /// The entrances that may be dialled, each with what is trusted besides the system's roots: `extra_pem`, and
+    /// its own certificate when a server on this machine names it.
     #[must_use]
     pub fn endpoints(&self, origin: &ServerOrigin, extra_pem: Option<&str>) -> Vec<RegionEndpoint> {
         let usable = self.regions.iter().filter(|region| may_dial(&region.link_url, origin));
@@ -154,9 +155,17 @@ impl Regions {
                 .quic
                 .as_ref()
                 .map(|quic| QuicEndpoint { address: quic.address.clone(), server_name: quic.server_name.clone() }),
-            certificate_pem: extra_pem.map(str::to_owned),
+            certificate_pem: trusted(region.certificate_pem.as_deref().filter(|_| origin.is_loopback()), extra_pem),
         };
         usable.map(endpoint).collect()
+    }
+}
+
+fn trusted(self_made: Option<&str>, extra: Option<&str>) -> Option<String> {
+    match (self_made, extra) {
+        (Some(self_made), Some(extra)) if !extra.contains(self_made) => Some(format!("{extra}\n{self_made}")),
+        (Some(pem), None) | (_, Some(pem)) => Some(pem.to_owned()),
+        (None, None) => None,
     }
 }
 

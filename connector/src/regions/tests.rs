@@ -50,6 +50,9 @@ fn a_self_made_certificate_is_believed_from_this_machine_only() {
     assert_eq!(regions.self_made_pem(&local).as_deref(), Some("pem"));
     assert_eq!(regions.self_made_pem(&remote), None);
     assert_eq!(regions.endpoints(&remote, None)[0].certificate_pem, None);
+    assert_eq!(regions.endpoints(&local, None)[0].certificate_pem.as_deref(), Some("pem"));
+    assert_eq!(regions.endpoints(&local, Some("pem"))[0].certificate_pem.as_deref(), Some("pem"));
+    assert_eq!(regions.endpoints(&local, Some("ca"))[0].certificate_pem.as_deref(), Some("ca\npem"));
 }
 
 #[test]
