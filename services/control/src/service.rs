@@ -10,8 +10,8 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AuditId;
 use flydex_domain::limits::{
-    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_POLL_INTERVAL, REVOCATION_QUEUE_MAX,
-    SIGN_IN_LINK_LIFETIME,
+    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_HORIZON, REVOCATION_POLL_INTERVAL,
+    REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
 };
 use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
@@ -109,18 +109,8 @@ impl Control {
     async fn follow_revocations(self: Arc<Self>, mut sent: u64) {
         let stopped = self.shutdown.soft();
         loop {
-            match self.revocations_after(sent).await {
-                Ok(entries) => {
-                    for entry in entries {
-                        sent = entry.number;
-                        self.metrics.revocation_sent(&entry.revocation);
-                        // Nobody listening is no failure: the log is durable and read at the start.
-                        let _ = self.revocations.send(entry);
-                    }
-                }
-                Err(error) => {
-                    tracing::warn!(error.code = ErrorCode::StoreUnavailable.name(), error = %error, "revocations late");
-                }
+            if let Err(error) = self.send_revocations(&mut sent).await {
+                tracing::warn!(error.code = ErrorCode::StoreUnavailable.name(), error = %error, "revocations late");
             }
             tokio::select! {
                 () = stopped.cancelled() => return,
@@ -128,6 +118,21 @@ impl Control {
                 () = tokio::time::sleep(REVOCATION_POLL_INTERVAL) => {}
             }
         }
+    }
+
+    /// Sends what is on record after `sent`, as far as the subscribers keep up. Without one nothing is sent: the
+    /// first gets all that may still end something, so that a restart forgets no revocation.
+    async fn send_revocations(&self, sent: &mut u64) -> Result<(), StoreError> {
+        if self.revocations.receiver_count() == 0 || self.revocations.len() > REVOCATION_QUEUE_MAX / 2 {
+            return Ok(());
+        }
+        for entry in self.revocations_after(*sent).await? {
+            *sent = entry.number;
+            self.metrics.revocation_sent(&entry.revocation);
+            // A subscriber that went away meanwhile misses nothing that it still wants.
+            let _ = self.revocations.send(entry);
+        }
+        Ok(())
     }
 
     async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
@@ -176,7 +181,8 @@ impl Service {
         let seed = SecretKey::new(tx.setting_or(TOKEN_SEED, rand::random()).await?);
         let address_hash_key = SecretKey::new(tx.setting_or(ADDRESS_HASH_KEY, rand::random()).await?);
         let has_owner = tx.first_owner().await?.is_some();
-        let newest_revocation = tx.newest_revocation().await?;
+        let horizon = UnixMillis(clock.unix_millis()).minus(REVOCATION_HORIZON);
+        let forgotten = tx.revocation_before(horizon).await?;
         tx.commit().await?;
         let signer = TokenSigner::from_seed(&key_id(&seed), &seed);
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
@@ -197,7 +203,7 @@ impl Service {
         });
         let owner_link = if has_owner { None } else { Some(control.make_owner_link().await?.into()) };
         shutdown.spawn(Arc::clone(&control).keep_house());
-        shutdown.spawn(Arc::clone(&control).follow_revocations(newest_revocation));
+        shutdown.spawn(Arc::clone(&control).follow_revocations(forgotten));
         Ok(Self { control, owner_link })
     }
 
@@ -218,10 +224,13 @@ impl Service {
         Arc::clone(&self.control.verifier)
     }
 
-    /// Revocations from now on. One who lags reads the log again with [`Service::revocations_after`].
+    /// Revocations as they come, after those of the last day that may still end something: these go to the first
+    /// subscriber of a process. Others, and one who lags, read the log with [`Service::revocations_after`].
     #[must_use]
     pub fn revocations(&self) -> broadcast::Receiver<RevocationEntry> {
-        self.control.revocations.subscribe()
+        let receiver = self.control.revocations.subscribe();
+        self.control.revocations_committed();
+        receiver
     }
 
     /// The log of revocations after a number, oldest first, in pages; the last page is empty.

@@ -273,6 +273,8 @@ pub const LONG_POLLS_MAX: usize = 2048;
 pub const LONG_POLLS_PER_PAIRING_MAX: usize = 4;
 /// Revocations that a subscriber may lag behind before it must read the log again.
 pub const REVOCATION_QUEUE_MAX: usize = 1024;
+/// Age past which a revocation ends nothing any more: every token that it could end is past its own end.
+pub const REVOCATION_HORIZON: Duration = Duration::from_secs(25 * 3600);
 /// Interval at which control looks for revocations that nobody announced, well within the 2 s they may take.
 pub const REVOCATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
 /// Interval at which rows past their end are removed.

@@ -4,7 +4,9 @@ use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW, LABEL_CHARS_MAX, MACHINE_REQUEST_SKEW_MAX};
+use flydex_domain::limits::{
+    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW, LABEL_CHARS_MAX, MACHINE_REQUEST_SKEW_MAX, REVOCATION_HORIZON,
+};
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
@@ -70,6 +72,27 @@ async fn a_revoked_machine_is_gone_everywhere() {
     body["credential"] = json!(desk.credential);
     let start = world.connector(None, Method::POST, "/api/local-connect/start", Some(body)).await;
     assert_code(&start, ErrorCode::MachineRevoked);
+}
+
+#[tokio::test]
+async fn a_restart_forgets_no_revocation_that_still_ends_something() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let (old, new) = (world.pair(&phone).await, world.pair(&phone).await);
+    let revoke = async |world: &World, desk: &Desk| {
+        let path = format!("/api/machines/{}", desk.machine_id);
+        let answer = world.page(Some(&phone.cookie), Method::DELETE, &path, None).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    };
+    revoke(&world, &old).await;
+    world.advance(REVOCATION_HORIZON);
+    revoke(&world, &new).await;
+    world.advance(Duration::from_millis(1));
+    let world = world.restart().await;
+    let entry = world.service.revocations().recv().await.expect("an entry");
+    let machine_id = new.machine_id.parse().expect("an id");
+    assert_eq!(entry.number, 2);
+    assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
 }
 
 #[tokio::test]

@@ -36,12 +36,13 @@ impl Tx {
         Ok(RevocationEntry { number, revocation })
     }
 
-    /// The number of the newest entry of any account; zero when there is none.
+    /// The number after which every entry is that was made at a time or later.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn newest_revocation(&mut self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
+    pub async fn revocation_before(&mut self, time: UnixMillis) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations WHERE at < $1")
+            .bind(millis(time))
             .fetch_one(self.connection())
             .await?;
         Columns(&row).number("newest")
@@ -60,6 +61,13 @@ impl Tx {
         .fetch_all(self.connection())
         .await?;
         rows.iter().map(|row| entry_of(&Columns(row))).collect()
+    }
+
+    async fn newest_revocation(&mut self) -> Result<u64, StoreError> {
+        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
+            .fetch_one(self.connection())
+            .await?;
+        Columns(&row).number("newest")
     }
 }
 
