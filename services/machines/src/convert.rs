@@ -315,3 +315,6 @@ pub(crate) fn millis(duration: Duration) -> u32 {
 pub(crate) fn copy(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
+
+#[cfg(test)]
+mod tests;
