@@ -25,6 +25,11 @@ export class Heights {
     return true;
   }
 
+  /** A row's height, once it was on screen. */
+  heightOf(key: string): number | undefined {
+    return this.#measured.get(key);
+  }
+
   layout(keys: readonly string[]): Layout {
     const offsets = new Float64Array(keys.length + 1);
     let offset = 0;

@@ -118,10 +118,18 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
     reason: "",
   });
   await page.waitForSelector(at("approval-card"));
+  await page.waitForTimeout(300);
   await shot(page, "14-approval-diff-dark");
-  await page.evaluate(() => document.querySelector(".list")?.scrollBy(0, -900));
+  // A long change opens at its beginning, and its buttons stay in reach once its end was seen.
+  expect(await page.locator("text=line 0 of the new file").isVisible()).toBe(true);
+  const inView = () => page.locator(at("approval-accept")).evaluate((one) => one.getBoundingClientRect().bottom < innerHeight);
+  expect(await inView()).toBe(false);
+  await page.evaluate(() => document.querySelector(".main .list")?.scrollBy(0, 100_000));
+  await page.waitForSelector("footer.held");
+  await page.evaluate(() => document.querySelector(".main .list")?.scrollBy(0, -900));
   await page.waitForTimeout(100);
-  await shot(page, "15-approval-diff-top-dark");
+  expect(await inView()).toBe(true);
+  await shot(page, "15-approval-diff-middle-dark");
   await page.click(at("approval-decline"));
   await page.waitForSelector(`${at("approval-outcome")}[data-end=declined]`);
   stage.machine.approvals.clear();
