@@ -230,7 +230,6 @@ impl fmt::Debug for Refused {
 pub struct WatchId(pub u64);
 
 /// What Codex does, in one order.
-#[expect(clippy::large_enum_variant, reason = "events are moved once, from the reader to the core")]
 pub enum CodexEvent {
     /// The status changed. Also in [`CodexHandle::status`].
     Status(CodexStatus),

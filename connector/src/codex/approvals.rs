@@ -170,8 +170,11 @@ impl Table {
                 Sign::Prints => Sign::Ran,
                 Sign::Ran | Sign::Declined | Sign::Interrupted | Sign::TurnEnded => sign,
             };
-            // The first sign counts: a declined item of a turn that then ends was declined.
-            open.sign.get_or_insert(sign);
+            // The first sign counts, but a declined item of a turn that is then interrupted was cancelled.
+            match (open.sign, sign) {
+                (None, _) | (Some(Sign::Declined), Sign::Interrupted) => open.sign = Some(sign),
+                (Some(_), _) => {}
+            }
         }
         self.settle(now)
     }
@@ -249,6 +252,8 @@ impl Open {
             (Decision::Accept | Decision::AcceptForSession, Some(Sign::Ran | Sign::Prints))
             | (Decision::Decline, Some(Sign::Declined))
             | (Decision::Cancel, Some(Sign::Interrupted)) => Some(Resolution::OursConfirmed(decision)),
+            // An interruption will tell a cancel from a decline at the desk.
+            (Decision::Cancel, Some(Sign::Declined)) if !late => None,
             (_, Some(Sign::Ran | Sign::Prints | Sign::Declined)) => Some(Resolution::AtDesk),
             // Nobody declined it, and it has not ended: a command that runs silently.
             (Decision::Accept | Decision::AcceptForSession, None) if quiet => Some(Resolution::OursConfirmed(decision)),

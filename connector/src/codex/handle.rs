@@ -1,5 +1,7 @@
 //! The inside of [`super::CodexHandle`]: commands become requests, answers become results.
 
+#![expect(clippy::result_large_err, reason = "refusals are rare, and moved once")]
+
 use std::str::FromStr as _;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 

@@ -33,6 +33,10 @@ use super::view::ThreadView;
 
 /// Ordered requests that wait for their turn; more are refused.
 const QUEUE_MAX: usize = 256;
+/// How often a thread is asked for that was started a moment ago and cannot be read yet.
+const FRESH_TRIES_MAX: u32 = 30;
+/// How long between two such tries.
+const FRESH_WAIT: Duration = Duration::from_millis(50);
 /// How long a prepared thread is followed without a turn and without watchers.
 const PREPARED_FOR: Duration = Duration::from_secs(30);
 
@@ -58,6 +62,7 @@ pub(super) struct Life {
     waiters: BTreeMap<u64, oneshot::Sender<AnswerOutcome>>,
     asked: BTreeMap<u64, (Then, Instant)>,
     queue: VecDeque<(Method, Value, Then)>,
+    fresh: Vec<Fresh>,
     told: Vec<CodexEvent>,
     broken: bool,
 }
@@ -69,14 +74,22 @@ struct Followed {
     keep_until: Option<Instant>,
 }
 
+/// A thread that cannot be read yet, to be asked for again.
+struct Fresh {
+    at: Instant,
+    thread_id: ThreadId,
+    want: Want,
+    tries: u32,
+}
+
 /// What to do with the answer of an ordered request.
 enum Then {
     /// Look at each loaded thread.
     LookAtLoaded,
     /// Tell its summary, and follow it when it is active.
     Tell(ThreadId),
-    /// Take its state over.
-    Follow(ThreadId, Want),
+    /// Take its state over; the number counts the tries before.
+    Follow(ThreadId, Want, u32),
     /// It is open elsewhere: its history is next.
     ReadSummary(ThreadId, WatchId),
     /// It is open elsewhere: tell the snapshot.
@@ -118,6 +131,7 @@ impl Life {
             waiters: BTreeMap::new(),
             asked: BTreeMap::new(),
             queue: VecDeque::new(),
+            fresh: Vec::new(),
             told: Vec::new(),
             broken: false,
         }
@@ -147,7 +161,7 @@ impl Life {
         match order {
             Order::Watch { thread_id, watch_id } => {
                 if self.has_room_for(thread_id) {
-                    self.follow(thread_id, Want::Watch(watch_id));
+                    self.follow(thread_id, Want::Watch(watch_id), 0);
                 } else {
                     let outcome = Err(ErrorCode::Overloaded.into());
                     self.told.push(CodexEvent::Watched { watch_id, thread_id, outcome });
@@ -161,7 +175,7 @@ impl Life {
             }
             Order::Prepare { thread_id, reply } => {
                 if self.has_room_for(thread_id) {
-                    self.follow(thread_id, Want::Prepare(reply));
+                    self.follow(thread_id, Want::Prepare(reply), 0);
                 } else {
                     reply_with(reply, Err(ErrorCode::Overloaded.into()));
                 }
@@ -205,6 +219,9 @@ impl Life {
             }
             self.release(thread_id);
         }
+        for fresh in self.fresh.extract_if(.., |fresh| fresh.at <= now).collect::<Vec<_>>() {
+            self.follow(fresh.thread_id, fresh.want, fresh.tries);
+        }
         self.ask_queued();
     }
 
@@ -213,7 +230,8 @@ impl Life {
         let texts = self.followed.values().filter_map(|followed| followed.view.deadline());
         let kept = self.followed.values().filter_map(|followed| followed.keep_until);
         let asked = self.asked.values().map(|(_, deadline)| *deadline);
-        texts.chain(kept).chain(asked).chain(self.table.deadline()).min()
+        let fresh = self.fresh.iter().map(|fresh| fresh.at);
+        texts.chain(kept).chain(asked).chain(fresh).chain(self.table.deadline()).min()
     }
 
     /// What there is to tell.
@@ -242,6 +260,9 @@ impl Life {
         }
         for (_, _, then) in std::mem::take(&mut self.queue) {
             self.answered(then, Err(RpcError::NotSent));
+        }
+        for fresh in std::mem::take(&mut self.fresh) {
+            self.follows(fresh.thread_id, fresh.want, FRESH_TRIES_MAX, Err(RpcError::NotSent));
         }
         let effects = self.table.codex_gone();
         self.apply(effects);
@@ -280,7 +301,7 @@ impl Life {
         match then {
             Then::LookAtLoaded => self.look_at_loaded(outcome),
             Then::Tell(thread_id) => self.tell(thread_id, outcome),
-            Then::Follow(thread_id, want) => self.follows(thread_id, want, outcome),
+            Then::Follow(thread_id, want, tries) => self.follows(thread_id, want, tries, outcome),
             Then::ReadSummary(thread_id, watch_id) => self.read_foreign_history(thread_id, watch_id, outcome),
             Then::ReadHistory(thread_id, watch_id, thread) => {
                 self.tell_foreign(thread_id, watch_id, *thread, outcome);

@@ -32,7 +32,7 @@ fn never_asks(approval: &Value) -> bool {
             granular.get("sandbox_approval") != Some(&Value::Bool(true))
                 && granular.get("rules") != Some(&Value::Bool(true))
         }),
-        _ => true,
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Array(_) => true,
     }
 }
 

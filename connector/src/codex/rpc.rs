@@ -44,6 +44,8 @@ pub(super) enum Reason {
     OpenElsewhere,
     /// There is no such thread, or it is not loaded.
     NoThread,
+    /// The thread was started a moment ago and cannot be read yet.
+    NotYet,
     /// No turn is running.
     NoTurn,
     /// Another turn is running.
@@ -69,6 +71,7 @@ impl Error {
                 Reason::OtherTurn(Some(turn_id)) => Refused::because_of_turn(ErrorCode::TurnMismatch, turn_id.as_str()),
                 Reason::OtherTurn(None) => ErrorCode::TurnMismatch.into(),
                 Reason::TooLarge => ErrorCode::PromptTooLarge.into(),
+                Reason::NotYet => ErrorCode::CodexUnavailable.into(),
                 Reason::Other => ErrorCode::CodexRefused.into(),
             },
         }
@@ -147,6 +150,8 @@ impl RawError {
             Reason::OpenElsewhere
         } else if has("thread not found") || has("no rollout found") || has("thread not loaded") {
             Reason::NoThread
+        } else if has("is not supported yet") {
+            Reason::NotYet
         } else if has("no active turn") {
             Reason::NoTurn
         } else if has("expected active turn id") {

@@ -109,6 +109,22 @@ fn a_cancel_is_confirmed_by_the_interrupted_turn_in_either_order() {
 }
 
 #[test]
+fn a_cancel_waits_for_its_turn_after_the_item_was_declined() {
+    let (mut table, clock, key, waiter) = answered(Decision::Cancel);
+    assert_eq!(table.resolved("0", clock.instant()), []);
+    assert_eq!(table.item_sign("T", "call", Sign::Declined, clock.instant()), []);
+    let effects = table.turn_sign("T", "t", Sign::Interrupted, clock.instant());
+    assert_eq!(effects, settled(key, waiter, AnswerOutcome::Confirmed, Resolution::OursConfirmed(Decision::Cancel)));
+
+    let (mut table, clock, key, waiter) = answered(Decision::Cancel);
+    table.resolved("0", clock.instant());
+    table.item_sign("T", "call", Sign::Declined, clock.instant());
+    assert_eq!(table.turn_sign("T", "t", Sign::TurnEnded, clock.instant()), []);
+    clock.advance(APPROVAL_CONFIRM_TIMEOUT);
+    assert_eq!(table.due(clock.instant()), settled(key, waiter, AnswerOutcome::AnsweredAtDesk, Resolution::AtDesk));
+}
+
+#[test]
 fn without_a_word_of_codex_the_outcome_is_unknown_and_may_be_told_later() {
     let (mut table, clock, key, waiter) = answered(Decision::Accept);
     clock.advance(APPROVAL_CONFIRM_TIMEOUT - Duration::from_millis(1));

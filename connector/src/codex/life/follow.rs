@@ -1,5 +1,7 @@
 //! Following threads: taking a thread's state over, snapshots, and letting go.
 
+#![expect(clippy::result_large_err, reason = "refusals are rare, and moved once")]
+
 use flydex_agent_proto::v1;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::PAGE_BYTES_MAX;
@@ -13,23 +15,27 @@ use super::super::pages::{Filled, Page, Place};
 use super::super::rpc::{Error as RpcError, Reason};
 use super::super::view::ThreadView;
 use super::super::{surface, translate};
-use super::{Followed, Life, PREPARED_FOR, Then, Want, thread_event};
+use super::{FRESH_TRIES_MAX, FRESH_WAIT, Followed, Fresh, Life, PREPARED_FOR, Then, Want, thread_event};
 
 /// Of a snapshot, in bytes, what is not its page: the thread's summary and policy.
 const SNAPSHOT_FRAME_BYTES: usize = 20 * 1024;
 
 impl Life {
-    pub(super) fn follow(&mut self, thread_id: ThreadId, want: Want) {
-        self.ask(Method::ThreadResume, surface::follow(thread_id), Then::Follow(thread_id, want));
+    pub(super) fn follow(&mut self, thread_id: ThreadId, want: Want, tries: u32) {
+        self.ask(Method::ThreadResume, surface::follow(thread_id), Then::Follow(thread_id, want, tries));
     }
 
     /// Takes the answer of a resume over.
-    pub(super) fn follows(&mut self, thread_id: ThreadId, want: Want, outcome: Result<Value, RpcError>) {
+    pub(super) fn follows(&mut self, thread_id: ThreadId, want: Want, tries: u32, outcome: Result<Value, RpcError>) {
         let page = match outcome {
             Ok(result) => {
                 let page = present(&result, "initialTurnsPage").cloned().unwrap_or(Value::Null);
                 self.take_over(thread_id, &result, list(&page, "data"));
                 page
+            }
+            Err(RpcError::Refused(reason)) if tries < FRESH_TRIES_MAX && self.is_fresh(thread_id, &reason) => {
+                let at = self.clock.instant() + FRESH_WAIT;
+                return self.fresh.push(Fresh { at, thread_id, want, tries: tries + 1 });
             }
             // Codex knows no history of a thread before its first turn; what is known is here.
             Err(RpcError::Refused(Reason::NoThread)) if self.followed.contains_key(&thread_id) => Value::Null,
@@ -54,6 +60,16 @@ impl Life {
             }
         }
         self.release(thread_id);
+    }
+
+    /// Whether Codex will know more of the thread in a moment: its first turn is just beginning.
+    fn is_fresh(&self, thread_id: ThreadId, reason: &Reason) -> bool {
+        let running = || self.followed.get(&thread_id).is_some_and(|followed| followed.view.running.is_some());
+        match reason {
+            Reason::NotYet => true,
+            Reason::NoThread => running(),
+            Reason::OpenElsewhere | Reason::NoTurn | Reason::OtherTurn(_) | Reason::TooLarge | Reason::Other => false,
+        }
     }
 
     /// Whether a turn may be started now.
@@ -147,7 +163,8 @@ impl Life {
             || followed.view.running.is_some()
             || is_active(followed.view.thread.state())
             || self.asked.values().any(|(then, _)| concerns(then, thread_id))
-            || self.queue.iter().any(|(_, _, then)| concerns(then, thread_id));
+            || self.queue.iter().any(|(_, _, then)| concerns(then, thread_id))
+            || self.fresh.iter().any(|fresh| fresh.thread_id == thread_id);
         if busy {
             return;
         }
@@ -243,7 +260,7 @@ pub(super) const fn is_active(state: v1::ThreadState) -> bool {
 
 fn concerns(then: &Then, thread_id: ThreadId) -> bool {
     match then {
-        Then::Follow(id, _) | Then::TurnStarted(id, _) => *id == thread_id,
+        Then::Follow(id, ..) | Then::TurnStarted(id, _) => *id == thread_id,
         Then::LookAtLoaded
         | Then::Tell(_)
         | Then::ReadSummary(..)

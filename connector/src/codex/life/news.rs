@@ -101,13 +101,14 @@ impl Life {
             return self.release(thread_id);
         }
         let follows = self.followed.contains_key(&thread_id)
-            || self.asked.values().any(|(then, _)| matches!(then, Then::Follow(id, _) if *id == thread_id))
-            || self.queue.iter().any(|(_, _, then)| matches!(then, Then::Follow(id, _) if *id == thread_id));
+            || self.asked.values().any(|(then, _)| matches!(then, Then::Follow(id, ..) if *id == thread_id))
+            || self.queue.iter().any(|(_, _, then)| matches!(then, Then::Follow(id, ..) if *id == thread_id))
+            || self.fresh.iter().any(|fresh| fresh.thread_id == thread_id);
         if follows {
             return;
         }
         if self.has_room_for(thread_id) {
-            self.follow(thread_id, Want::News);
+            self.follow(thread_id, Want::News, 0);
         } else {
             tracing::warn!("too many threads are active to follow them all");
         }

@@ -5,6 +5,7 @@ fn codex_texts_become_reasons() {
     let classify = |message: &str| RawError { code: -32600, message: message.to_owned() }.classify();
     assert_eq!(classify("thread 01a2 already has an active writer"), Error::Refused(Reason::OpenElsewhere));
     assert_eq!(classify("no rollout found for thread id 01a2"), Error::Refused(Reason::NoThread));
+    assert_eq!(classify("list_turns is not supported yet"), Error::Refused(Reason::NotYet));
     assert_eq!(classify("no active turn to steer"), Error::Refused(Reason::NoTurn));
     let turn_id = "01a2-b".parse().ok();
     assert_eq!(

@@ -82,10 +82,7 @@ pub(in crate::codex) fn model(value: &Value) -> v1::Model {
 
 /// A thread's approval policy and sandbox, for people.
 pub(in crate::codex) fn policy_text(approval: &Value, sandbox: &Value) -> String {
-    let approval = match approval {
-        Value::String(name) => line(name),
-        _ => "granular".to_owned(),
-    };
+    let approval = approval.as_str().map_or_else(|| "granular".to_owned(), line);
     format!("approvals: {approval}, sandbox: {}", line(text(sandbox, "type")))
 }
 
