@@ -63,7 +63,7 @@ pub(crate) async fn run(
         link.id = %link.link_id,
         account.id = %link.machine.account_id(),
         machine.id = %link.machine.machine_id(),
-        transport = carrier.transport.as_str_name(),
+        transport = transport_name(carrier.transport),
     );
     let end = serve(gateway, reader, opened).instrument(span.clone()).await;
     let close = v1::CloseLink { link_id: wire_id(link.link_id) };
@@ -81,6 +81,15 @@ pub(crate) fn finish(outbox: &Outbox, end: End) {
             let end = v1::SessionEnd { code: refusal.code.number().into(), retry_after_ms: refusal.retry_after_ms };
             outbox.finish(Some(&v1::LinkDown { kind: Some(Down::End(end)) }), refusal.code.close_code());
         }
+    }
+}
+
+/// The transport's name in logs.
+const fn transport_name(transport: v1::Transport) -> &'static str {
+    match transport {
+        v1::Transport::Quic => "quic",
+        v1::Transport::Websocket => "websocket",
+        v1::Transport::Unspecified => "unspecified",
     }
 }
 
