@@ -232,9 +232,9 @@ async fn a_ticket_is_taken_on_the_proof_alone_while_the_directory_is_down() {
 #[tokio::test]
 async fn a_silent_browser_is_cut_off_after_two_pings() {
     let world = World::start().await;
+    let silent_since = tokio::time::Instant::now();
     let (mut browser, _) = Browser::open(&world, 1).await;
     tokio::time::pause();
-    let silent_since = tokio::time::Instant::now();
     let Down::End(end) = browser_next_without_pongs(&mut browser).await else { panic!("the session ends") };
     assert_eq!(end.code, u32::from(ErrorCode::PeerTimeout.number()));
     assert!(silent_since.elapsed() >= limits::PEER_SILENCE_MAX);

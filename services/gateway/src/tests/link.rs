@@ -205,9 +205,9 @@ async fn a_lost_node_a_revocation_and_a_drain_end_a_link() {
 async fn a_silent_connector_is_pinged_and_then_cut_off() {
     for over in Over::ALL {
         let mut world = World::start().await;
+        let silent_since = tokio::time::Instant::now();
         let (mut connector, link_id, _) = opened(&mut world, over).await;
         tokio::time::pause();
-        let silent_since = tokio::time::Instant::now();
         assert!(matches!(connector.next().await, Down::Ping(_)), "{over:?}");
         let mut last = connector.next().await;
         while let Down::Ping(_) = last {
