@@ -194,3 +194,18 @@ async fn acceptance_for_the_session_needs_the_desks_leave() -> anyhow::Result<()
     assert_eq!(outcome, AnswerOutcome::Confirmed);
     Ok(())
 }
+
+#[tokio::test]
+async fn two_approvals_at_once_are_answered_in_any_order() -> anyhow::Result<()> {
+    let mut stage = stage().await?;
+    let thread_id = watched_thread(&mut stage).await?;
+    assert!(stage.client.start_turn(&thread_id, "[[par echo both]]").await.is_ok());
+    let first = stage.client.approval().await?;
+    let second = stage.client.approval().await?;
+    assert_ne!(first.key, second.key);
+    let decline = stage.client.handle.answer_approval(&second.key, Decision::Decline).await;
+    let accept = stage.client.handle.answer_approval(&first.key, Decision::Accept).await;
+    assert_eq!((decline, accept), (AnswerOutcome::Confirmed, AnswerOutcome::Confirmed));
+    assert!(stage.client.turn_ended().await?.state() == v1::TurnState::Completed);
+    Ok(())
+}

@@ -123,3 +123,60 @@ async fn a_failing_model_ends_the_turn_in_our_words() -> anyhow::Result<()> {
     assert_ne!(problem, 0);
     Ok(())
 }
+
+/// A program that says it is another version of Codex, and nothing else.
+fn impostor(home: &CodexHome, version: &str) -> anyhow::Result<std::path::PathBuf> {
+    use std::os::unix::fs::PermissionsExt as _;
+    let path = home.workspace().join("other-codex");
+    let answer = format!(r#"{{"id":1,"result":{{"userAgent":"flydex_connector/{version} (Test)"}}}}"#);
+    let text =
+        format!("#!/bin/sh\nwhile read -r line; do case \"$line\" in *initialize\\\"*) echo '{answer}';; esac; done\n");
+    std::fs::write(&path, text)?;
+    std::fs::set_permissions(&path, std::fs::Permissions::from_mode(0o755))?;
+    Ok(path)
+}
+
+#[tokio::test]
+async fn a_codex_that_is_too_old_is_not_used_and_one_that_is_too_new_is_read_only() -> anyhow::Result<()> {
+    let model = Model::start().await?;
+    let home = CodexHome::create(&model)?;
+    let mut old = config(&home);
+    old.program = Some(impostor(&home, "0.100.0")?);
+    let mut client = Client::start(old.clone());
+    let code = client
+        .event("a status", |event| match event {
+            CodexEvent::Status(CodexStatus::Unavailable(code)) => Some(code),
+            _ => None,
+        })
+        .await?;
+    assert_eq!(code, ErrorCode::CodexTooOld);
+    client.stop().await?;
+
+    old.program = Some(impostor(&home, "0.999.1")?);
+    let mut client = Client::start(old);
+    let read_only = client
+        .event("a status", |event| match event {
+            CodexEvent::Status(CodexStatus::Ready { read_only, .. }) => Some(read_only),
+            _ => None,
+        })
+        .await?;
+    assert!(read_only);
+    let thread_id = "00000000-0000-7000-8000-000000000000";
+    let refused = client.start_turn(thread_id, "hi").await.err().context("refused")?;
+    assert_eq!(refused.code(), ErrorCode::CodexTooNew);
+    client.stop().await
+}
+
+#[tokio::test]
+async fn a_daemon_that_comes_later_is_joined_once_nothing_runs() -> anyhow::Result<()> {
+    let model = Model::start().await?;
+    let home = CodexHome::create(&model)?;
+    let mut config = config(&home);
+    config.program = Some(wrapper(&home)?);
+    let mut client = Client::start(config);
+    let (_, own) = client.ready().await?;
+    let _daemon = home.start_daemon().await?;
+    let (_, shared) = client.ready().await?;
+    assert_ne!(own, shared);
+    client.stop().await
+}

@@ -309,3 +309,56 @@ async fn models_are_listed() -> anyhow::Result<()> {
     assert_eq!(model.efforts, ["medium"]);
     Ok(())
 }
+
+#[tokio::test]
+async fn a_policy_that_was_loosened_at_the_desk_is_noticed_before_the_next_prompt() -> anyhow::Result<()> {
+    let mut stage = stage().await?;
+    let thread_id = stage.desk.start_thread(&stage.home.workspace()).await?;
+    stage.desk.start_turn(&thread_id, "[[stream 1]]").await?;
+    stage.desk.turn_ended(&thread_id).await?;
+    assert!(stage.client.watched(&thread_id).await?.writable);
+    let params = serde_json::json!({
+        "threadId": thread_id, "input": [{"type": "text", "text": "[[stream 1]]", "text_elements": []}],
+        "approvalPolicy": "never", "sandboxPolicy": {"type": "dangerFullAccess"},
+    });
+    stage.desk.request("turn/start", params).await?;
+    stage.desk.turn_ended(&thread_id).await?;
+    let refused = refused(stage.client.start_turn(&thread_id, "hi").await)?;
+    assert_eq!(refused.code(), ErrorCode::ThreadPolicyRefused);
+    Ok(())
+}
+
+#[tokio::test]
+async fn a_review_is_a_turn() -> anyhow::Result<()> {
+    let mut stage = stage().await?;
+    let thread_id = stage.desk.start_thread(&stage.home.workspace()).await?;
+    stage.desk.start_turn(&thread_id, "[[stream 1]]").await?;
+    stage.desk.turn_ended(&thread_id).await?;
+    stage.client.watched(&thread_id).await?;
+    let target = Some(v1::review::Target::UncommittedChanges(true));
+    let body = command_body::Kind::Review(v1::Review { thread_id, target });
+    let Some(command_result::Kind::TurnAccepted(accepted)) = execute(&stage.client, body).await? else {
+        bail!("not accepted")
+    };
+    assert!(!accepted.turn_id.is_empty());
+    stage.client.turn_ended().await?;
+    Ok(())
+}
+
+#[tokio::test]
+async fn who_joins_in_the_middle_of_a_message_is_told_so_and_gets_it_whole_at_its_end() -> anyhow::Result<()> {
+    let mut stage = stage().await?;
+    let thread_id = stage.desk.start_thread(&stage.home.workspace()).await?;
+    stage.desk.start_turn(&thread_id, "[[stream 3]] [[gate half]] [[stream 2]]").await?;
+    stage.model.reached("half").await?;
+    stage.desk.next("item/agentMessage/delta", |params| params["delta"] == "tick 2 ").await?;
+    let mut later = Client::start(crate::codex_client::config(&stage.home));
+    later.ready().await?;
+    let snapshot = later.watched(&thread_id).await?;
+    assert!(snapshot.partial);
+    stage.model.open("half");
+    let item = later.item_completed(|kind| matches!(kind, item::Kind::AgentMessage(_))).await?;
+    let Some(item::Kind::AgentMessage(message)) = item.kind else { bail!("a message") };
+    assert_eq!(message.text, "tick 0 tick 1 tick 2 tick 3 tick 4 ");
+    Ok(())
+}
