@@ -293,4 +293,3 @@ async fn accept(
     let ours = stream.peer_cred().is_ok_and(|peer| peer.uid() == rustix::process::geteuid().as_raw());
     ours.then_some((stream, permit))
 }
-

@@ -246,3 +246,61 @@ fn the_help_teaches_with_examples() {
         assert!(help.contains(taught), "{taught}");
     }
 }
+
+#[tokio::test]
+async fn a_malformed_or_endless_request_on_the_control_socket_harms_nobody() {
+    use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (running, _) = machine.connect(&relay).await;
+    let socket = machine.context.state.file(control::SOCKET_FILE);
+    let long = "x".repeat(flydex_domain::limits::CONTROL_LINE_BYTES_MAX + 1);
+    for (sent, answered) in [
+        ("{}\n", r#"{"refused":1001}"#),
+        ("{\"request\":\"remove\"}\n", r#"{"refused":1001}"#),
+        ("\n", r#"{"refused":1001}"#),
+        (long.as_str(), ""),
+    ] {
+        let mut stream = tokio::net::UnixStream::connect(&socket).await.unwrap();
+        // The connector may hang up before it has read everything.
+        let _ = stream.write_all(sent.as_bytes()).await;
+        let mut answer = String::new();
+        let _ = stream.read_to_string(&mut answer).await;
+        assert_eq!(answer.trim_end(), answered);
+    }
+    control::ask(&machine.context.state, &Request::Status).await.unwrap();
+    machine.stop(running).await;
+}
+
+#[tokio::test]
+async fn doctor_names_what_is_missing_and_the_next_step() {
+    let machine = Machine::new();
+    let (context, shown) = machine.terminal();
+    let arguments = args::DoctorArguments { server: Some("http://relay.example".to_owned()), ca: None, port: 0 };
+    let error = Box::pin(crate::doctor::doctor(&context, arguments)).await.unwrap_err();
+    assert_eq!(error.exit_code(), 1);
+    let text = shown.text();
+    for expected in [
+        "ok    folder",
+        "warn  pairing   not paired\n                next: flydex connect",
+        "warn  connector does not run",
+        "fail  codex     no Codex was found on the computer [codex_not_found]\n                next: install Codex",
+        "ok    journal   its disk can be written",
+        "fail  server    plain http is taken on this machine only",
+    ] {
+        assert!(text.contains(expected), "{expected:?} is not in:\n{text}");
+    }
+}
+
+#[tokio::test]
+async fn a_taken_port_is_said_and_pairing_goes_on_in_the_terminal() {
+    let taken = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (context, shown) = machine.terminal();
+    let mut arguments = connect_arguments(relay.origin());
+    arguments.run.port = taken.local_addr().unwrap().port();
+    let connecting = tokio::spawn(Box::pin(connect::connect(context, arguments)));
+    relay.phone_scans(&shown.line("pair at ").await);
+    assert!(shown.text().contains("[local_port_taken]; going on in the terminal"), "{}", shown.text());
+    // Standard input of a test is closed or silent: either nobody can answer, or nobody does.
+    drop(connecting);
+}
