@@ -42,6 +42,7 @@ export interface MachineView {
 
 const AUDIT_WAIT_MS = 1_000;
 const KEY_NAME = "device";
+const START_AGAIN_MS = 5_000;
 /** How long a message that Codex took is shown here, should the thread not show it by then. */
 const MESSAGE_KEPT_MS = 5_000;
 const EFFECT_KEPT_MS = 60_000;
@@ -70,6 +71,7 @@ export class App {
   readonly #dirty = new Set<string>();
   #framePending = false;
   #outboxDirty = false;
+  #checkedAtMs = Date.now();
 
   // === Life ===
 
@@ -362,6 +364,7 @@ export class App {
 
   #tick(): void {
     this.nowMs = Date.now();
+    this.#startAgain();
     // What was carried out is kept in sight a moment and then forgotten: the thread itself shows it.
     for (const entry of this.outbox) {
       if (entry.state !== "executed" || entry.settledAtMs === undefined) continue;
@@ -369,6 +372,14 @@ export class App {
       const keepMs = entry.text !== undefined && entry.threadId !== undefined ? MESSAGE_KEPT_MS : EFFECT_KEPT_MS;
       if (this.nowMs + offsetMs - entry.settledAtMs > keepMs) void this.dismiss(entry.id);
     }
+  }
+
+  /** A start that found no network is tried again by itself. */
+  #startAgain(): void {
+    const waiting = this.phase === "broken" && this.problem?.code === LOCAL.unreachable;
+    if (!waiting || this.nowMs - this.#checkedAtMs < START_AGAIN_MS) return;
+    this.#checkedAtMs = this.nowMs;
+    void this.checkSession();
   }
 
   #woke(): void {
