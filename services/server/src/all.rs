@@ -152,7 +152,7 @@ impl Roles {
             let (links, endpoint) = (gateway.clone(), quic_endpoint(address, identity)?);
             shutdown.spawn(async move { links.serve_quic(endpoint).await });
         }
-        node::forward_revocations(control.revocations(), gateway.handle(), machines_handle, shutdown);
+        node::forward_revocations(control.clone(), gateway.handle(), machines_handle, shutdown);
         Ok(Self { control, gateway })
     }
 

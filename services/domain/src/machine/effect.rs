@@ -50,7 +50,7 @@ pub enum Effect {
         /// When to try again; zero gives no advice.
         retry_after: Duration,
     },
-    /// Ask the directory for an ownership, and answer with [`Input::Acquired`].
+    /// Ask the directory for an ownership, and answer with [`Input::Acquired`](super::message::Input::Acquired).
     Acquire {
         /// For which link.
         link_id: LinkId,

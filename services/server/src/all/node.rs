@@ -40,15 +40,21 @@ pub(super) fn in_memory<H: MachineHost>(host: MachineHostServer<H>, shutdown: &S
     Ok(Endpoint::try_from("http://node.invalid")?.connect_with_connector_lazy(connector))
 }
 
-/// Hands every entry of the revocation log to gateway and node.
+/// Hands every entry of the revocation log to gateway and node; one that was missed is read again.
 pub(super) fn forward_revocations(
-    mut log: broadcast::Receiver<RevocationEntry>,
+    control: flydex_control::Service,
     gateway: flydex_gateway::Handle,
     machines: flydex_machines::Handle,
     shutdown: &Shutdown,
 ) {
     let soft = shutdown.soft();
+    let revoke = move |entry: RevocationEntry| {
+        gateway.revoke(&entry);
+        machines.revoke(entry);
+    };
     shutdown.spawn(async move {
+        let mut log = control.revocations();
+        let mut last = 0;
         loop {
             let entry = tokio::select! {
                 () = soft.cancelled() => return,
@@ -56,10 +62,21 @@ pub(super) fn forward_revocations(
             };
             match entry {
                 Ok(entry) => {
-                    gateway.revoke(&entry);
-                    machines.revoke(entry);
+                    last = entry.number;
+                    revoke(entry);
                 }
-                Err(broadcast::error::RecvError::Lagged(count)) => tracing::error!(count, "revocations were missed"),
+                Err(broadcast::error::RecvError::Lagged(_)) => match control.revocations_after(last).await {
+                    Ok(missed) => {
+                        for entry in missed {
+                            last = entry.number;
+                            revoke(entry);
+                        }
+                    }
+                    Err(error) => {
+                        let error: &(dyn std::error::Error + 'static) = &error;
+                        tracing::error!(error, "revocations were missed");
+                    }
+                },
                 Err(broadcast::error::RecvError::Closed) => return,
             }
         }
