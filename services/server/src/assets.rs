@@ -16,7 +16,7 @@ const INDEX: &str = "index.html";
 /// Nothing from elsewhere, no inline script, no framing, and connections to this origin only.
 const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; img-src 'self' data:; \
 font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
-frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types flydex-worker svelte-trusted-html";
+frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types flydex-worker";
 
 /// Serves the web app: files as they are, and its start page for every other path that a browser navigates to.
 pub fn router() -> Router {
