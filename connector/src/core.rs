@@ -23,7 +23,8 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ApprovalId, BootId, DeviceId, SessionId};
 use flydex_domain::journal::{Journal, Key};
 use flydex_domain::limits::{
-    CODEX_ASKS_MAX, CORE_QUEUE_MAX, CORE_TICK, JOURNAL_RETRY_AFTER, MACHINE_COMMANDS_IN_FLIGHT_MAX,
+    CODEX_ASKS_MAX, CORE_QUEUE_MAX, CORE_TICK, JOURNAL_BYTES_MAX, JOURNAL_EVICT_INTERVAL, JOURNAL_RETRY_AFTER,
+    MACHINE_COMMANDS_IN_FLIGHT_MAX,
 };
 use flydex_domain::stream::{Position, Rings, StreamId};
 use flydex_domain::time::UnixMillis;
@@ -255,6 +256,7 @@ struct Core<P> {
     journal: Journal,
     journal_writable: bool,
     journal_retry_at: Option<Instant>,
+    journal_evict_at: Instant,
     writer: JournalWriter,
     waiting: BTreeMap<WriteToken, Waiting>,
     numbers: u64,
@@ -301,6 +303,7 @@ impl<P: CodexPort> Core<P> {
             journal,
             journal_writable: true,
             journal_retry_at: None,
+            journal_evict_at: clock.instant(),
             writer,
             waiting: BTreeMap::new(),
             numbers: 0,
@@ -455,8 +458,13 @@ impl<P: CodexPort> Core<P> {
         self.renew_expired_approvals();
         self.forget_idle_threads();
         self.pump_bulk();
-        let retry = self.journal_retry_at.is_some_and(|at| self.clock.instant() >= at);
-        if self.journal.evict(self.now()) || retry {
+        let now = self.clock.instant();
+        let retry = self.journal_retry_at.is_some_and(|at| now >= at);
+        let is_due = now >= self.journal_evict_at || self.journal.live_bytes() > JOURNAL_BYTES_MAX;
+        if is_due {
+            self.journal_evict_at = now + JOURNAL_EVICT_INTERVAL;
+        }
+        if (is_due && self.journal.evict(self.now())) || retry {
             self.journal_retry_at = None;
             self.rewrite_journal();
         }

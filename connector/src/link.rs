@@ -5,12 +5,13 @@
 //! serves on until the next one has attached: the core ends the old one then.
 
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::BootId;
 use flydex_domain::limits::{
-    HANDSHAKE_TIMEOUT, QUIC_FALLBACK_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN,
+    HANDSHAKE_TIMEOUT, LINK_SERVED_AFTER, QUIC_FALLBACK_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX,
+    RECONNECT_WAIT_MIN,
 };
 use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
@@ -120,6 +121,7 @@ struct Supervisor {
 /// A link that serves in its own task.
 struct Running {
     transport: Transport,
+    since: Instant,
     ended: oneshot::Receiver<Ended>,
     go_away: mpsc::Receiver<v1::GoAway>,
 }
@@ -189,7 +191,8 @@ impl Supervisor {
             () = soft.cancelled() => Next::Stop,
             ended = &mut link.ended => {
                 let ended = ended.unwrap_or(Ended { code: ErrorCode::Internal, retry_after: Duration::ZERO });
-                self.failures = 0;
+                let served = self.clock.instant().saturating_duration_since(link.since) >= LINK_SERVED_AFTER;
+                self.failures = if served { 0 } else { self.failures.saturating_add(1) };
                 Next::Wait(self.wait_after(ended.code, ended.retry_after))
             }
             Some(away) = link.go_away.recv() => {
@@ -203,21 +206,23 @@ impl Supervisor {
     async fn open(&mut self) -> Result<Running, DialError> {
         let endpoint = self.next_endpoint().await;
         if let Some(quic) = &endpoint.quic {
-            let dialled =
-                tokio::time::timeout(QUIC_FALLBACK_AFTER, quic::dial(quic, endpoint.certificate_pem.as_deref()));
+            let dialled = tokio::time::timeout(
+                QUIC_FALLBACK_AFTER,
+                quic::dial(quic, endpoint.certificate_pem.as_deref(), &self.shutdown),
+            );
             match dialled.await.unwrap_or(Err(DialError::Timeout)) {
                 Ok(wire) => return self.greet(&endpoint, wire).await,
                 Err(error) => tracing::info!(error = error.code().name(), "quic is not to be had; falling back"),
             }
         }
-        let dialled = tokio::time::timeout(HANDSHAKE_TIMEOUT, ws::dial(&endpoint));
+        let dialled = tokio::time::timeout(HANDSHAKE_TIMEOUT, ws::dial(&endpoint, &self.shutdown));
         let wire = dialled.await.unwrap_or(Err(DialError::Timeout))?;
         self.greet(&endpoint, wire).await
     }
 
     async fn probe(&mut self) -> Option<Running> {
         let endpoint = self.endpoint()?;
-        let dialled = quic::dial(endpoint.quic.as_ref()?, endpoint.certificate_pem.as_deref());
+        let dialled = quic::dial(endpoint.quic.as_ref()?, endpoint.certificate_pem.as_deref(), &self.shutdown);
         let wire = tokio::time::timeout(QUIC_FALLBACK_AFTER, dialled).await.ok()?.ok()?;
         self.greet(&endpoint, wire).await.ok()
     }
@@ -259,7 +264,7 @@ impl Supervisor {
             // Nobody waits any more when another link has taken over.
             let _ = ended_tx.send(serving.await);
         });
-        Ok(Running { transport, ended, go_away })
+        Ok(Running { transport, since: self.clock.instant(), ended, go_away })
     }
 
     async fn failed(&mut self, error: &DialError) -> Duration {

@@ -6,7 +6,7 @@ use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_domain::device::DeviceList;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{DeviceId, Generation};
-use flydex_domain::limits::PAGE_BYTES_MAX;
+use flydex_domain::limits::{PAGE_BYTES_MAX, SNAPSHOT_REST_BYTES};
 use flydex_domain::scope::Role;
 use flydex_domain::status::MachineStatus;
 use flydex_domain::stream::StreamId;
@@ -18,9 +18,6 @@ use super::Core;
 use super::port::CodexPort;
 use crate::codex::CodexStatus;
 use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, LinkStatus};
-
-/// Room in a snapshot for everything but approvals and questions.
-const SNAPSHOT_REST_BYTES: usize = 32 * 1024;
 
 impl<P: CodexPort> Core<P> {
     // === What the machine says of itself ===

@@ -5,19 +5,24 @@ use std::sync::Arc;
 
 use bytes::BytesMut;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::PEER_SILENCE_MAX;
+use flydex_domain::limits::{LINK_INCOMING_MAX, PEER_SILENCE_MAX};
 use flydex_proto::codec::{LENGTH_PREFIX_BYTES, Lane, SUBPROTOCOL, stream_length};
+use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls::{self, EXPORTER_LABEL};
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
 
 use super::DialError;
-use super::wire::{INCOMING_MAX, Incoming, Wire, message};
+use super::wire::{Incoming, Wire, message};
 use crate::outbox::{Framing, Outbox};
 use crate::paired::{QuicEndpoint, Transport};
 
-pub(super) async fn dial(at: &QuicEndpoint, certificate_pem: Option<&str>) -> Result<Wire, DialError> {
+pub(super) async fn dial(
+    at: &QuicEndpoint,
+    certificate_pem: Option<&str>,
+    shutdown: &Shutdown,
+) -> Result<Wire, DialError> {
     let mut addresses = tokio::net::lookup_host(&at.address).await.map_err(unreachable)?;
     let address = addresses.next().ok_or_else(|| unreachable("no address"))?;
     let config = tls::client_config(certificate_pem, &[SUBPROTOCOL.as_bytes()]).map_err(unreachable)?;
@@ -31,22 +36,22 @@ pub(super) async fn dial(at: &QuicEndpoint, certificate_pem: Option<&str>) -> Re
     let endpoint = Endpoint::client(local).map_err(unreachable)?;
     let connecting = endpoint.connect_with(client, address, &at.server_name).map_err(unreachable)?;
     let connection = connecting.await.map_err(unreachable)?;
-    open(connection).await
+    open(connection, shutdown).await
 }
 
-async fn open(connection: Connection) -> Result<Wire, DialError> {
+async fn open(connection: Connection, shutdown: &Shutdown) -> Result<Wire, DialError> {
     let mut exporter = [0; 32];
     let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]);
     exported.map_err(|_| unreachable("no exporter"))?;
     let outbox = Outbox::new(Framing::Stream);
-    let (tx, incoming) = mpsc::channel(INCOMING_MAX);
+    let (tx, incoming) = mpsc::channel(LINK_INCOMING_MAX);
     for lane in Lane::ALL {
         let (mut send, receive) = connection.open_bi().await.map_err(unreachable)?;
         // A stream that was just opened is not closed; the most urgent lane goes first.
         let _ = send.set_priority(-i32::from(lane.byte()));
         send.write_all(&[lane.byte()]).await.map_err(unreachable)?;
-        tokio::spawn(write(lane, send, outbox.clone(), connection.clone()));
-        tokio::spawn(read(lane, receive, outbox.clone(), tx.clone()));
+        shutdown.spawn(write(lane, send, outbox.clone(), connection.clone()));
+        shutdown.spawn(read(lane, receive, outbox.clone(), tx.clone()));
     }
     Ok(Wire { transport: Transport::Quic, exporter: Some(exporter), outbox, incoming })
 }

@@ -9,9 +9,6 @@ use tokio::sync::mpsc;
 use crate::outbox::Outbox;
 use crate::paired::Transport;
 
-/// Messages that a reader may be ahead of the link; past it the peer is read no further.
-pub(super) const INCOMING_MAX: usize = 64;
-
 /// An open connection. Its tasks end when the outbox is closed or the peer is gone.
 pub(super) struct Wire {
     pub(super) transport: Transport,

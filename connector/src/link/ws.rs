@@ -5,8 +5,9 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{COMMAND_FRAME_BYTES_MAX, UNSENT_BYTES_MAX};
+use flydex_domain::limits::{COMMAND_FRAME_BYTES_MAX, LINK_INCOMING_MAX, UNSENT_BYTES_MAX};
 use flydex_proto::codec::{SUBPROTOCOL, split_message};
+use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls::{self, EXPORTER_LABEL};
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::HeaderValue;
@@ -21,11 +22,11 @@ use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use url::{Host, Url};
 
 use super::DialError;
-use super::wire::{INCOMING_MAX, Incoming, Wire, message};
+use super::wire::{Incoming, Wire, message};
 use crate::outbox::{Framing, Outbox};
 use crate::paired::{RegionEndpoint, Transport};
 
-pub(super) async fn dial(endpoint: &RegionEndpoint) -> Result<Wire, DialError> {
+pub(super) async fn dial(endpoint: &RegionEndpoint, shutdown: &Shutdown) -> Result<Wire, DialError> {
     let url = Url::parse(&endpoint.link_url).map_err(unreachable)?;
     match url.scheme() {
         "wss" => {
@@ -37,9 +38,9 @@ pub(super) async fn dial(endpoint: &RegionEndpoint) -> Result<Wire, DialError> {
             let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
             let stream = connector.connect(name, tcp).await.map_err(unreachable)?;
             let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]));
-            open(endpoint, stream, exporter.ok()).await
+            open(endpoint, stream, exporter.ok(), shutdown).await
         }
-        "ws" if is_loopback(&url) => open(endpoint, connect(&url).await?, None).await,
+        "ws" if is_loopback(&url) => open(endpoint, connect(&url).await?, None, shutdown).await,
         _ => Err(DialError::Plain),
     }
 }
@@ -76,7 +77,12 @@ async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
     Ok(stream)
 }
 
-async fn open<S>(endpoint: &RegionEndpoint, stream: S, exporter: Option<[u8; 32]>) -> Result<Wire, DialError>
+async fn open<S>(
+    endpoint: &RegionEndpoint,
+    stream: S,
+    exporter: Option<[u8; 32]>,
+    shutdown: &Shutdown,
+) -> Result<Wire, DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -89,8 +95,8 @@ where
     let opened = tokio_tungstenite::client_async_with_config(request, stream, Some(config)).await;
     let (socket, _) = opened.map_err(unreachable)?;
     let outbox = Outbox::new(Framing::Message);
-    let (tx, incoming) = mpsc::channel(INCOMING_MAX);
-    tokio::spawn(carry(socket, outbox.clone(), tx));
+    let (tx, incoming) = mpsc::channel(LINK_INCOMING_MAX);
+    shutdown.spawn(carry(socket, outbox.clone(), tx));
     Ok(Wire { transport: Transport::WebSocket, exporter, outbox, incoming })
 }
 

@@ -69,6 +69,8 @@ pub const QUIC_FALLBACK_AFTER: Duration = Duration::from_secs(2);
 pub const QUIC_PROBE_INTERVAL: Duration = Duration::from_secs(300);
 /// First wait before a reconnect; it doubles, with jitter, up to [`RECONNECT_WAIT_MAX`].
 pub const RECONNECT_WAIT_MIN: Duration = Duration::from_millis(250);
+/// Time after which a link counts as one that served, so that reconnects begin with the first wait again.
+pub const LINK_SERVED_AFTER: Duration = Duration::from_secs(10);
 /// Longest wait before a reconnect.
 pub const RECONNECT_WAIT_MAX: Duration = Duration::from_secs(30);
 /// How far above the highest seen epoch an owner may mint: no honest history skips this many owners.
@@ -184,6 +186,8 @@ pub const JOURNAL_RECORD_BYTES_MAX: usize = 1024;
 pub const JOURNAL_QUEUE_MAX: usize = 4096;
 /// Records of one commit of the journal.
 pub const JOURNAL_COMMIT_RECORDS_MAX: usize = 512;
+/// Interval at which the journal forgets what is old, since each time rewrites it.
+pub const JOURNAL_EVICT_INTERVAL: Duration = Duration::from_secs(3600);
 /// Wait before a journal that could not be written is tried again.
 pub const JOURNAL_RETRY_AFTER: Duration = Duration::from_secs(5);
 /// Audit records that wait at a machine for control, in bytes: some thirty thousand.
@@ -226,6 +230,10 @@ pub const WATCHED_THREADS_MAX: usize = 64;
 pub const BULK_TRANSFERS_BYTES_MAX: usize = 8 * 1024 * 1024;
 /// Messages that wait for the connector's core from each side; past it the sender waits.
 pub const CORE_QUEUE_MAX: usize = 256;
+/// Messages that a link's reader may be ahead of the link; past it the gateway is read no further.
+pub const LINK_INCOMING_MAX: usize = 64;
+/// Room in a machine's snapshot for everything but approvals and questions, in bytes.
+pub const SNAPSHOT_REST_BYTES: usize = 32 * 1024;
 /// Interval at which the connector's core looks at deadlines.
 pub const CORE_TICK: Duration = Duration::from_millis(500);
 /// Time over which text deltas of one item are joined into one event.
