@@ -1,5 +1,7 @@
 //! Approvals over the real Codex: asked, answered from afar, answered at the desk, withdrawn.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "a test waits for one kind and passes the others over")]
+
 use flydex_agent_proto::v1::{self, item};
 use flydex_connector::codex::{AnswerOutcome, RequestKey, Resolution};
 use flydex_domain::approval::ApprovalKind;

@@ -27,7 +27,7 @@ impl Life {
         match method {
             "thread/started" => {
                 let thread = translate::thread(params.get("thread").unwrap_or(&Value::Null), false);
-                self.tell_summary(thread_id, thread);
+                self.tell_summary(thread);
             }
             "thread/status/changed" => {
                 self.refresh(thread_id);
@@ -60,7 +60,7 @@ impl Life {
         let Some(thread) = present(&result, "thread") else { return };
         let thread = translate::thread(thread, false);
         let state = thread.state();
-        self.tell_summary(thread_id, thread);
+        self.tell_summary(thread);
         self.status_changed(thread_id, state);
     }
 
@@ -123,11 +123,10 @@ impl Life {
     }
 
     /// A thread without a prompt is a draft of a program at the desk.
-    fn tell_summary(&mut self, thread_id: ThreadId, thread: v1::Thread) {
+    fn tell_summary(&mut self, thread: v1::Thread) {
         if thread.preview.is_empty() && thread.name.is_empty() {
             return;
         }
-        debug_assert_eq!(thread.id, thread_id.to_string());
         self.told.push(machine_event(Event::ThreadChanged(thread)));
     }
 
