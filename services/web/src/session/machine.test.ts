@@ -185,6 +185,23 @@ test("a thread streams, and a break in the middle resumes without a hole or a re
   await until(() => machine.thread !== undefined && runningTurn(machine.thread) === undefined);
 });
 
+test("a stream resumes also when the receipt overtakes its verdict", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  fake.emit("t1", "turnStarted", { turnId: "u1" });
+  await until(() => machine.thread?.turns.length === 1);
+  one.sockets[0]?.break();
+  fake.receiptsFirst = true;
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => one.sockets.length === 2 && machine.caughtUp);
+  fake.receiptsFirst = false;
+  fake.emit("t1", "turnEnded", { turnId: "u1", state: TurnState.COMPLETED });
+  await until(() => machine.thread !== undefined && runningTurn(machine.thread) === undefined);
+});
+
 test("what the machine cannot replay comes as a snapshot", async () => {
   const one = await world();
   const { machine, fake } = one;

@@ -393,8 +393,8 @@ export class Machine {
 
   async #watched(threadId: string, answer: Answer): Promise<void> {
     if (this.thread?.threadId !== threadId) return;
-    this.#asked.thread = undefined;
     if (answer instanceof Problem) {
+      this.#asked.thread = undefined;
       this.threadProblem = answer;
       if (passing(answer)) this.#later(RETRY_AFTER_MS + answer.retryAfterMs, () => this.#watchNow());
       return;
@@ -402,6 +402,8 @@ export class Machine {
     this.threadProblem = undefined;
     const { receipt, result } = answer;
     if (result?.kind.case === "threadWatched") await this.#applyWatched(result.kind.value, receipt);
+    // A resumed stream carries no snapshot, and its verdict may come after this receipt: it is still waited for.
+    if (this.#threadStream.live) this.#asked.thread = undefined;
   }
 
   async #applyWatched(watched: ThreadWatched, receipt: Receipt): Promise<void> {
@@ -422,6 +424,7 @@ export class Machine {
     const { streamId, bootId } = verdict;
     if (verdict.verdict.case === "resumedFrom") {
       await this.#step(stream, stream.resumed(streamId, bootId, verdict.verdict.value));
+      if (stream === this.#threadStream && stream.live && !this.#pending.has(id)) this.#asked.thread = undefined;
     } else if (verdict.verdict.case === "gapAsOf") {
       await this.#step(stream, stream.gap(streamId, bootId, verdict.verdict.value));
     }

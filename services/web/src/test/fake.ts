@@ -72,6 +72,9 @@ export class FakeMachine {
   readonly #receipts = new Map<string, MachineMessage>();
   readonly #streams = new Map<string, Stream>();
   deliver: (lane: number, message: MachineMessage) => void = () => undefined;
+  /** On: whatever an answer sends on the events lane is overtaken by its receipt, as lanes allow. */
+  receiptsFirst = false;
+  #overtaken: MachineMessage[] = [];
 
   private constructor(key: DeviceKey) {
     this.key = key;
@@ -196,6 +199,7 @@ export class FakeMachine {
     });
     if (header.sessionId.length === 0) this.#receipts.set(uuidText(header.commandId), message);
     this.deliver(LANE.commands, message);
+    for (const late of this.#overtaken.splice(0)) this.deliver(LANE.events, late);
     if (!bulk) return;
     for (let offset = 0; offset < result.length; offset += 16_384) {
       const chunk = { commandId: header.commandId, offset, bytes: result.subarray(offset, offset + 16_384) };
@@ -291,7 +295,9 @@ export class FakeMachine {
   }
 
   #send(lane: number, kind: NonNullable<MachineMessage["kind"]["case"]>, value: object): void {
-    this.deliver(lane, create(MachineMessageSchema, { kind: { case: kind, value } as never }));
+    const message = create(MachineMessageSchema, { kind: { case: kind, value } as never });
+    if (this.receiptsFirst && lane === LANE.events) this.#overtaken.push(message);
+    else this.deliver(lane, message);
   }
 }
 
