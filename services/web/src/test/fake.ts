@@ -69,9 +69,6 @@ export class FakeMachine {
   readonly handlers = new Map<string, Handler>();
   /** Every command that arrived, in order. */
   readonly commands: Command[] = [];
-  /** Lets receipts overtake verdicts and events, as lanes may. */
-  receiptsFirst = false;
-  #held: (() => void)[] | undefined;
   readonly #receipts = new Map<string, MachineMessage>();
   readonly #streams = new Map<string, Stream>();
   deliver: (lane: number, message: MachineMessage) => void = () => undefined;
@@ -160,13 +157,10 @@ export class FakeMachine {
     const body = fromBinary(CommandBodySchema, command.body);
     const kind = body.kind.case ?? "";
     if (header.sessionId.length === 0) this.#send(LANE.commands, "progress", { commandId: header.commandId, state: 2 });
-    if (this.receiptsFirst) this.#held = [];
     const own = this.handlers.get(kind);
     const reply = own === undefined ? this.#answer(body, header.commandId) : await own(body, command);
-    if (!reply.silent) await this.#receipt(command, reply, kind);
-    const held = this.#held ?? [];
-    this.#held = undefined;
-    for (const send of held) send();
+    if (reply.silent) return;
+    await this.#receipt(command, reply, kind);
   }
 
   async #receipt(command: Command, reply: Reply, kind: string): Promise<void> {
