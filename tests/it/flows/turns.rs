@@ -28,7 +28,7 @@ async fn a_running_turn_is_steered() -> anyhow::Result<()> {
     paired.world.model.reached("wait").await?;
     phone.reads("tick 1").await?;
     phone.steer("the other way [[say turned around]]").await?;
-    phone.page().sees(Target::from("item-user").with_text("the other way")).await?;
+    phone.page().sees(Target::state("outbox-state", "executed")).await?;
     paired.world.model.open("wait");
     phone.reads("turned around").await?;
     phone.idle().await
