@@ -124,6 +124,7 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   6013: ["The message is too long.", "Shorten it and send it again."],
   6014: ["The message is empty.", "Write something first."],
   6015: ["This part of the history is too large to show here.", "Look at it on the computer."],
+  6016: ["The place in the list is not known any more.", "It is read again from the newest."],
 
   7000: ["A local page that is not FlyDex's asked.", "Open FlyDex at its own address."],
   7001: ["Port 48163 is taken on the computer.", "Run “flydex doctor” there."],

@@ -82,6 +82,7 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   prompt_too_large: 6013,
   prompt_empty: 6014,
   page_too_large: 6015,
+  cursor_expired: 6016,
   local_origin_refused: 7000,
   local_port_taken: 7001,
   already_running: 7002,

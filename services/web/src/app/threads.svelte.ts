@@ -4,6 +4,9 @@ import type { Thread } from "../gen/flydex/agent/v1/agent_pb";
 import type { MachineModel } from "../model/machine";
 import { listThreads } from "./actions";
 
+/** `cursor_expired`: the list is read anew. */
+const CURSOR_EXPIRED = 6016;
+
 export class ThreadList {
   readonly machineId: string;
   search = $state("");
@@ -51,7 +54,10 @@ export class ThreadList {
       this.problem = undefined;
       this.loaded = true;
     } catch (reason) {
-      if (round === this.#round) this.problem = Problem.from(reason);
+      if (round !== this.#round) return;
+      const problem = Problem.from(reason);
+      if (problem.code === CURSOR_EXPIRED && cursor !== "") void this.reload();
+      else this.problem = problem;
     } finally {
       if (round === this.#round) this.loading = false;
     }
