@@ -12,7 +12,6 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::future::Future;
 use std::io;
-use std::path::Path;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
@@ -39,17 +38,15 @@ use crate::codex::{
 use crate::epoch::Fence;
 use crate::journal::{JournalWriter, Write, WriteToken, Written};
 use crate::outbox::Outbox;
-use crate::paired::{
-    CoreStatus, DEVICES_FILE, DeskPolicy, DeskRequest, Entropy, FENCE_FILE, JOURNAL_FILE, LinkStatus, PairedState,
-    Transport,
-};
+use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, Entropy, LinkStatus, PairedState, Transport};
 use crate::spool::Spool;
-use crate::storage::{FileStorage, Storage};
+use crate::storage::Storage;
 
 mod approvals;
 mod audit;
 mod bulk;
 mod command;
+mod config;
 mod desk;
 mod owner;
 pub mod port;
@@ -57,6 +54,8 @@ mod questions;
 mod reads;
 mod receipt;
 mod watch;
+
+pub use config::CoreConfig;
 
 use approvals::Approvals;
 use bulk::Bulk;
@@ -67,59 +66,6 @@ use questions::Questions;
 use reads::Reads;
 use receipt::{Answer, Asked};
 use watch::{Followed, PendingWatch, WatchAsk};
-
-/// What the core is given.
-pub struct CoreConfig {
-    /// Who this machine is, and what it trusts.
-    pub paired: PairedState,
-    /// This life of the connector; random.
-    pub boot_id: BootId,
-    /// This connector's version.
-    pub connector_version: String,
-    /// Where random bytes come from.
-    pub entropy: Entropy,
-    /// The command journal.
-    pub journal: Box<dyn Storage>,
-    /// The device list.
-    pub devices: Box<dyn Storage>,
-    /// The highest epoch and the count of links.
-    pub fence: Fence,
-    /// Audit records on their way to control.
-    pub spool: Spool,
-    /// What the desk asks.
-    pub desk: mpsc::Receiver<DeskRequest>,
-    /// What the desk sees.
-    pub status: channel::Sender<Option<CoreStatus>>,
-}
-
-impl CoreConfig {
-    /// A core on the files of a state folder; what it shares with the desk is given.
-    ///
-    /// # Errors
-    /// When the fence cannot be read, or is not what was written.
-    pub fn in_folder(
-        folder: &Path,
-        paired: PairedState,
-        spool: Spool,
-        desk: mpsc::Receiver<DeskRequest>,
-        status: channel::Sender<Option<CoreStatus>>,
-        entropy: Entropy,
-    ) -> io::Result<Self> {
-        let file = |name: &str| Box::new(FileStorage::new(folder.join(name)));
-        Ok(Self {
-            paired,
-            boot_id: BootId::from_bytes(entropy.bytes()),
-            connector_version: env!("CARGO_PKG_VERSION").to_owned(),
-            entropy,
-            journal: file(JOURNAL_FILE),
-            devices: file(DEVICES_FILE),
-            fence: Fence::open(file(FENCE_FILE))?,
-            spool,
-            desk,
-            status,
-        })
-    }
-}
 
 /// Why the core cannot start.
 #[derive(Debug, thiserror::Error)]
