@@ -17,13 +17,12 @@ pub(crate) struct Arguments {
 
 type Step = (&'static str, fn(&Path, &Arguments) -> anyhow::Result<bool>);
 
-const STEPS: [Step; 8] = [
+const STEPS: [Step; 7] = [
     ("rustfmt", rustfmt),
     ("generated code", generated_code),
     ("clippy", clippy),
     ("documentation", documentation),
     ("tidy", tidy),
-    ("wire rules", wire_rules),
     ("web types", web_types),
     ("dependencies", dependencies),
 ];
@@ -52,6 +51,7 @@ fn rustfmt(root: &Path, _: &Arguments) -> anyhow::Result<bool> {
 }
 
 fn generated_code(root: &Path, _: &Arguments) -> anyhow::Result<bool> {
+    need::npm_packages(root, "services/web")?;
     proto::check(root).map(|()| true)
 }
 
@@ -70,13 +70,6 @@ fn tidy(root: &Path, _: &Arguments) -> anyhow::Result<bool> {
         root,
         &["test", "--locked", "--package", "flydex-tests", "--test", "it", "tidy::"],
     ))
-}
-
-/// Lints the `.proto` files with the buf that the web app pins.
-fn wire_rules(root: &Path, _: &Arguments) -> anyhow::Result<bool> {
-    need::npm_packages(root, "services/web")?;
-    let web = root.join("services/web");
-    shell::succeeds(&mut shell::command(&web, "node_modules/.bin/buf", &["lint", "../../proto"]))
 }
 
 fn web_types(root: &Path, _: &Arguments) -> anyhow::Result<bool> {
