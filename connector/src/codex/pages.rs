@@ -60,6 +60,9 @@ impl Cursors {
     }
 }
 
+/// Bytes of a page that are left to what wraps it: ids, cursor, and the message around the page.
+const WRAPPING_BYTES: usize = 1024;
+
 /// Fills a page with turns, newest first.
 pub(super) struct Page {
     bytes_left: usize,
@@ -80,7 +83,7 @@ impl Page {
     pub(super) fn new(bytes_max: u32) -> Self {
         let bytes_max = usize::try_from(bytes_max).unwrap_or(PAGE_BYTES_MAX);
         let bytes_max = if bytes_max == 0 { PAGE_BYTES_MAX } else { bytes_max };
-        Self { bytes_left: bytes_max.clamp(EVENT_BODY_BYTES_MAX, PAGE_BYTES_MAX), turns: Vec::new() }
+        Self { bytes_left: bytes_max.clamp(EVENT_BODY_BYTES_MAX, PAGE_BYTES_MAX) - WRAPPING_BYTES, turns: Vec::new() }
     }
 
     /// Adds the next older turn, or as many of its last items as fit.
@@ -135,6 +138,11 @@ mod tests {
         v1::Turn { id: id.to_string(), items: sizes.iter().enumerate().map(item).collect(), ..Default::default() }
     }
 
+    fn wrapped_len(page: &v1::HistoryPage) -> usize {
+        let kind = v1::command_result::Kind::HistoryPage(page.clone());
+        v1::CommandResult { kind: Some(kind) }.encoded_len()
+    }
+
     proptest! {
         #[test]
         fn pages_give_every_item_once_in_order_and_within_the_bound(
@@ -158,7 +166,7 @@ mod tests {
                     }
                 }
                 let page = page.finish(thread_id, String::new());
-                prop_assert!(page.encoded_len() <= PAGE_BYTES_MAX);
+                prop_assert!(wrapped_len(&page) <= PAGE_BYTES_MAX);
                 let ids: Vec<String> = page.turns.iter().flat_map(|t| t.items.iter().map(|i| i.id.clone())).collect();
                 seen.splice(0..0, ids);
             }
