@@ -30,7 +30,17 @@ const LAYERS: [(&str, &[&str]); 13] = [
         ],
     ),
     ("flydex-store", &["flydex-domain"]),
-    ("flydex-tests", &["flydex-agent-proto", "flydex-connector", "flydex-domain", "flydex-proto", "flydex-runtime"]),
+    (
+        "flydex-tests",
+        &[
+            "flydex-agent-proto",
+            "flydex-connector",
+            "flydex-domain",
+            "flydex-loadtest",
+            "flydex-proto",
+            "flydex-runtime",
+        ],
+    ),
     ("xtask", &[]),
 ];
 const SERVICE: &[&str] = &["flydex-domain", "flydex-proto", "flydex-runtime", "flydex-store"];
