@@ -43,18 +43,20 @@ impl Count {
 
 /// Reads the closing line of cargo test, cargo nextest or vitest.
 fn summary(line: &str) -> Option<Count> {
+    // nextest repeats, indented, what the process of a failed test wrote.
+    if let Some(rest) = line.strip_prefix("test result: ") {
+        return Some(numbers(rest.split_once(". ")?.1));
+    }
     let line = line.trim();
-    let numbers = if let Some(rest) = line.strip_prefix("test result: ") {
-        rest.split_once(". ")?.1
-    } else if line.starts_with("Summary [") {
-        line.split_once(" run: ")?.1
-    } else {
-        line.strip_prefix("Tests ")?
-    };
-    Some(Count {
-        passed: number_before(numbers, "passed"),
-        failed: number_before(numbers, "failed") + number_before(numbers, "timed out"),
-    })
+    let rest = if line.starts_with("Summary [") { line.split_once(" run: ")?.1 } else { line.strip_prefix("Tests ")? };
+    Some(numbers(rest))
+}
+
+fn numbers(text: &str) -> Count {
+    Count {
+        passed: number_before(text, "passed"),
+        failed: number_before(text, "failed") + number_before(text, "timed out"),
+    }
 }
 
 fn number_before(text: &str, word: &str) -> u64 {
@@ -92,6 +94,7 @@ mod tests {
             20,
             1,
         );
+        check("    test result: FAILED. 0 passed; 1 failed; 0 ignored; 0 measured; 0 filtered out", 0, 0);
         check("Tests are fine", 0, 0);
     }
 

@@ -12,7 +12,7 @@ const NODE_VERSION_MIN: (u32, u32) = (20, 19);
 /// Names a Chromium to use instead of the system's.
 const CHROMIUM_VARIABLE: &str = "FLYDEX_CHROMIUM";
 /// Names a Codex to use instead of the pinned one.
-const CODEX_VARIABLE: &str = "FLYDEX_CODEX";
+pub(crate) const CODEX_VARIABLE: &str = "FLYDEX_CODEX";
 
 /// A Node that is new enough.
 ///
@@ -63,15 +63,20 @@ pub(crate) fn chromium(root: &Path) -> anyhow::Result<PathBuf> {
     find_chromium().context(hint)
 }
 
-/// The pinned Codex, or the one that is named.
+/// The path of the pinned Codex, or of the one that is named.
 ///
 /// # Errors
-/// When npm is missing or fails.
-pub(crate) fn codex(root: &Path) -> anyhow::Result<()> {
-    if std::env::var_os(CODEX_VARIABLE).is_some() {
-        return Ok(());
+/// When npm is missing or fails, or has no Codex for this platform.
+pub(crate) fn codex(root: &Path) -> anyhow::Result<PathBuf> {
+    if let Some(named) = std::env::var_os(CODEX_VARIABLE) {
+        return Ok(PathBuf::from(named));
     }
-    npm_packages(root, "tests/codex").context("install the pinned Codex")
+    npm_packages(root, "tests/codex").context("install the pinned Codex")?;
+    // The native binary lies in a package per platform: codex-<os>-<cpu>/vendor/<target>/bin/codex.
+    let packages = fs::read_dir(root.join("tests/codex/node_modules/@openai"))?.flatten();
+    let targets = packages.filter_map(|package| fs::read_dir(package.path().join("vendor")).ok()).flatten().flatten();
+    let binary = targets.map(|target| target.path().join("bin/codex")).find(|binary| binary.is_file());
+    binary.with_context(|| format!("npm has no Codex for this platform: name one by {CODEX_VARIABLE}"))
 }
 
 /// The browser driver of the tests.

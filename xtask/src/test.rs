@@ -1,6 +1,6 @@
 //! `cargo xtask test`: everything that is needed, everything that is tested, one count.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
 use crate::count::Count;
 use crate::{need, shell, web};
@@ -9,7 +9,7 @@ use crate::{need, shell, web};
 pub(crate) struct Arguments {
     /// Only the Rust tests whose name contains this; the web app's own tests are left out.
     filter: Option<String>,
-    /// Leave out the whole flows in tests/it, which need Codex and Chromium.
+    /// Leave out the whole flows in tests/it, which need Chromium.
     #[arg(long)]
     no_flows: bool,
     /// Run by `cargo test` even where cargo-nextest is installed.
@@ -23,7 +23,7 @@ pub(crate) struct Arguments {
 /// When something that the tests need is missing and cannot be installed.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     let count = match prepare(root, arguments) {
-        Ok(()) => test(root, arguments)?,
+        Ok(codex) => test(root, arguments, &codex)?,
         Err(error) => {
             shell::say(&format!("error: {error:#}"));
             Count::one(false)
@@ -33,25 +33,27 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(count.failed == 0)
 }
 
-fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
+/// Installs what is needed and returns the path of the pinned Codex, which unit tests ask for its methods too.
+fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
     need::node(root)?;
+    let codex = need::codex(root)?;
     if !arguments.no_flows {
         need::chromium(root)?;
-        need::codex(root)?;
         need::browser_driver(root)?;
     }
-    web::build(root, false)
+    web::build(root, false)?;
+    Ok(codex)
 }
 
-fn test(root: &Path, arguments: &Arguments) -> anyhow::Result<Count> {
-    let mut count = rust(root, arguments)?;
+fn test(root: &Path, arguments: &Arguments, codex: &Path) -> anyhow::Result<Count> {
+    let mut count = rust(root, arguments, codex)?;
     if arguments.filter.is_none() {
         count += web_tests(root)?;
     }
     Ok(count)
 }
 
-fn rust(root: &Path, arguments: &Arguments) -> anyhow::Result<Count> {
+fn rust(root: &Path, arguments: &Arguments, codex: &Path) -> anyhow::Result<Count> {
     // One set of features for the binaries that the flows start and for the tests, or all is built twice.
     if !shell::succeeds(&mut shell::cargo(root, &BUILD))? {
         return Ok(Count::one(false));
@@ -68,7 +70,7 @@ fn rust(root: &Path, arguments: &Arguments) -> anyhow::Result<Count> {
     if let Some(filter) = &arguments.filter {
         words.push(filter);
     }
-    let (succeeded, output) = shell::watched(&mut shell::cargo(root, &words))?;
+    let (succeeded, output) = shell::watched(shell::cargo(root, &words).env(need::CODEX_VARIABLE, codex))?;
     Ok(Count::of_run(succeeded, &output))
 }
 

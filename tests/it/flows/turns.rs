@@ -28,7 +28,9 @@ async fn a_running_turn_is_steered() -> anyhow::Result<()> {
     paired.world.model.reached("wait").await?;
     phone.reads("tick 1").await?;
     phone.steer("the other way [[say turned around]]").await?;
-    phone.page().sees(Target::state("outbox-state", "executed")).await?;
+    // Codex took it: the message says so, or the answer to it is there already.
+    let taken = "[data-testid=outbox-state][data-state=executed], [data-testid=item-agent]:has-text('turned around')";
+    phone.page().sees(Target::css(taken)).await?;
     paired.world.model.open("wait");
     phone.reads("turned around").await?;
     phone.idle().await
