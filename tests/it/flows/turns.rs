@@ -57,8 +57,7 @@ async fn a_thread_is_started_from_the_phone() -> anyhow::Result<()> {
     let paired = World::paired().await?;
     let phone = &paired.phone;
     phone.page().click("new-thread").await?;
-    phone.page().fill("new-thread-text", "begin here [[say begun]]").await?;
-    phone.page().click("new-thread-start").await?;
+    phone.send("begin here [[say begun]]").await?;
     phone.reads("begun").await?;
     phone.is_clean(paired.origin()).await
 }
