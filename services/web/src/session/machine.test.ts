@@ -8,7 +8,7 @@ import { CommandHeaderSchema, CommandKind, Outcome } from "../gen/flydex/v1/comm
 import { MachineState } from "../gen/flydex/v1/relay_pb";
 import { OpenMachineSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
 import { runningTurn } from "../model/thread";
-import { fromHex } from "../protocol/bytes";
+import { fromHex, hex } from "../protocol/bytes";
 import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
 import { ACCOUNT_ID, FakeMachine, FakeSession, MACHINE_ID, fakeThread } from "../test/fake";
 import { Machine, bodyOf } from "./machine";
@@ -232,6 +232,26 @@ test("an effect that got no answer is sent again, byte for byte, under the same 
   const [first, second] = effects(one.fake);
   expect(second?.header).toEqual(first?.header);
   expect(second?.signature).toEqual(first?.signature);
+});
+
+test("every command begins a trace of its own, and sending it again stays in its trace", async () => {
+  const one = await world();
+  one.fake.handlers.set("startTurn", () => ({ silent: true }));
+  await until(() => one.machine.caughtUp);
+  await one.outbox.add(draft("go"));
+  await until(() => effects(one.fake).length === 1);
+  one.sockets[0]?.break();
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => effects(one.fake).length === 2);
+  const { traces } = one.fake;
+  for (const trace of traces) expect(trace).toMatchObject({ flags: 1 });
+  const [first, second] = effects(one.fake).map((command) => traces[one.fake.commands.indexOf(command)]);
+  expect(first?.traceId).toHaveLength(16);
+  expect(first?.spanId).toHaveLength(8);
+  expect(second?.traceId).toEqual(first?.traceId);
+  expect(second?.spanId).not.toEqual(first?.spanId);
+  const ids = new Set(traces.map((trace) => hex(trace?.traceId ?? new Uint8Array())));
+  expect(ids.size).toBe(traces.length - 1);
 });
 
 test("the outbox survives a reload and asks again with the same bytes", async () => {

@@ -17,7 +17,13 @@ import {
   CommandResultSchema,
   type ThreadWatched,
 } from "../gen/flydex/agent/v1/agent_pb";
-import { type Command, type Receipt, Outcome, type SignedReceipt } from "../gen/flydex/v1/command_pb";
+import {
+  type Command,
+  type Receipt,
+  Outcome,
+  type SignedReceipt,
+  type TraceContext,
+} from "../gen/flydex/v1/command_pb";
 import {
   type DeviceMessage,
   DeviceMessageSchema,
@@ -35,6 +41,7 @@ import { type CommandContext, signCommand } from "../protocol/command";
 import { CLIENT, LANE } from "../protocol/frames";
 import type { DeviceKey, PublicKey } from "../protocol/keys";
 import { bulkMatches, peekReceipt, verifyReceipt } from "../protocol/receipt";
+import { newTraceId, traceContext } from "../protocol/trace";
 import { BulkAssembly } from "./bulk";
 import { MachineClock } from "./clock";
 import type { Outbox } from "./outbox";
@@ -356,7 +363,7 @@ export class Machine {
     this.#deps.outbox.attach({
       machineId: this.id,
       context: () => this.#context(),
-      send: (command) => this.#sendCommand(command),
+      send: (command, traceId) => this.#sendCommand(command, traceId),
     });
     this.#probeNow();
     this.#watchNow();
@@ -587,12 +594,12 @@ export class Machine {
     return { accountId: this.#accountBytes, machineId: this.#machineBytes, bootId, issuedAtMs };
   }
 
-  #sendCommand(command: Command): boolean {
-    return this.#send(LANE.commands, "command", command);
+  #sendCommand(command: Command, traceId = newTraceId()): boolean {
+    return this.#send(LANE.commands, "command", command, traceContext(traceId));
   }
 
-  #send<C extends MessageCase>(lane: number, kind: C, value: object): boolean {
-    return this.#deps.send(lane, create(DeviceMessageSchema, { kind: { case: kind, value } as never }));
+  #send<C extends MessageCase>(lane: number, kind: C, value: object, trace?: TraceContext): boolean {
+    return this.#deps.send(lane, create(DeviceMessageSchema, { trace, kind: { case: kind, value } as never }));
   }
 
   /** The connector does not know this session any more: what waits is told, streams keep their cursors. */

@@ -12,6 +12,7 @@ import { type Command, type CommandKind, CommandSchema, Outcome, type Receipt } 
 import { base64url, fromHex, uuidText, uuidV7 } from "../protocol/bytes";
 import { type ApprovalAnswer, type CommandContext, signEncoded } from "../protocol/command";
 import type { DeviceKey } from "../protocol/keys";
+import { newTraceId } from "../protocol/trace";
 import { backoffMs } from "./backoff";
 import type { Table } from "./storage";
 
@@ -32,6 +33,8 @@ export interface OutboxEntry {
   readonly kind: CommandKind;
   readonly body: Uint8Array;
   readonly createdAtMs: number;
+  /** The trace of every sending of it; random. */
+  readonly traceId?: Uint8Array;
   readonly state: OutboxState;
   /** The thread it is about, when there is one yet. */
   readonly threadId?: string;
@@ -70,7 +73,7 @@ export interface Port {
   readonly machineId: string;
   /** What the command must name; undefined while the machine's boot is not known. */
   context(): Omit<CommandContext, "commandId" | "lifetimeMs"> | undefined;
-  send(command: Command): boolean;
+  send(command: Command, traceId?: Uint8Array): boolean;
 }
 
 export interface OutboxDeps {
@@ -120,7 +123,8 @@ export class Outbox {
   /** Takes an effect; it is on disk when this returns, and sent as soon as the machine is there. */
   async add(draft: Draft): Promise<string> {
     const id = uuidText(uuidV7(this.#deps.now()));
-    const entry: OutboxEntry = { ...draft, id, createdAtMs: this.#deps.now(), state: "queued", attempts: 0 };
+    const [createdAtMs, traceId] = [this.#deps.now(), newTraceId()];
+    const entry: OutboxEntry = { ...draft, id, createdAtMs, traceId, state: "queued", attempts: 0 };
     await this.#save(entry);
     void this.#push(id);
     return id;
@@ -211,7 +215,7 @@ export class Outbox {
     // On disk before it leaves: a reload in between must send the same bytes again.
     const state = entry.state === "queued" ? "sent" : entry.state;
     await this.#save({ ...entry, signed, state, attempts: entry.attempts + 1 });
-    if (port.send(command)) this.#resendLater(id, 0);
+    if (port.send(command, entry.traceId)) this.#resendLater(id, 0);
   }
 
   async #sign(entry: OutboxEntry): Promise<SignedParts | undefined> {

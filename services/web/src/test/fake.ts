@@ -25,6 +25,7 @@ import {
   Outcome,
   ReceiptSchema,
   SignedReceiptSchema,
+  type TraceContext,
 } from "../gen/flydex/v1/command_pb";
 import { type MachineMessage, MachineMessageSchema, MachineState, Transport } from "../gen/flydex/v1/relay_pb";
 import { SessionDownSchema, type SessionUp, SessionUpSchema } from "../gen/flydex/v1/session_pb";
@@ -69,6 +70,8 @@ export class FakeMachine {
   readonly handlers = new Map<string, Handler>();
   /** Every command that arrived, in order. */
   readonly commands: Command[] = [];
+  /** The trace context that came with each of them. */
+  readonly traces: (TraceContext | undefined)[] = [];
   readonly #receipts = new Map<string, MachineMessage>();
   readonly #streams = new Map<string, Stream>();
   deliver: (lane: number, message: MachineMessage) => void = () => undefined;
@@ -337,7 +340,10 @@ export class FakeSession {
       if (this.answering) this.down(LANE.control, { case: "pong", value: { nonce: kind.value.nonce } });
     } else if (kind.case === "toMachine") {
       const inner = kind.value.message?.kind;
-      if (inner?.case === "command") await this.#machine.receive(inner.value);
+      if (inner?.case === "command") {
+        this.#machine.traces.push(kind.value.message?.trace);
+        await this.#machine.receive(inner.value);
+      }
       if (inner?.case === "probe" && this.answering) {
         const value = { nonce: inner.value.nonce, machineTimeMs: BigInt(Date.now()) };
         const reply = create(MachineMessageSchema, { kind: { case: "probeReply", value } });
