@@ -4,22 +4,23 @@
 //! targets below WARN, so that neither a stray field nor a library's trace line can carry content. Traces go to
 //! an OTLP endpoint when one is given. Metrics are read from [`Telemetry::prometheus_text`].
 
+mod export;
 pub mod fields;
 pub mod log;
 pub mod trace;
 
 use opentelemetry::global;
 use opentelemetry::trace::TracerProvider as _;
-use opentelemetry_otlp::{SpanExporter, WithExportConfig as _};
 use opentelemetry_sdk::Resource;
 use opentelemetry_sdk::metrics::SdkMeterProvider;
 use opentelemetry_sdk::propagation::TraceContextPropagator;
-use opentelemetry_sdk::trace::SdkTracerProvider;
 use prometheus::{Registry, TextEncoder};
 use serde::{Deserialize, Serialize};
 use tracing_subscriber::EnvFilter;
 use tracing_subscriber::layer::{Layer as _, SubscriberExt as _};
 use tracing_subscriber::util::SubscriberInitExt as _;
+
+use export::TraceExport;
 
 /// How a process speaks of itself.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -58,6 +59,9 @@ pub enum TelemetryError {
     /// The exporter could not be built.
     #[error("build the trace exporter")]
     Exporter(#[from] opentelemetry_otlp::ExporterBuildError),
+    /// The exporter's runtime could not be started.
+    #[error("start the runtime of the trace exporter")]
+    Runtime(#[source] std::io::Error),
     /// The metrics reader could not be built.
     #[error("build the metrics reader")]
     Metrics(#[source] Box<dyn std::error::Error + Send + Sync>),
@@ -71,7 +75,7 @@ pub enum TelemetryError {
 pub struct Telemetry {
     registry: Registry,
     meters: SdkMeterProvider,
-    traces: Option<SdkTracerProvider>,
+    traces: Option<TraceExport>,
 }
 
 impl Telemetry {
@@ -90,9 +94,9 @@ impl Telemetry {
         global::set_meter_provider(meters.clone());
         global::set_text_map_propagator(TraceContextPropagator::new());
 
-        let traces = config.otlp_endpoint.as_deref().map(|endpoint| tracer_provider(endpoint, resource)).transpose()?;
+        let traces = config.otlp_endpoint.as_deref().map(|endpoint| TraceExport::start(endpoint, resource)).transpose()?;
         let tracer = traces.as_ref().map(|traces| {
-            let layer = tracing_opentelemetry::layer().with_tracer(traces.tracer(service));
+            let layer = tracing_opentelemetry::layer().with_tracer(traces.provider().tracer(service));
             layer.with_filter(tracing_subscriber::filter::filter_fn(|metadata| log::is_own(metadata.target())))
         });
         let filter: EnvFilter = config.log_filter.parse()?;
@@ -110,13 +114,8 @@ impl Telemetry {
     /// Sends what is still held back, then stops. Failures are ignored: the process ends.
     pub fn shutdown(&self) {
         if let Some(traces) = &self.traces {
-            let _ = traces.shutdown();
+            let _ = traces.provider().shutdown();
         }
         let _ = self.meters.shutdown();
     }
-}
-
-fn tracer_provider(endpoint: &str, resource: Resource) -> Result<SdkTracerProvider, TelemetryError> {
-    let exporter = SpanExporter::builder().with_tonic().with_endpoint(endpoint).build()?;
-    Ok(SdkTracerProvider::builder().with_batch_exporter(exporter).with_resource(resource).build())
 }
