@@ -53,6 +53,7 @@ pub mod port;
 mod questions;
 mod reads;
 mod receipt;
+mod trace;
 mod watch;
 
 pub use config::CoreConfig;
@@ -162,6 +163,14 @@ struct Session {
 struct InFlight {
     asked: Asked,
     as_of: Option<Position>,
+    /// The command's, open until its outcome is known.
+    _span: tracing::Span,
+}
+
+impl InFlight {
+    fn new(asked: Asked, as_of: Option<Position>) -> Self {
+        Self { asked, as_of, _span: tracing::Span::current() }
+    }
 }
 
 /// What goes on when a record is durable.

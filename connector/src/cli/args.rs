@@ -30,7 +30,7 @@ pub struct Arguments {
     #[arg(long, global = true, env = "FLYDEX_LOG", default_value = "warn", value_name = "FILTER")]
     pub log: String,
     /// Where to send traces (OTLP over gRPC), such as `http://127.0.0.1:4317`
-    #[arg(long, global = true, env = "FLYDEX_OTLP", value_name = "URL")]
+    #[arg(long, global = true, env = "FLYDEX_OTLP_ENDPOINT", value_name = "URL")]
     pub otlp: Option<String>,
     /// What to do
     #[command(subcommand)]

@@ -374,7 +374,7 @@ impl<P: CodexPort> Core<P> {
 
     fn record_first(&mut self, asked: Asked, header: ApprovalAnswer, act: Act) {
         let record = self.intent(&asked, header);
-        self.in_flight.insert(asked.key, super::InFlight { asked, as_of: None });
+        self.in_flight.insert(asked.key, super::InFlight::new(asked, None));
         let spool = self.spool.clone();
         self.spawn(async move {
             let appended = tokio::task::spawn_blocking(move || spool.append(record)).await;

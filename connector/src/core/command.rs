@@ -12,6 +12,7 @@ use flydex_domain::journal::{Begun, Key, Record, Settled, encode};
 use flydex_domain::limits::MACHINE_COMMANDS_IN_FLIGHT_MAX;
 use flydex_domain::scope::Role;
 use flydex_domain::stream::{StreamId, Verdict};
+use flydex_runtime::telemetry::trace::Traceparent;
 use prost::Message as _;
 
 use super::port::CodexPort;
@@ -37,8 +38,9 @@ impl<P: CodexPort> Core<P> {
         session_device_id: DeviceId,
         account_role: Role,
         command: &SignedCommand,
+        trace: Option<Traceparent>,
     ) {
-        let asked = Asked::of(command, session_id);
+        let asked = Asked::of(command, session_id, trace);
         let admitted_as = self.sessions.get(&session_id).map(|session| session.device_id);
         let arrival = Arrival { command, session_id, session_device_id, account_role, admitted_as };
         let ruling = rule(&self.situation(), &self.devices, &arrival, || self.recall(&asked.key));
@@ -132,7 +134,7 @@ impl<P: CodexPort> Core<P> {
 
     fn read(&mut self, asked: Asked, role: Role, body: Body) {
         self.reads.begin(asked.key, asked.hash);
-        self.in_flight.insert(asked.key, InFlight { asked, as_of: self.rings.position(StreamId::MACHINE) });
+        self.in_flight.insert(asked.key, InFlight::new(asked, self.rings.position(StreamId::MACHINE)));
         match body {
             Body::Attach(attach) => self.attach_session(asked, role, &attach),
             Body::WatchThread(watch) => self.watch_thread(asked, &watch),
@@ -220,7 +222,7 @@ impl<P: CodexPort> Core<P> {
             thread_id,
         });
         self.journal.record(&record);
-        self.in_flight.insert(asked.key, InFlight { asked, as_of: self.rings.position(StreamId::MACHINE) });
+        self.in_flight.insert(asked.key, InFlight::new(asked, self.rings.position(StreamId::MACHINE)));
         let waiting = Waiting::Begin { asked, only_stops, act };
         self.write(&record, waiting);
     }
@@ -336,7 +338,7 @@ impl<P: CodexPort> Core<P> {
         let Some(thread_id) = provable.filter(|_| self.in_flight.len() < MACHINE_COMMANDS_IN_FLIGHT_MAX) else {
             return self.send_receipt(&asked, Outcome::Unknown, Answer::default());
         };
-        if self.in_flight.insert(asked.key, InFlight { asked, as_of: None }).is_some() {
+        if self.in_flight.insert(asked.key, InFlight::new(asked, None)).is_some() {
             return;
         }
         let port = self.port.clone();

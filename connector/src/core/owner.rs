@@ -12,7 +12,7 @@ use flydex_domain::stream::StreamId;
 use flydex_proto::v1;
 
 use super::port::CodexPort;
-use super::{ActiveLink, Core, LinkEvent, LinkNumber, Session};
+use super::{ActiveLink, Core, LinkEvent, LinkNumber, Session, trace};
 use crate::outbox::Outbox;
 use crate::paired::{LinkStatus, Transport};
 
@@ -138,10 +138,13 @@ impl<P: CodexPort> Core<P> {
         };
         // An unknown role gives no right at all.
         let Ok(role) = from.role.parse::<Role>() else { return };
-        let Some(kind) = from.message.and_then(|message| message.kind) else { return };
+        let Some(v1::DeviceMessage { trace, kind: Some(kind) }) = from.message else { return };
         match kind {
             v1::device_message::Kind::Command(command) => match SignedCommand::try_from(command) {
-                Ok(command) => self.command(session_id, device_id, role, &command),
+                Ok(command) => {
+                    let (span, trace) = trace::open(&command.header, trace.as_ref());
+                    span.in_scope(|| self.command(session_id, device_id, role, &command, trace));
+                }
                 Err(_) => {
                     let failure = v1::Failure { code: ErrorCode::BadRequest.number().into(), ..Default::default() };
                     self.to_session(session_id, v1::machine_message::Kind::Failure(failure));

@@ -15,10 +15,12 @@ use flydex_domain::secret::Payload;
 use flydex_domain::stream::Position;
 use flydex_domain::time::UnixMillis;
 use flydex_proto::v1;
+use flydex_runtime::telemetry::trace::Traceparent;
 use prost::Message as _;
 
 use super::Core;
 use super::port::CodexPort;
+use super::trace;
 
 /// What a receipt says of the command it is about.
 #[derive(Clone, Copy, Debug)]
@@ -31,10 +33,12 @@ pub(super) struct Asked {
     pub(super) session_id: SessionId,
     /// On an answer to an approval.
     pub(super) answer: Option<ApprovalAnswer>,
+    /// The trace that the answers carry back.
+    pub(super) trace: Option<Traceparent>,
 }
 
 impl Asked {
-    pub(super) fn of(command: &SignedCommand, session_id: SessionId) -> Self {
+    pub(super) fn of(command: &SignedCommand, session_id: SessionId, trace: Option<Traceparent>) -> Self {
         let header = &command.header;
         Self {
             key: (header.device_id, header.command_id),
@@ -43,6 +47,7 @@ impl Asked {
             issued_at: header.issued_at,
             session_id,
             answer: header.answer,
+            trace,
         }
     }
 }
@@ -85,7 +90,7 @@ impl<P: CodexPort> Core<P> {
         let bytes = Bytes::from(v1::Receipt::from(&receipt).encode_to_vec());
         let signature = sign(&self.paired.machine_key, receipt_transcript(&bytes));
         let signed = v1::SignedReceipt { receipt: bytes, signature: Bytes::copy_from_slice(&signature) };
-        self.to_session(asked.session_id, v1::machine_message::Kind::Receipt(signed));
+        self.answer_session(asked, v1::machine_message::Kind::Receipt(signed));
         self.pump_bulk();
     }
 
@@ -109,17 +114,25 @@ impl<P: CodexPort> Core<P> {
     pub(super) fn send_failure(&self, asked: &Asked, code: ErrorCode) {
         let command_id = Bytes::copy_from_slice(asked.key.1.as_bytes());
         let failure = v1::Failure { code: code.number().into(), command_id, retry_after_ms: 0 };
-        self.to_session(asked.session_id, v1::machine_message::Kind::Failure(failure));
+        self.answer_session(asked, v1::machine_message::Kind::Failure(failure));
     }
 
     pub(super) fn send_delivered(&self, asked: &Asked) {
         let command_id = Bytes::copy_from_slice(asked.key.1.as_bytes());
         let progress = v1::Progress { command_id, state: v1::ProgressState::Delivered.into() };
-        self.to_session(asked.session_id, v1::machine_message::Kind::Progress(progress));
+        self.answer_session(asked, v1::machine_message::Kind::Progress(progress));
+    }
+
+    fn answer_session(&self, asked: &Asked, kind: v1::machine_message::Kind) {
+        let message = v1::MachineMessage { trace: asked.trace.map(trace::wire), kind: Some(kind) };
+        self.send_to_session(asked.session_id, message);
     }
 
     pub(super) fn to_session(&self, session_id: SessionId, kind: v1::machine_message::Kind) {
-        let message = v1::MachineMessage { trace: None, kind: Some(kind) };
+        self.send_to_session(session_id, v1::MachineMessage { trace: None, kind: Some(kind) });
+    }
+
+    fn send_to_session(&self, session_id: SessionId, message: v1::MachineMessage) {
         let session_id = Bytes::copy_from_slice(session_id.as_bytes());
         let to_session = v1::ToSession { session_id, message: Some(message) };
         self.to_owner(v1::connector_frame::Kind::ToSession(to_session));
