@@ -16,6 +16,7 @@ pub struct Machine {
     /// The test's Codex; none for the person's own.
     codex: Option<ScriptedCodex>,
     workspace: PathBuf,
+    otlp_endpoint: Option<String>,
 }
 
 struct ScriptedCodex {
@@ -36,7 +37,8 @@ impl Machine {
     pub fn new(origin: &str, codex: &CodexHome) -> anyhow::Result<Self> {
         let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
         let scripted = ScriptedCodex { home: codex.path(), binary: codex.binary().to_owned() };
-        Ok(Self { state, origin: origin.to_owned(), codex: Some(scripted), workspace: codex.workspace() })
+        let (origin, workspace) = (origin.to_owned(), codex.workspace());
+        Ok(Self { state, origin, codex: Some(scripted), workspace, otlp_endpoint: None })
     }
 
     /// A machine that was never paired, with the person's own Codex; threads may be started in the current folder.
@@ -45,7 +47,14 @@ impl Machine {
     /// When its folder cannot be made.
     pub fn with_own_codex(origin: &str) -> anyhow::Result<Self> {
         let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
-        Ok(Self { state, origin: origin.to_owned(), codex: None, workspace: std::env::current_dir()? })
+        let (origin, workspace) = (origin.to_owned(), std::env::current_dir()?);
+        Ok(Self { state, origin, codex: None, workspace, otlp_endpoint: None })
+    }
+
+    /// The same machine, with its spans exported to an OTLP endpoint.
+    #[must_use]
+    pub fn traced(self, endpoint: String) -> Self {
+        Self { otlp_endpoint: Some(endpoint), ..self }
     }
 
     /// The connector's state folder.
@@ -100,6 +109,9 @@ impl Machine {
     fn flydex(&self) -> anyhow::Result<Command> {
         let mut command = Command::new(process::binary("flydex")?);
         command.env("FLYDEX_HOME", self.state()).current_dir(&self.workspace);
+        if let Some(endpoint) = &self.otlp_endpoint {
+            command.env("FLYDEX_OTLP_ENDPOINT", endpoint);
+        }
         if let Some(codex) = &self.codex {
             command
                 .env("FLYDEX_CODEX", &codex.binary)

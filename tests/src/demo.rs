@@ -130,6 +130,11 @@ async fn walk(paired: &Paired, count: &mut Count) -> anyhow::Result<()> {
 
 // === Pictures for the documents ===
 
+const PLAN: &str = "## Where it goes\n\nThe uploader gives up after **one** try. Three changes:\n\n\
+1. `upload.rs`: try again after 1, 2 and 4 seconds\n2. stop at once when the answer is final\n3. a test for both\n\n\
+```rust\nfor pause in pauses {\n    match send(&batch).await {\n        Err(error) if error.is_passing() => pause.await,\n\
+        settled => return settled,\n    }\n}\n```";
+
 async fn pictures(folder: &std::path::Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
     let world = World::start().await?;
@@ -151,19 +156,24 @@ async fn pictures(folder: &std::path::Path) -> anyhow::Result<()> {
     dark.page().screenshot(&folder.join("pair-dark.png")).await?;
     adding.answer(true).await?;
     dark.open_paired().await?;
-    world.thread("Why does the relay reconnect twice? [[markdown]]").await?;
-    world.thread("Rename the gateway's metrics [[say Done: three names changed.]]").await?;
+    world.model.answer("Add a retry to the uploader", &format!("[[say {PLAN}]]"));
+    world.model.answer("Rename the gateway's metrics", "[[say Done: three names changed.]]");
+    world.model.answer("Now run all the tests", "[[esc cargo test --workspace --locked]] [[say As you wish.]]");
+    world.thread("Add a retry to the uploader").await?;
+    world.thread("Rename the gateway's metrics").await?;
     light.page().sees(Target::from("thread-row").with_text("Rename the gateway")).await?;
     dark.page().sees(Target::from("thread-row").with_text("Rename the gateway")).await?;
     shoot(folder, "threads", &light, &dark).await?;
     for phone in [&light, &dark] {
-        phone.open_thread("Why does the relay").await?;
-        phone.reads("A plan in three parts").await?;
+        phone.open_thread("Add a retry").await?;
+        phone.reads("Where it goes").await?;
     }
     shoot(folder, "thread", &light, &dark).await?;
     light.send("Run the tests outside the sandbox, please. [[esc cargo test --workspace --locked]]").await?;
-    light.asked().await?;
-    dark.asked().await?;
+    for phone in [&light, &dark] {
+        phone.asked().await?;
+        phone.page().sees(Target::css("[data-testid=approval-accept]:enabled")).await?;
+    }
     shoot(folder, "approval", &light, &dark).await?;
     light.answer(Answer::Decline).await?;
     light.idle().await

@@ -7,6 +7,7 @@ pub mod browser;
 pub mod codex;
 pub mod connector;
 pub mod model;
+pub mod otlp;
 pub mod phone;
 pub mod process;
 pub mod server;

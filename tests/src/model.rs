@@ -47,6 +47,7 @@ pub struct Model {
 struct Shared {
     requests: watch::Sender<Vec<Request>>,
     gates: Mutex<BTreeMap<String, Arc<Gate>>>,
+    scripts: Mutex<BTreeMap<String, String>>,
     stop: CancellationToken,
 }
 
@@ -104,6 +105,12 @@ impl Model {
         gate.reached.send_replace(false);
     }
 
+    /// Answers the prompt `prompt`, which needs no keywords then, by the steps in `script`.
+    pub fn answer(&self, prompt: &str, script: &str) {
+        let mut scripts = self.state.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        scripts.insert(prompt.to_owned(), script.to_owned());
+    }
+
     /// Waits until a response stands at the gate: everything before it was sent to Codex.
     ///
     /// # Errors
@@ -143,6 +150,12 @@ impl Shared {
         Arc::clone(gates.entry(name.to_owned()).or_default())
     }
 
+    /// The script that a test gave for the prompt, else the prompt itself.
+    fn script_of(&self, prompt: &str) -> String {
+        let scripts = self.scripts.lock().unwrap_or_else(PoisonError::into_inner);
+        scripts.get(prompt).map_or(prompt, String::as_str).to_owned()
+    }
+
     fn record(&self, request: Request) -> usize {
         let mut number = 0;
         self.requests.send_modify(|requests| {
@@ -160,7 +173,7 @@ async fn models() -> Json<Value> {
 async fn respond(State(state): State<Arc<Shared>>, Json(body): Json<Value>) -> Response {
     let request = Request::read(&body);
     let number = state.record(request.clone());
-    let steps = response_steps(&request);
+    let steps = response_steps(&request, &state.script_of(&request.prompt));
     if let Some(status) = steps.iter().find_map(http_status) {
         return (status, Json(json!({"error": {"message": "the scripted model refuses", "code": "scripted"}})))
             .into_response();
@@ -182,8 +195,8 @@ fn http_status(step: &Step) -> Option<StatusCode> {
 }
 
 /// The steps for this request; where the script is over or absent, one sentence.
-fn response_steps(request: &Request) -> Vec<Step> {
-    let script = script::parse(&request.prompt);
+fn response_steps(request: &Request, script: &str) -> Vec<Step> {
+    let script = script::parse(script);
     let steps = script::response(&script, request.outputs.len());
     if !steps.is_empty() {
         return steps;

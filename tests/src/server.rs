@@ -8,6 +8,15 @@ use tokio::process::Command;
 
 use crate::process::{self, Lines, Process};
 
+/// How connectors may link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Carrier {
+    /// By QUIC where UDP passes, else by WebSocket: as it is shipped.
+    QuicFirst,
+    /// By WebSocket alone.
+    WebSocketOnly,
+}
+
 /// A running relay.
 pub struct Server {
     process: Process,
@@ -15,6 +24,7 @@ pub struct Server {
     origin: String,
     owner_link: String,
     port: u16,
+    carrier: Carrier,
 }
 
 /// A relay that was stopped; its data and port are kept.
@@ -22,6 +32,7 @@ pub struct StoppedServer {
     data: TempDir,
     owner_link: String,
     port: u16,
+    carrier: Carrier,
     /// What it wrote while it ran.
     pub lines: Lines,
 }
@@ -32,7 +43,15 @@ impl Server {
     /// # Errors
     /// When it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_at(0).await
+        Self::start_over(Carrier::QuicFirst).await
+    }
+
+    /// Starts as [`Server::start`], with links by that carrier.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_over(carrier: Carrier) -> anyhow::Result<Self> {
+        Self::start_with(0, carrier).await
     }
 
     /// Starts with fresh data on that port.
@@ -40,12 +59,28 @@ impl Server {
     /// # Errors
     /// When it does not come up.
     pub async fn start_at(port: u16) -> anyhow::Result<Self> {
+        Self::start_with(port, Carrier::QuicFirst).await
+    }
+
+    /// Starts as [`Server::start`], with its spans exported to an OTLP endpoint.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_traced(endpoint: &str) -> anyhow::Result<Self> {
+        Self::start_in(0, Carrier::QuicFirst, Some(endpoint)).await
+    }
+
+    async fn start_with(port: u16, carrier: Carrier) -> anyhow::Result<Self> {
+        Self::start_in(port, carrier, None).await
+    }
+
+    async fn start_in(port: u16, carrier: Carrier, otlp_endpoint: Option<&str>) -> anyhow::Result<Self> {
         let data = tempfile::Builder::new().prefix("fx-server").tempdir()?;
-        let process = spawn(data.path(), port)?;
+        let process = spawn(data.path(), port, carrier, otlp_endpoint)?;
         let origin = process.says("listening on ").await?;
         let owner_link = process.says("first sign-in at ").await?;
         let port = port_of(&origin)?;
-        Ok(Self { process, data, origin, owner_link, port })
+        Ok(Self { process, data, origin, owner_link, port, carrier })
     }
 
     /// The origin that browsers and connectors use.
@@ -78,7 +113,13 @@ impl Server {
     /// When it does not end in time.
     pub async fn stop(self) -> anyhow::Result<StoppedServer> {
         let (_, lines) = self.process.stop().await?;
-        Ok(StoppedServer { data: self.data, owner_link: self.owner_link, port: self.port, lines })
+        Ok(StoppedServer {
+            data: self.data,
+            owner_link: self.owner_link,
+            port: self.port,
+            carrier: self.carrier,
+            lines,
+        })
     }
 
     /// Kills it as a crash would.
@@ -87,7 +128,13 @@ impl Server {
     /// When it cannot be killed.
     pub async fn kill(self) -> anyhow::Result<StoppedServer> {
         let lines = self.process.kill().await?;
-        Ok(StoppedServer { data: self.data, owner_link: self.owner_link, port: self.port, lines })
+        Ok(StoppedServer {
+            data: self.data,
+            owner_link: self.owner_link,
+            port: self.port,
+            carrier: self.carrier,
+            lines,
+        })
     }
 }
 
@@ -97,16 +144,26 @@ impl StoppedServer {
     /// # Errors
     /// When it does not come up.
     pub async fn start(self) -> anyhow::Result<Server> {
-        let process = spawn(self.data.path(), self.port)?;
+        let process = spawn(self.data.path(), self.port, self.carrier, None)?;
         let origin = process.says("listening on ").await?;
-        Ok(Server { process, data: self.data, origin, owner_link: self.owner_link, port: self.port })
+        Ok(Server {
+            process,
+            data: self.data,
+            origin,
+            owner_link: self.owner_link,
+            port: self.port,
+            carrier: self.carrier,
+        })
     }
 }
 
-fn spawn(data: &Path, port: u16) -> anyhow::Result<Process> {
+fn spawn(data: &Path, port: u16, carrier: Carrier, otlp_endpoint: Option<&str>) -> anyhow::Result<Process> {
     let mut command = Command::new(process::binary("flydex-server")?);
     command.args(["all", "--listen", &format!("127.0.0.1:{port}"), "--admin-listen", "127.0.0.1:0", "--data-dir"]);
-    command.arg(data).current_dir(data);
+    command.arg(data).current_dir(data).env("FLYDEX__QUIC", (carrier == Carrier::QuicFirst).to_string());
+    if let Some(endpoint) = otlp_endpoint {
+        command.env("FLYDEX__TELEMETRY__OTLP_ENDPOINT", endpoint);
+    }
     Process::start("flydex-server", &mut command)
 }
 

@@ -9,7 +9,7 @@ use crate::codex::{CodexHome, Daemon, Desk};
 use crate::connector::{Connector, Machine};
 use crate::model::Model;
 use crate::phone::Phone;
-use crate::server::Server;
+use crate::server::{Carrier, Server};
 
 /// The whole of FlyDex around one machine. Everything ends when it is dropped.
 pub struct World {
@@ -43,9 +43,13 @@ impl World {
     /// # Errors
     /// When a part does not come up.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_over(Carrier::QuicFirst).await
+    }
+
+    async fn start_over(carrier: Carrier) -> anyhow::Result<Self> {
         let model = Model::start().await?;
         let codex = CodexHome::create(&model)?;
-        let (daemon, server) = tokio::try_join!(codex.start_daemon(), Server::start())?;
+        let (daemon, server) = tokio::try_join!(codex.start_daemon(), Server::start_over(carrier))?;
         let machine = Machine::new(server.origin(), &codex)?;
         Ok(Self { browser: Browser::start()?, model, codex, daemon, server, machine })
     }
@@ -55,7 +59,15 @@ impl World {
     /// # Errors
     /// When a part does not come up or the pairing fails.
     pub async fn paired() -> anyhow::Result<Paired> {
-        let world = Self::start().await?;
+        Self::paired_over(Carrier::QuicFirst).await
+    }
+
+    /// Starts everything as [`World::paired`], with links by that carrier.
+    ///
+    /// # Errors
+    /// When a part does not come up or the pairing fails.
+    pub async fn paired_over(carrier: Carrier) -> anyhow::Result<Paired> {
+        let world = Self::start_over(carrier).await?;
         world.allow_workspace().await?;
         let phone = world.phone().await?;
         phone.sign_in(world.server.owner_link()).await?;
