@@ -4,4 +4,5 @@ mod approvals;
 mod breaks;
 mod pairing;
 mod threads;
+mod transports;
 mod turns;

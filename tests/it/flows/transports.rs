@@ -37,5 +37,5 @@ async fn link_of(paired: &Paired) -> anyhow::Result<String> {
     let (_, lines) = paired.world.machine.command(&["status", "--json"]).await?;
     let text = lines.out.join("\n");
     let status: serde_json::Value = serde_json::from_str(&text).with_context(|| format!("no JSON but {text}"))?;
-    Ok(status["transport"].as_str().context("no transport in the status")?.to_owned())
+    Ok(status["connector"]["transport"].as_str().context("no transport in the status")?.to_owned())
 }
