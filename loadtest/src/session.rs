@@ -106,6 +106,14 @@ impl Session {
         Ok(self.socket.send(Message::Binary(bytes)).await?)
     }
 
+    /// Sends text, which no part of the protocol is.
+    ///
+    /// # Errors
+    /// When the socket is gone.
+    pub async fn send_text(&mut self, text: &str) -> anyhow::Result<()> {
+        Ok(self.socket.send(Message::Text(text.into())).await?)
+    }
+
     /// The next message, answering pings.
     ///
     /// # Errors
