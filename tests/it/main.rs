@@ -10,3 +10,4 @@ mod fuzz_corpus;
 mod scripted_browser;
 mod scripted_codex;
 mod tidy;
+mod traces;
