@@ -272,7 +272,8 @@ impl Page {
     /// # Errors
     /// When the file cannot be written.
     pub async fn screenshot(&self, path: &Path) -> anyhow::Result<()> {
-        self.call("screenshot", json!({"path": path})).await.map(drop)
+        // The driver has a working folder of its own.
+        self.call("screenshot", json!({"path": std::path::absolute(path)?})).await.map(drop)
     }
 
     /// What axe finds against WCAG 2 A and AA.
