@@ -132,8 +132,8 @@ async fn walk(paired: &Paired, count: &mut Count) -> anyhow::Result<()> {
 
 const PLAN: &str = "## Where it goes\n\nThe uploader gives up after **one** try. Three changes:\n\n\
 1. `upload.rs`: try again after 1, 2 and 4 seconds\n2. stop at once when the answer is final\n3. a test for both\n\n\
-```rust\nfor pause in pauses {\n    match send(&batch).await {\n        Err(error) if error.is_passing() => pause.await,\n\
-        settled => return settled,\n    }\n}\n```";
+```rust\nfor pause in pauses {\n    match send(&batch).await {\n        Err(error) if error.is_passing() => pause.await,\n        \
+settled => return settled,\n    }\n}\n```";
 
 async fn pictures(folder: &std::path::Path) -> anyhow::Result<()> {
     std::fs::create_dir_all(folder)?;
@@ -169,7 +169,7 @@ async fn pictures(folder: &std::path::Path) -> anyhow::Result<()> {
         phone.reads("Where it goes").await?;
     }
     shoot(folder, "thread", &light, &dark).await?;
-    light.send("Run the tests outside the sandbox, please. [[esc cargo test --workspace --locked]]").await?;
+    light.send("Now run all the tests").await?;
     for phone in [&light, &dark] {
         phone.asked().await?;
         phone.page().sees(Target::css("[data-testid=approval-accept]:enabled")).await?;
