@@ -3,7 +3,7 @@
 use anyhow::bail;
 use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
-use flydex_domain::command::{CommandKind, Outcome};
+use flydex_domain::command::{CommandKind, Outcome, Receipt};
 use flydex_domain::time::UnixMillis;
 use flydex_runtime::clock::Clock;
 use futures_util::{SinkExt as _, StreamExt as _};
@@ -29,10 +29,7 @@ pub async fn run(rig: &Rig, rounds: u32) -> anyhow::Result<Vec<Figure>> {
     let opened = session.open_machine(&rig.machine).await?;
     let attach = agent::command_body::Kind::Attach(agent::Attach { cursor: None, client: "bench".to_owned() });
     let command_id = session.command(&rig.device, &opened, CommandKind::Attach, attach, now()).await?;
-    let (receipt, _) = session.receipt(&opened, command_id).await?;
-    if receipt.outcome != Outcome::Executed {
-        bail!("the machine answered the attach with {:?}", receipt.outcome);
-    }
+    executed(session.receipt(&opened, command_id).await?.0)?;
 
     let (mut bare, _) = connect_async(format!("ws://{}", floor::start().await?)).await?;
     let message = Bytes::from(vec![7; MESSAGE_BYTES]);
@@ -49,15 +46,23 @@ pub async fn run(rig: &Rig, rounds: u32) -> anyhow::Result<Vec<Figure>> {
         let models = agent::command_body::Kind::ListModels(agent::ListModels {});
         let start = clock.instant();
         let command_id = session.command(&rig.device, &opened, CommandKind::ListModels, models, now()).await?;
-        session.receipt(&opened, command_id).await?;
+        executed(session.receipt(&opened, command_id).await?.0)?;
         read.times.record(nanos_since(start))?;
 
         let list = agent::ListThreads { limit: 50, ..Default::default() };
         let start = clock.instant();
         let kind = agent::command_body::Kind::ListThreads(list);
         let command_id = session.command(&rig.device, &opened, CommandKind::ListThreads, kind, now()).await?;
-        session.receipt(&opened, command_id).await?;
+        executed(session.receipt(&opened, command_id).await?.0)?;
         page.times.record(nanos_since(start))?;
     }
     Ok(vec![read, page])
+}
+
+/// A refusal is quick, and no figure.
+fn executed(receipt: Receipt) -> anyhow::Result<()> {
+    if receipt.outcome != Outcome::Executed {
+        bail!("the machine answered with {:?}", receipt.outcome);
+    }
+    Ok(())
 }
