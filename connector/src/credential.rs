@@ -212,4 +212,3 @@ fn held(record: &PairedRecord) -> Option<MachineCredential> {
 fn backoff(failures: u32) -> Duration {
     RECONNECT_WAIT_MIN.saturating_mul(1 << failures.min(20)).min(CREDENTIAL_RETRY_MAX)
 }
-

@@ -94,7 +94,8 @@ impl Telemetry {
         global::set_meter_provider(meters.clone());
         global::set_text_map_propagator(TraceContextPropagator::new());
 
-        let traces = config.otlp_endpoint.as_deref().map(|endpoint| TraceExport::start(endpoint, resource)).transpose()?;
+        let traces =
+            config.otlp_endpoint.as_deref().map(|endpoint| TraceExport::start(endpoint, resource)).transpose()?;
         let tracer = traces.as_ref().map(|traces| {
             let layer = tracing_opentelemetry::layer().with_tracer(traces.provider().tracer(service));
             layer.with_filter(tracing_subscriber::filter::filter_fn(|metadata| log::is_own(metadata.target())))
