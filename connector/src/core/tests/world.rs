@@ -337,15 +337,22 @@ impl World {
         .await
     }
 
-    /// Reads on until the machine stream brings an event of this kind.
+    /// The first event of this kind that was not taken yet: there is no order between the lanes, so it may have come
+    /// before a receipt that was waited for.
     pub(super) async fn until_event<T>(&mut self, mut wanted: impl FnMut(agent::agent_event::Kind) -> Option<T>) -> T {
-        self.until("event", |kind| match kind {
+        let mut wanted = |kind: &v1::connector_frame::Kind| match kind {
             v1::connector_frame::Kind::SharedEvent(event) => {
                 wanted(agent::AgentEvent::decode(event.body.clone()).unwrap().kind?)
             }
             _ => None,
-        })
-        .await
+        };
+        for index in 0..self.seen.len() {
+            if let Some(found) = wanted(&self.seen[index]) {
+                self.seen.remove(index);
+                return found;
+            }
+        }
+        self.until("event", wanted).await
     }
 
     // === A device ===
