@@ -51,6 +51,17 @@ impl Machine {
         Ok(Self { state, origin, codex: None, workspace, otlp_endpoint: None })
     }
 
+    /// A machine that was never paired, with another program in place of Codex: for benches alone.
+    ///
+    /// # Errors
+    /// When its folder cannot be made.
+    pub fn with_stub(origin: &str, binary: PathBuf) -> anyhow::Result<Self> {
+        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
+        let scripted = ScriptedCodex { home: state.path().join("codex"), binary };
+        let (origin, workspace) = (origin.to_owned(), state.path().to_owned());
+        Ok(Self { state, origin, codex: Some(scripted), workspace, otlp_endpoint: None })
+    }
+
     /// The same machine, with its spans exported to an OTLP endpoint.
     #[must_use]
     pub fn traced(self, endpoint: String) -> Self {

@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use crate::{shell, web};
+use crate::{need, shell, web};
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -17,9 +17,17 @@ pub(crate) struct Arguments {
 /// When it does not build.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     web::build(root, false)?;
-    let packages = ["--package", "flydex-loadtest", "--package", "flydex-server", "--package", "flydex-connector"];
-    let build: Vec<&str> = ["build", "--locked", "--release"].into_iter().chain(packages).collect();
+    let names = ["flydex-loadtest", "flydex-server", "flydex-connector", "flydex-tests"];
+    let packages = names.into_iter().flat_map(|name| ["--package", name]);
+    let build: Vec<&str> = ["build", "--locked", "--release", "--bins"].into_iter().chain(packages).collect();
     shell::run(&mut shell::cargo(root, &build))?;
-    let tool = shell::target(root).join("release/flydex-loadtest");
-    shell::succeeds(&mut shell::command(root, &tool.to_string_lossy(), &arguments.rest))
+    let release = shell::target(root).join("release");
+    let tool = release.join("flydex-loadtest").to_string_lossy().into_owned();
+    if !shell::succeeds(&mut shell::command(root, &tool, &arguments.rest))? || !arguments.rest.is_empty() {
+        return Ok(arguments.rest.is_empty());
+    }
+    need::chromium(root)?;
+    need::browser_driver(root)?;
+    let views = release.join("flydex-views").to_string_lossy().into_owned();
+    shell::succeeds(&mut shell::command::<&str>(root, &views, &[]))
 }
