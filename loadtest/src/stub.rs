@@ -58,7 +58,7 @@ fn answer(arguments: StubArguments, method: &str, params: &Value) -> Option<Valu
         "thread/list" => thread_list(arguments, params),
         "thread/read" => json!({ "thread": thread(index_of(params)) }),
         "thread/resume" => json!({
-            "thread": thread(index_of(params)), "model": "stub", "modelProvider": "stub", "cwd": "/work",
+            "thread": thread(index_of(params)), "model": "stub", "modelProvider": "stub", "cwd": "/srv/app",
             "approvalPolicy": "on-request", "sandbox": { "type": "workspaceWrite" },
             "initialTurnsPage": turns(arguments, &json!({ "limit": params["initialTurnsPage"]["limit"] })),
         }),
@@ -80,7 +80,7 @@ fn thread(index: usize) -> Value {
     let seconds = EPOCH_SECONDS - index as u64 * 60;
     json!({
         "id": format!("01a20000-0000-7000-8000-{index:012x}"), "preview": format!("Thread {index}: tidy up the parser"),
-        "name": null, "cwd": "/work", "createdAt": seconds, "updatedAt": seconds, "modelProvider": "stub",
+        "name": null, "cwd": "/srv/app", "createdAt": seconds, "updatedAt": seconds, "modelProvider": "stub",
         "historyMode": "paginated", "status": { "type": "idle" }, "path": null, "source": "cli", "gitInfo": null,
         "ephemeral": false, "cliVersion": CODEX_VERSION, "turns": [],
     })

@@ -35,10 +35,10 @@ fn an_empty_or_endless_prompt_is_refused() {
 
 #[test]
 fn a_thread_starts_in_a_listed_folder_only() {
-    let allowed = [AllowedDirectory { path: PathBuf::from("/work/app"), label: "app".to_owned() }];
+    let allowed = [AllowedDirectory { path: PathBuf::from("/srv/app"), label: "app".to_owned() }];
     let command = |directory: &str| v1::StartThread { directory: directory.to_owned(), ..Default::default() };
-    assert_eq!(start_thread(&command("/work/app"), &allowed), Ok(json!({"cwd": "/work/app"})));
-    for directory in ["/", "/work", "/work/app/", "/work/app/../..", "", "app"] {
+    assert_eq!(start_thread(&command("/srv/app"), &allowed), Ok(json!({"cwd": "/srv/app"})));
+    for directory in ["/", "/srv", "/srv/app/", "/srv/app/../..", "", "app"] {
         assert_eq!(start_thread(&command(directory), &allowed), Err(ErrorCode::DirectoryNotAllowed), "{directory}");
     }
 }
