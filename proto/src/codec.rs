@@ -9,6 +9,8 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::limits;
 use prost::Message;
 
+use crate::lanes::OnLane;
+
 /// The WebSocket subprotocol, the QUIC ALPN and the newest version spoken.
 pub const SUBPROTOCOL: &str = "flydex.v1";
 /// The newest version of the hello that is spoken.
@@ -84,6 +86,9 @@ pub enum FrameError {
     /// A lane byte that this version does not know.
     #[error("unknown lane {0}")]
     UnknownLane(u8),
+    /// A message of a kind that travels on another lane.
+    #[error("the message does not belong on the {0:?} lane")]
+    WrongLane(Lane),
 }
 
 impl FrameError {
@@ -93,7 +98,7 @@ impl FrameError {
         match self {
             Self::Truncated => ErrorCode::FrameTruncated,
             Self::TooLarge { .. } => ErrorCode::FrameTooLarge,
-            Self::UnknownLane(_) => ErrorCode::UnexpectedFrame,
+            Self::UnknownLane(_) | Self::WrongLane(_) => ErrorCode::UnexpectedFrame,
         }
     }
 }
@@ -159,6 +164,16 @@ pub fn stream_length(lane: Lane, prefix: [u8; LENGTH_PREFIX_BYTES]) -> Result<us
 /// [`FrameError::Truncated`] when the body is not such a message.
 pub fn decode_body<M: Message + Default>(body: Bytes) -> Result<M, FrameError> {
     M::decode(body).map_err(|_| FrameError::Truncated)
+}
+
+/// Reads the message in the body of a frame that came on a lane. A kind that this version does not know may be on any.
+///
+/// # Errors
+/// [`FrameError::Truncated`], or [`FrameError::WrongLane`] when messages of its kind travel on another lane.
+pub fn decode_on<M: Message + Default + OnLane>(lane: Lane, body: Bytes) -> Result<M, FrameError> {
+    let message: M = decode_body(body)?;
+    let fits = message.lane_of_kind().is_none_or(|of_kind| of_kind == lane);
+    if fits { Ok(message) } else { Err(FrameError::WrongLane(lane)) }
 }
 
 #[cfg(test)]

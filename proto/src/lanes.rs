@@ -1,4 +1,4 @@
-//! Which frame is written next on a connection, and which lane a message belongs to. Pure: no socket, no clock.
+//! Which frame is written next on a connection. Pure: no socket, no clock. [`OnLane`] says which lane a message is on.
 //!
 //! [`Lanes`] holds the encoded frames of one connection until the socket can take them. The order is strict:
 //! control, then commands, events and bulk, so that a ping never waits behind a page.
@@ -19,7 +19,10 @@ use bytes::Bytes;
 use flydex_domain::limits;
 
 use crate::codec::Lane;
-use crate::v1;
+
+mod on_lane;
+
+pub use on_lane::OnLane;
 
 /// The frames that wait for one connection.
 #[derive(Default)]
@@ -147,114 +150,6 @@ const _: () = assert!(
 
 fn charge(frame: &Bytes) -> usize {
     frame.len() + limits::QUEUED_FRAME_OVERHEAD_BYTES
-}
-
-// === Which message travels on which lane ===
-
-/// A message that has its place on one of the lanes. A message without a kind counts as control.
-///
-/// What must stay in order shares a lane: the verdict, events and end of a stream; a session's commands and its
-/// going; everything about an ownership.
-pub trait OnLane {
-    /// The lane that carries the message.
-    fn lane(&self) -> Lane;
-}
-
-impl OnLane for v1::DeviceMessage {
-    fn lane(&self) -> Lane {
-        use v1::device_message::Kind;
-        match &self.kind {
-            None | Some(Kind::Probe(_)) => Lane::Control,
-            Some(Kind::Command(_) | Kind::EventCredit(_) | Kind::BulkCredit(_)) => Lane::Commands,
-        }
-    }
-}
-
-impl OnLane for v1::MachineMessage {
-    fn lane(&self) -> Lane {
-        use v1::machine_message::Kind;
-        match &self.kind {
-            None | Some(Kind::Status(_) | Kind::ProbeReply(_)) => Lane::Control,
-            Some(Kind::Progress(_) | Kind::Receipt(_) | Kind::Failure(_)) => Lane::Commands,
-            Some(Kind::Verdict(_) | Kind::Event(_) | Kind::StreamEnd(_)) => Lane::Events,
-            Some(Kind::Chunk(_)) => Lane::Bulk,
-        }
-    }
-}
-
-impl OnLane for v1::SessionUp {
-    fn lane(&self) -> Lane {
-        use v1::session_up::Kind;
-        match &self.kind {
-            None | Some(Kind::Hello(_) | Kind::Proof(_) | Kind::Open(_) | Kind::Close(_) | Kind::Ping(_)) => {
-                Lane::Control
-            }
-            Some(Kind::ToMachine(to)) => to.message.as_ref().map_or(Lane::Control, OnLane::lane),
-        }
-    }
-}
-
-impl OnLane for v1::SessionDown {
-    fn lane(&self) -> Lane {
-        use v1::session_down::Kind;
-        match &self.kind {
-            None
-            | Some(
-                Kind::Challenge(_)
-                | Kind::Welcome(_)
-                | Kind::MachineClosed(_)
-                | Kind::Pong(_)
-                | Kind::GoAway(_)
-                | Kind::End(_),
-            ) => Lane::Control,
-            Some(Kind::FromMachine(from)) => from.message.as_ref().map_or(Lane::Control, OnLane::lane),
-        }
-    }
-}
-
-impl OnLane for v1::ConnectorFrame {
-    fn lane(&self) -> Lane {
-        use v1::connector_frame::Kind;
-        match &self.kind {
-            None | Some(Kind::Attached(_) | Kind::Stale(_) | Kind::Report(_) | Kind::DeviceRemoved(_)) => Lane::Control,
-            Some(Kind::ToSession(to)) => to.message.as_ref().map_or(Lane::Control, OnLane::lane),
-            Some(Kind::Subscribed(_) | Kind::Unsubscribed(_) | Kind::SharedEvent(_)) => Lane::Events,
-        }
-    }
-}
-
-impl OnLane for v1::OwnerFrame {
-    fn lane(&self) -> Lane {
-        use v1::owner_frame::Kind;
-        match &self.kind {
-            None | Some(Kind::Attach(_) | Kind::RemoveDevice(_)) => Lane::Control,
-            Some(Kind::FromSession(from)) => from.message.as_ref().map_or(Lane::Control, OnLane::lane),
-            Some(Kind::SessionGone(_)) => Lane::Commands,
-        }
-    }
-}
-
-impl OnLane for v1::LinkUp {
-    fn lane(&self) -> Lane {
-        use v1::link_up::Kind;
-        match &self.kind {
-            None | Some(Kind::Hello(_) | Kind::Proof(_) | Kind::Ping(_) | Kind::Pong(_)) => Lane::Control,
-            Some(Kind::Frame(frame)) => frame.lane(),
-        }
-    }
-}
-
-impl OnLane for v1::LinkDown {
-    fn lane(&self) -> Lane {
-        use v1::link_down::Kind;
-        match &self.kind {
-            None
-            | Some(
-                Kind::Challenge(_) | Kind::Welcome(_) | Kind::Ping(_) | Kind::Pong(_) | Kind::GoAway(_) | Kind::End(_),
-            ) => Lane::Control,
-            Some(Kind::Frame(frame)) => frame.lane(),
-        }
-    }
 }
 
 #[cfg(test)]

@@ -2,7 +2,6 @@ use proptest::collection::vec;
 use proptest::prelude::*;
 
 use super::*;
-use crate::lanes::OnLane as _;
 use crate::v1;
 
 fn ping(nonce: u64) -> v1::SessionUp {

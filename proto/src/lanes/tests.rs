@@ -68,29 +68,6 @@ fn control_goes_before_an_overdue_lane() {
     assert_eq!(order, [Lane::Control, Lane::Bulk, Lane::Events]);
 }
 
-#[test]
-fn a_stream_keeps_its_verdict_events_and_end_on_one_lane() {
-    use v1::{connector_frame, machine_message};
-    let kinds = [
-        machine_message::Kind::Verdict(v1::StreamVerdict::default()),
-        machine_message::Kind::Event(v1::Event::default()),
-        machine_message::Kind::StreamEnd(v1::StreamEnd::default()),
-    ];
-    for kind in kinds {
-        let message = v1::MachineMessage { trace: None, kind: Some(kind) };
-        let to_session = v1::ToSession { session_id: Bytes::new(), message: Some(message) };
-        let frame = v1::ConnectorFrame { epoch: None, kind: Some(connector_frame::Kind::ToSession(to_session)) };
-        assert_eq!(frame.lane(), Lane::Events);
-    }
-    for kind in [
-        connector_frame::Kind::Subscribed(v1::Subscribed::default()),
-        connector_frame::Kind::SharedEvent(v1::Event::default()),
-        connector_frame::Kind::Unsubscribed(v1::Unsubscribed::default()),
-    ] {
-        assert_eq!(v1::ConnectorFrame { epoch: None, kind: Some(kind) }.lane(), Lane::Events);
-    }
-}
-
 fn lane() -> impl Strategy<Value = Lane> {
     (0..Lane::ALL.len()).prop_map(|index| Lane::ALL[index])
 }
