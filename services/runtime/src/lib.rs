@@ -1,9 +1,11 @@
-//! Process basics: clock, life cycle, configuration, telemetry and TLS. Knows nothing of the domain.
+//! Process basics: clock, life cycle, configuration, addresses, HTTP, telemetry and TLS. Knows nothing of the domain.
 
 pub mod admin;
+pub mod client;
 pub mod clock;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod origin;
 pub mod telemetry;
 pub mod tls;
