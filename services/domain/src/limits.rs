@@ -85,6 +85,10 @@ pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
 /// How long a draining gateway still serves those it told to go.
 pub const DRAIN_TRY_FOR: Duration = Duration::from_secs(30);
+/// How long before its credential ends a link is told to open another: renewals that failed so far have time to succeed.
+pub const CREDENTIAL_END_NOTICE: Duration = Duration::from_secs(3600);
+/// How long before its grant ends a session is told to come back with a new one.
+pub const GRANT_END_NOTICE: Duration = Duration::from_secs(60);
 /// What a WebSocket reads at a time, in bytes: an idle session costs this much, and frames are mostly small.
 pub const WEBSOCKET_READ_BYTES: usize = 4 * 1024;
 /// Unread bytes that a peer may have under way on one QUIC lane: the largest frame and the next.

@@ -4,7 +4,6 @@
 //! never verifies as another, and whose footer names the signing key, so keys can rotate.
 
 use std::collections::BTreeMap;
-use std::time::Duration;
 
 use pasetors::keys::{AsymmetricPublicKey, AsymmetricSecretKey};
 use pasetors::token::UntrustedToken;
@@ -39,6 +38,11 @@ pub trait Claims: Serialize + DeserializeOwned {
 
     /// When the token ends.
     fn expires_at(&self) -> UnixMillis;
+
+    /// When the token is refused and what was opened with it ends: its end, and the skew that clocks may have.
+    fn holds_until(&self) -> UnixMillis {
+        self.expires_at().plus(TOKEN_SKEW_MAX)
+    }
 }
 
 /// A single-use pass to open a session in one region.
@@ -243,15 +247,11 @@ impl TokenVerifier {
             PublicToken::verify(&key, &untrusted, Some(key_id.as_bytes()), Some(C::KIND.as_bytes()))
                 .map_err(|_| TokenError::Invalid)?;
         let claims: C = serde_json::from_str(trusted.payload()).map_err(|_| TokenError::Invalid)?;
-        if expired(claims.expires_at(), now, TOKEN_SKEW_MAX) {
+        if now >= claims.holds_until() {
             return Err(TokenError::Expired);
         }
         Ok(claims)
     }
-}
-
-fn expired(expires_at: UnixMillis, now: UnixMillis, skew: Duration) -> bool {
-    now >= expires_at.plus(skew)
 }
 
 #[cfg(test)]

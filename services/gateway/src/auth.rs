@@ -7,11 +7,9 @@
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{BootId, DeviceId};
 use flydex_domain::key::PublicKey;
-use flydex_domain::limits::TOKEN_SKEW_MAX;
 use flydex_domain::proof::{self, LinkProof};
 use flydex_domain::scope::{MachineKey, Principal};
-use flydex_domain::time::UnixMillis;
-use flydex_domain::token::{Grant, MachineCredential, Ticket, TokenError};
+use flydex_domain::token::{Claims as _, Grant, MachineCredential, Ticket, TokenError};
 use flydex_proto::v1;
 use flydex_store::directory::DirectoryError;
 
@@ -24,12 +22,6 @@ pub(crate) struct Claimed {
     ticket_text: String,
     grant: Grant,
     device_key: PublicKey,
-}
-
-/// A session that proved its device key.
-pub(crate) struct Proved {
-    pub(crate) identity: SessionIdentity,
-    pub(crate) grant_expires_at: UnixMillis,
 }
 
 /// Verifies the ticket and the grant of a hello against each other.
@@ -62,7 +54,7 @@ pub(crate) fn claim_session(gateway: &Gateway, hello: &v1::SessionHello) -> Resu
 }
 
 impl Claimed {
-    /// The grant, to check it against revocations again.
+    /// The grant: it is checked against revocations again, and its end is the session's.
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
     }
@@ -76,12 +68,12 @@ impl Claimed {
         gateway: &Gateway,
         nonce: &[u8; 32],
         proof: &v1::SessionProof,
-    ) -> Result<Proved, ErrorCode> {
+    ) -> Result<SessionIdentity, ErrorCode> {
         let gateway_id = gateway.config.gateway_id.as_str();
         let transcript = proof::session(nonce, &self.ticket_text, gateway_id, &gateway.config.public_origin);
         self.device_key.verify(transcript, &proof.signature).map_err(|_| ErrorCode::ProofInvalid)?;
         // The directory remembers a ticket for as long as the verifier takes it.
-        let forget_at = self.ticket.expires_at.plus(TOKEN_SKEW_MAX);
+        let forget_at = self.ticket.holds_until();
         match gateway.directory.spend_ticket(self.ticket.ticket_id, forget_at, gateway.now()).await {
             Ok(true) => {}
             Ok(false) => return Err(ErrorCode::TicketUsed),
@@ -98,13 +90,12 @@ impl Claimed {
             role: self.ticket.role,
             device_id: self.ticket.device_id,
         };
-        let identity = SessionIdentity {
+        Ok(SessionIdentity {
             scope: principal.scope(),
             user_id: self.ticket.user_id,
             device_id: self.device_id(),
             grant_id: self.grant.grant_id,
-        };
-        Ok(Proved { identity, grant_expires_at: self.grant.expires_at })
+        })
     }
 
     fn device_id(&self) -> DeviceId {

@@ -1,20 +1,18 @@
-//! Where frames come from, whatever carries them, and how long a peer may be silent.
+//! Where frames come from, whatever carries them.
 
 use std::future::Future;
 
 use bytes::Bytes;
-use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::PEER_SILENCE_MAX;
-use flydex_proto::codec;
+use flydex_proto::codec::{self, Lane};
+use flydex_proto::lanes::OnLane;
 use prost::Message;
-use tokio::time::Instant;
 
 use crate::ending::End;
 
 /// What a peer sent.
 pub(crate) enum Inbound {
     /// The body of a frame within the limit of its lane.
-    Frame(Bytes),
+    Frame(Lane, Bytes),
     /// A sign of life of the transport itself.
     Alive,
 }
@@ -26,37 +24,16 @@ pub(crate) trait FrameReader: Send {
 }
 
 /// Waits for the next message of a kind and skips the transport's own signs of life.
-pub(crate) async fn receive<M: Message + Default>(reader: &mut impl FrameReader) -> Result<M, End> {
+pub(crate) async fn receive<M: Message + Default + OnLane>(reader: &mut impl FrameReader) -> Result<M, End> {
     loop {
         match reader.next().await? {
             Inbound::Alive => {}
-            Inbound::Frame(body) => return decode(body),
+            Inbound::Frame(lane, body) => return decode(lane, body),
         }
     }
 }
 
-/// Reads a message out of a frame's body.
-pub(crate) fn decode<M: Message + Default>(body: Bytes) -> Result<M, End> {
-    codec::decode_body(body).map_err(|error| error.code().into())
-}
-
-/// When a peer was last heard.
-pub(crate) struct Liveness {
-    heard: Instant,
-}
-
-impl Liveness {
-    pub(crate) fn new() -> Self {
-        Self { heard: Instant::now() }
-    }
-
-    pub(crate) fn heard(&mut self) {
-        self.heard = Instant::now();
-    }
-
-    /// Ends after [`PEER_SILENCE_MAX`] of silence.
-    pub(crate) async fn silence(&self) -> End {
-        tokio::time::sleep_until(self.heard + PEER_SILENCE_MAX).await;
-        ErrorCode::PeerTimeout.into()
-    }
+/// Reads a message out of a frame's body; it must be of a kind that travels on that lane.
+pub(crate) fn decode<M: Message + Default + OnLane>(lane: Lane, body: Bytes) -> Result<M, End> {
+    codec::decode_on(lane, body).map_err(|error| error.code().into())
 }

@@ -26,6 +26,7 @@ mod browser;
 mod connector;
 mod ending;
 mod frame;
+mod life;
 mod metrics;
 mod node;
 mod outbox;

@@ -184,11 +184,8 @@ impl Registry {
             count += usize::from(revoke_session(&session, revocation));
         }
         for link in self.all_links() {
-            if let Revocation::Machine { account_id, machine_id } = revocation
-                && link.machine.account_id() == *account_id
-                && link.machine.machine_id() == *machine_id
-            {
-                link.ending.begin(ErrorCode::MachineRevoked);
+            if let Some(code) = link_end(link.machine, revocation) {
+                link.ending.begin(code);
                 count += 1;
             }
         }
@@ -246,6 +243,17 @@ impl Drop for Registered {
     }
 }
 
+/// Why a machine's link ends by a revocation, if it does.
+fn link_end(machine: MachineKey, revocation: &Revocation) -> Option<ErrorCode> {
+    let (machine_id, code) = match revocation {
+        Revocation::Machine { machine_id, .. } => (machine_id, ErrorCode::MachineRevoked),
+        Revocation::Quarantine { machine_id, .. } => (machine_id, ErrorCode::MachineKeyCloned),
+        Revocation::User { .. } | Revocation::Grant { .. } | Revocation::Device { .. } => return None,
+    };
+    let is_its = machine.account_id() == revocation.account_id() && machine.machine_id() == *machine_id;
+    is_its.then_some(code)
+}
+
 fn revoke_session(session: &Session, revocation: &Revocation) -> bool {
     let account_id = session.scope.account_id();
     match revocation {
@@ -265,8 +273,10 @@ fn revoke_session(session: &Session, revocation: &Revocation) -> bool {
             session.close_with(*machine_id, ErrorCode::MachineRevoked.into());
             true
         }
-        Revocation::User { .. } | Revocation::Grant { .. } | Revocation::Device { .. } | Revocation::Machine { .. } => {
-            false
-        }
+        Revocation::User { .. }
+        | Revocation::Grant { .. }
+        | Revocation::Device { .. }
+        | Revocation::Machine { .. }
+        | Revocation::Quarantine { .. } => false,
     }
 }

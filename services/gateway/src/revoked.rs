@@ -48,14 +48,14 @@ impl Revoked {
                 (grant.account_id == *account_id && device_id == *revoked && issued_at <= at)
                     .then_some(ErrorCode::DeviceRevoked)
             }
-            Revocation::Machine { .. } => None,
+            Revocation::Machine { .. } | Revocation::Quarantine { .. } => None,
         })
     }
 
     /// Whether a machine credential still holds.
     ///
     /// # Errors
-    /// [`ErrorCode::MachineRevoked`] when it does not.
+    /// [`ErrorCode::MachineRevoked`] or [`ErrorCode::MachineKeyCloned`] when it does not.
     pub(crate) fn check_credential(&self, credential: &MachineCredential) -> Result<(), ErrorCode> {
         const { assert!(CREDENTIAL_LIFETIME.as_secs() <= GRANT_LIFETIME.as_secs(), "entries are kept long enough") };
         self.check(|at, revocation| match revocation {
@@ -63,6 +63,10 @@ impl Revoked {
                 && credential.machine_id == *machine_id
                 && credential.issued_at <= at)
                 .then_some(ErrorCode::MachineRevoked),
+            Revocation::Quarantine { account_id, machine_id, serial } => (credential.account_id == *account_id
+                && credential.machine_id == *machine_id
+                && credential.serial <= *serial)
+                .then_some(ErrorCode::MachineKeyCloned),
             Revocation::User { .. } | Revocation::Grant { .. } | Revocation::Device { .. } => None,
         })
     }

@@ -106,7 +106,7 @@ impl FrameReader for MessageReader {
     async fn next(&mut self) -> Result<Inbound, End> {
         match self.stream.next().await {
             Some(Ok(Message::Binary(bytes))) => match split_message(bytes) {
-                Ok((_, body)) => Ok(Inbound::Frame(body)),
+                Ok((lane, body)) => Ok(Inbound::Frame(lane, body)),
                 Err(error) => Err(error.code().into()),
             },
             Some(Ok(Message::Text(_))) => Err(ErrorCode::UnexpectedFrame.into()),

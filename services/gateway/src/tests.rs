@@ -2,6 +2,8 @@
 
 mod browser;
 mod host;
+mod lanes;
+mod lifetimes;
 mod link;
 mod refusals;
 mod wire;

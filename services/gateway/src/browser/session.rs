@@ -5,13 +5,13 @@
 //! that is not open is answered `not_found`, whatever the id.
 
 use std::sync::Arc;
-use std::time::Duration;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{MachineId, SessionId};
 use flydex_domain::limits;
 use flydex_domain::scope::MachineKey;
+use flydex_domain::token::Claims as _;
 use flydex_proto::v1;
 use flydex_proto::v1::device_message::Kind as DeviceKind;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
@@ -25,7 +25,8 @@ use crate::Gateway;
 use crate::admission::{Handshake, OpenBucket, Permit};
 use crate::auth;
 use crate::ending::{End, Ending};
-use crate::frame::{self, FrameReader, Inbound, Liveness};
+use crate::frame::{self, FrameReader, Inbound};
+use crate::life::{Life, Term, Turn, millis};
 use crate::metrics::Peer;
 use crate::node::NodeError;
 use crate::outbox::Outbox;
@@ -74,8 +75,7 @@ pub(crate) async fn run(
 struct Opened {
     opens: OpenBucket,
     session: Arc<Session>,
-    grant: auth::Claimed,
-    grant_left: Duration,
+    claimed: auth::Claimed,
     grant_token: String,
     _permit: Permit,
 }
@@ -106,14 +106,13 @@ async fn open(
         return Err(ErrorCode::UnexpectedFrame.into());
     };
     let permit = gateway.admission.session()?;
-    let proved = claimed.prove(gateway, &nonce, &proof).await?;
+    let identity = claimed.prove(gateway, &nonce, &proof).await?;
     let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
     send(outbox, Down::Welcome(welcome(session_id)))?;
     Ok(Opened {
         opens: OpenBucket::new(gateway.clock.instant()),
-        session: Session::new(session_id, proved.identity, outbox.clone(), ending.clone()),
-        grant: claimed,
-        grant_left: proved.grant_expires_at.since(gateway.now()),
+        session: Session::new(session_id, identity, outbox.clone(), ending.clone()),
+        claimed,
         grant_token: hello.grant,
         _permit: permit,
     })
@@ -133,34 +132,22 @@ fn welcome(session_id: SessionId) -> v1::SessionWelcome {
 async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &mut Opened) -> End {
     let session = opened.session.clone();
     // A revocation that came between the hello and the registration is not lost.
-    if let Err(code) = gateway.revoked.check_grant(opened.grant.grant()) {
+    if let Err(code) = gateway.revoked.check_grant(opened.claimed.grant()) {
         return code.into();
     }
     tracing::info!("session opened");
-    let (soft, hard) = (gateway.shutdown.soft(), gateway.shutdown.hard());
-    let grant_ends = tokio::time::sleep(opened.grant_left + limits::TOKEN_SKEW_MAX);
-    tokio::pin!(grant_ends);
-    let mut liveness = Liveness::new();
-    let mut told_to_go = false;
+    let grant = opened.claimed.grant();
+    let term =
+        Term { holds_until: grant.holds_until(), notice: limits::GRANT_END_NOTICE, code: ErrorCode::GrantInvalid };
+    let mut life = Life::new(gateway, &session.ending, &term);
     loop {
-        // Ends come first, so that a flood of frames does not delay them; silence is judged after reading.
-        let inbound = tokio::select! {
-            biased;
-            end = session.ending.begun() => return end,
-            () = hard.cancelled() => return ErrorCode::GoingAway.into(),
-            () = &mut grant_ends => return ErrorCode::GrantInvalid.into(),
-            () = soft.cancelled(), if !told_to_go => {
-                told_to_go = true;
-                session.send(Down::GoAway(go_away()));
-                continue;
+        let handled = match life.turn(reader).await {
+            Ok(Turn::Tell(go_away)) => {
+                session.send(Down::GoAway(go_away));
+                Ok(())
             }
-            inbound = reader.next() => inbound,
-            end = liveness.silence() => return end,
-        };
-        liveness.heard();
-        let handled = match inbound {
-            Ok(Inbound::Alive) => Ok(()),
-            Ok(Inbound::Frame(body)) => match frame::decode::<v1::SessionUp>(body) {
+            Ok(Turn::Inbound(Inbound::Alive)) => Ok(()),
+            Ok(Turn::Inbound(Inbound::Frame(lane, body))) => match frame::decode::<v1::SessionUp>(lane, body) {
                 Ok(message) => handle(gateway, opened, message).await,
                 Err(end) => Err(end),
             },
@@ -279,19 +266,6 @@ fn failure(machine_id: MachineId, command_id: Bytes, code: ErrorCode) -> Down {
 
 fn send(outbox: &Outbox, kind: Down) -> Result<(), End> {
     outbox.send(&v1::SessionDown { kind: Some(kind) }).map_err(|error| error.code().into())
-}
-
-/// Come back within the spread; until then this connection serves.
-pub(crate) fn go_away() -> v1::GoAway {
-    v1::GoAway {
-        reconnect_in_ms: rand::random_range(0..=millis(limits::DRAIN_SPREAD)),
-        try_for_ms: millis(limits::DRAIN_TRY_FOR),
-        hint: String::new(),
-    }
-}
-
-pub(crate) fn millis(duration: Duration) -> u32 {
-    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
 }
 
 fn machine_id(bytes: &[u8]) -> Result<MachineId, End> {

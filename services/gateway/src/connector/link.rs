@@ -9,6 +9,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::LinkId;
 use flydex_domain::limits;
 use flydex_domain::scope::MachineKey;
+use flydex_domain::token::Claims as _;
 use flydex_proto::codec;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
@@ -20,9 +21,9 @@ use tracing::Instrument as _;
 use crate::Gateway;
 use crate::admission::{Handshake, Permit};
 use crate::auth::{self, Binding};
-use crate::browser::session::{go_away, millis};
 use crate::ending::{End, Ending};
-use crate::frame::{self, FrameReader, Inbound, Liveness};
+use crate::frame::{self, FrameReader, Inbound};
+use crate::life::{Life, Term, Turn, millis};
 use crate::metrics::Peer;
 use crate::outbox::Outbox;
 use crate::registry::Link;
@@ -164,36 +165,32 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Op
         return code.into();
     }
     tracing::info!("link opened");
-    let (soft, hard) = (gateway.shutdown.soft(), gateway.shutdown.hard());
+    let term = Term {
+        holds_until: claimed.credential.holds_until(),
+        notice: limits::CREDENTIAL_END_NOTICE,
+        code: ErrorCode::CredentialInvalid,
+    };
+    let mut life = Life::new(gateway, &link.ending, &term);
     let mut pings = tokio::time::interval(limits::PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
     let mut nonce = 0;
-    let mut liveness = Liveness::new();
-    let mut told_to_go = false;
     loop {
-        // Ends come first, so that a flood of frames does not delay them; silence is judged after reading.
-        let inbound = tokio::select! {
-            biased;
-            end = link.ending.begun() => return end,
-            () = hard.cancelled() => return ErrorCode::GoingAway.into(),
-            () = soft.cancelled(), if !told_to_go => {
-                told_to_go = true;
-                link.send(Down::GoAway(go_away()));
-                continue;
-            }
+        let turn = tokio::select! {
             _ = pings.tick() => {
                 nonce += 1;
                 link.send(Down::Ping(v1::Ping { nonce }));
                 continue;
             }
-            inbound = reader.next() => inbound,
-            end = liveness.silence() => return end,
+            turn = life.turn(reader) => turn,
         };
-        liveness.heard();
-        let handled = match inbound {
-            Ok(Inbound::Alive) => Ok(()),
-            Ok(Inbound::Frame(body)) => match frame::decode::<v1::LinkUp>(body) {
+        let handled = match turn {
+            Ok(Turn::Tell(go_away)) => {
+                link.send(Down::GoAway(go_away));
+                Ok(())
+            }
+            Ok(Turn::Inbound(Inbound::Alive)) => Ok(()),
+            Ok(Turn::Inbound(Inbound::Frame(lane, body))) => match frame::decode::<v1::LinkUp>(lane, body) {
                 Ok(message) => handle(gateway, &link, message).await,
                 Err(end) => Err(end),
             },

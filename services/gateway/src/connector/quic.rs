@@ -27,6 +27,7 @@ use crate::metrics::Peer;
 use crate::outbox::{Framing, Outbox};
 
 const LANES: usize = Lane::ALL.len();
+
 /// What a gateway's QUIC endpoint needs: TLS 1.3, our ALPN, no early data, and bounded streams and windows.
 ///
 /// # Errors
@@ -169,10 +170,10 @@ impl FrameReader for LaneReader {
             // The order of the lanes; each may only delay the ones after it of its own link.
             let byte = tokio::select! {
                 biased;
-                frame = next_of(control) => return frame,
-                frame = next_of(commands) => return frame,
-                frame = next_of(events) => return frame,
-                frame = next_of(bulk) => return frame,
+                frame = next_of(Lane::Control, control) => return frame,
+                frame = next_of(Lane::Commands, commands) => return frame,
+                frame = next_of(Lane::Events, events) => return frame,
+                frame = next_of(Lane::Bulk, bulk) => return frame,
                 byte = lane_byte(&self.connection, &mut self.opening) => byte?,
             };
             self.opened(byte)?;
@@ -180,10 +181,10 @@ impl FrameReader for LaneReader {
     }
 }
 
-async fn next_of(lane: &mut Option<LaneFrames>) -> Result<Inbound, End> {
-    let Some(frames) = lane else { return std::future::pending().await };
+async fn next_of(lane: Lane, frames: &mut Option<LaneFrames>) -> Result<Inbound, End> {
+    let Some(frames) = frames else { return std::future::pending().await };
     match frames.next().await {
-        Some(Ok(body)) => Ok(Inbound::Frame(body.freeze())),
+        Some(Ok(body)) => Ok(Inbound::Frame(lane, body.freeze())),
         Some(Err(error)) if error.get_ref().is_some_and(|error| error.is::<LengthDelimitedCodecError>()) => {
             Err(ErrorCode::FrameTooLarge.into())
         }

@@ -71,6 +71,17 @@ fn a_revocation_holds_for_what_was_signed_before_it_in_its_account() {
 }
 
 #[test]
+fn a_quarantined_machines_credentials_do_not_hold_until_it_is_paired_again() {
+    let revoked = Revoked::default();
+    revoked.add(&Revocation::Quarantine { account_id: id(2), machine_id: id(4), serial: 7 }, NOW);
+    let check = |serial| revoked.check_credential(&MachineCredential { serial, ..credential(NOW) });
+    assert_eq!([check(1), check(7)], [Err(ErrorCode::MachineKeyCloned); 2]);
+    assert_eq!(check(8), Ok(()));
+    revoked.add(&Revocation::Quarantine { account_id: id(9), machine_id: id(4), serial: 8 }, NOW);
+    assert_eq!(check(8), Ok(()));
+}
+
+#[test]
 fn revocations_are_forgotten_with_the_tokens_they_are_about_and_never_exceed_their_bound() {
     let revoked = Revoked::default();
     let revocation = Revocation::Machine { account_id: id(2), machine_id: id(4) };

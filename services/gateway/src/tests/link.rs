@@ -175,6 +175,21 @@ async fn the_owner_ends_a_link_with_its_own_code() {
 }
 
 #[tokio::test]
+async fn a_quarantine_ends_a_link_until_the_machine_is_paired_again() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (mut connector, _, _) = opened(&mut world, over).await;
+        let serial = world.credential().serial;
+        let revocation = Revocation::Quarantine { account_id: account(1), machine_id: machine(1), serial };
+        world.service.handle().revoke(&RevocationEntry { number: 1, revocation });
+        assert_eq!(connector.end().await, Ended::with(ErrorCode::MachineKeyCloned), "{over:?}");
+        let mut again = Connector::connect(&world, over).await;
+        let refused = again.hello(link_hello(&world)).await.err();
+        assert_eq!(refused, Some(Ended::with(ErrorCode::MachineKeyCloned)), "{over:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_lost_node_a_revocation_and_a_drain_end_a_link() {
     for over in Over::ALL {
         let mut world = World::start().await;

@@ -67,7 +67,12 @@ impl Socket {
     }
 
     pub(super) async fn send(&mut self, message: &(impl Message + OnLane)) {
-        let frame = codec::encode_message(message.lane(), message).unwrap();
+        self.send_on(message.lane(), message).await;
+    }
+
+    /// Sends a message on a lane that need not be its own.
+    pub(super) async fn send_on(&mut self, lane: Lane, message: &impl Message) {
+        let frame = codec::encode_message(lane, message).unwrap();
         self.send_raw(WsMessage::Binary(frame)).await;
     }
 
@@ -107,8 +112,12 @@ impl Browser {
 
     /// Connects and goes through the handshake with a ticket of that number.
     pub(super) async fn open(world: &World, ticket: u128) -> (Self, Bytes) {
+        Self::open_with(world, hello(world, ticket)).await
+    }
+
+    /// Connects and goes through the handshake with that hello.
+    pub(super) async fn open_with(world: &World, hello: v1::SessionHello) -> (Self, Bytes) {
         let mut browser = Self::connect(world).await;
-        let hello = hello(world, ticket);
         let ticket = hello.ticket.clone();
         let challenge = browser.hello(hello).await.unwrap();
         let welcome = browser.prove(&challenge, &ticket, &device_key()).await.unwrap();
@@ -234,8 +243,13 @@ impl Connector {
 
     /// Connects and goes through the handshake.
     pub(super) async fn open(world: &World, over: Over) -> (Self, Bytes) {
+        Self::open_with(world, over, link_hello(world)).await
+    }
+
+    /// Connects and goes through the handshake with that hello.
+    pub(super) async fn open_with(world: &World, over: Over, hello: v1::LinkHello) -> (Self, Bytes) {
         let mut connector = Self::connect(world, over).await;
-        let challenge = connector.hello(link_hello(world)).await.unwrap();
+        let challenge = connector.hello(hello).await.unwrap();
         let transcript = link_transcript(&challenge, connector.exporter.as_ref());
         let welcome = connector.prove(transcript, connector.exporter.is_some(), &machine_key()).await.unwrap();
         (connector, welcome.link_id)
@@ -268,14 +282,16 @@ impl Connector {
     }
 
     pub(super) async fn send(&mut self, kind: LinkUpKind) {
+        let lane = v1::LinkUp { kind: Some(kind.clone()) }.lane();
+        self.send_on(lane, kind).await;
+    }
+
+    /// Sends a message on a lane that need not be its own.
+    pub(super) async fn send_on(&mut self, lane: Lane, kind: LinkUpKind) {
         let message = v1::LinkUp { kind: Some(kind) };
         match &mut self.wire {
-            Wire::Socket(socket) => socket.send(&message).await,
-            Wire::Quic(wire) => {
-                let lane = message.lane();
-                let frame = codec::encode_stream(lane, &message).unwrap();
-                wire.senders[usize::from(lane.byte())].write_chunk(frame).await.unwrap();
-            }
+            Wire::Socket(socket) => socket.send_on(lane, &message).await,
+            Wire::Quic(_) => self.send_raw(lane, &codec::encode_stream(lane, &message).unwrap()).await,
         }
     }
 

@@ -1,0 +1,115 @@
+//! How long a connection lives after its welcome: until it is ended, falls silent, or what it was opened with ends.
+//!
+//! Before the gateway drains, and before the token of a connection ends, the peer is told to open another one; this
+//! one serves until then. A connection that opens so late that it would be told at once is not told: its peer had
+//! no newer token, and telling it again would only make it come back with the same.
+
+use std::pin::Pin;
+use std::time::Duration;
+
+use flydex_domain::error::ErrorCode;
+use flydex_domain::limits;
+use flydex_domain::time::UnixMillis;
+use flydex_proto::v1;
+use tokio::time::Instant;
+use tokio_util::sync::CancellationToken;
+
+use crate::Gateway;
+use crate::ending::{End, Ending};
+use crate::frame::{FrameReader, Inbound};
+
+/// How long the token that opened a connection holds.
+pub(crate) struct Term {
+    pub(crate) holds_until: UnixMillis,
+    /// How long before that the peer is told.
+    pub(crate) notice: Duration,
+    /// What the connection ends with.
+    pub(crate) code: ErrorCode,
+}
+
+/// What happens next on a connection that lives.
+pub(crate) enum Turn {
+    /// The peer gave a sign.
+    Inbound(Inbound),
+    /// The peer is to be told this.
+    Tell(v1::GoAway),
+}
+
+/// The life of one connection.
+pub(crate) struct Life {
+    ending: Ending,
+    hard: CancellationToken,
+    soft: CancellationToken,
+    told_of_drain: bool,
+    code: ErrorCode,
+    over: Wait,
+    notice: Option<(Wait, Duration)>,
+    heard: Instant,
+}
+
+type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
+
+impl Life {
+    /// Begins now.
+    pub(crate) fn new(gateway: &Gateway, ending: &Ending, term: &Term) -> Self {
+        let wait = |until: UnixMillis| -> Wait {
+            let clock = gateway.clock.clone();
+            Box::pin(async move { clock.until(until.0).await })
+        };
+        let notice_at = term.holds_until.minus(term.notice);
+        Self {
+            ending: ending.clone(),
+            hard: gateway.shutdown.hard(),
+            soft: gateway.shutdown.soft(),
+            told_of_drain: false,
+            code: term.code,
+            over: wait(term.holds_until),
+            notice: (gateway.now() < notice_at).then(|| (wait(notice_at), term.notice)),
+            heard: Instant::now(),
+        }
+    }
+
+    /// What happens next, or how the connection ends. Safe to cancel.
+    pub(crate) async fn turn(&mut self, reader: &mut impl FrameReader) -> Result<Turn, End> {
+        // Ends come first, so that a flood of frames does not delay them; silence is judged after reading.
+        let inbound = tokio::select! {
+            biased;
+            end = self.ending.begun() => return Err(end),
+            () = self.hard.cancelled() => return Err(ErrorCode::GoingAway.into()),
+            () = &mut self.over => return Err(self.code.into()),
+            () = self.soft.cancelled(), if !self.told_of_drain => {
+                self.told_of_drain = true;
+                return Ok(Turn::Tell(go_away(limits::DRAIN_TRY_FOR)));
+            }
+            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(try_for))),
+            inbound = reader.next() => inbound?,
+            () = tokio::time::sleep_until(self.heard + limits::PEER_SILENCE_MAX) => {
+                return Err(ErrorCode::PeerTimeout.into());
+            }
+        };
+        self.heard = Instant::now();
+        Ok(Turn::Inbound(inbound))
+    }
+}
+
+/// Waits for the notice, once.
+async fn noticed(notice: &mut Option<(Wait, Duration)>) -> Duration {
+    let Some((wait, try_for)) = notice else { return std::future::pending().await };
+    wait.await;
+    let try_for = *try_for;
+    *notice = None;
+    try_for
+}
+
+/// Come back within the spread; until then this connection serves.
+fn go_away(try_for: Duration) -> v1::GoAway {
+    v1::GoAway {
+        reconnect_in_ms: rand::random_range(0..=millis(limits::DRAIN_SPREAD)),
+        try_for_ms: millis(try_for),
+        hint: String::new(),
+    }
+}
+
+pub(crate) fn millis(duration: Duration) -> u32 {
+    u32::try_from(duration.as_millis()).unwrap_or(u32::MAX)
+}
