@@ -20,7 +20,7 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
     "An answer did not carry the computer's signature, so it was not used.",
     "Do not act on it. If it happens again, pair the computer anew.",
   ],
-  [LOCAL.connectionLost]: ["The connection broke before the answer came.", WAIT],
+  [LOCAL.connectionLost]: ["The connection broke before the answer came.", AGAIN],
   [LOCAL.notPairedHere]: ["This browser is not paired with that computer.", NEW_CODE],
   [LOCAL.keysUnsupported]: [
     "This browser cannot make the kind of key that FlyDex needs.",

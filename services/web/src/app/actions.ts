@@ -5,7 +5,7 @@ import { type CommandResult, CommandResultSchema, type HistoryPage, type ThreadP
 import { LOCAL, Problem } from "../api/problem";
 import { wireDecision } from "../model/decision";
 import { type ApprovalCard, type DecisionName, approvalDigest } from "../protocol/approval";
-import { bodyOf } from "../session/machine";
+import { bodyOf } from "../protocol/command";
 import type { OutboxEntry } from "../session/outbox";
 import { app } from "./app.svelte";
 

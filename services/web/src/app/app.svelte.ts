@@ -12,7 +12,8 @@ import { base64url, fromHex } from "../protocol/bytes";
 import { type ApprovalAnswer, kindOf } from "../protocol/command";
 import { LANE } from "../protocol/frames";
 import { type DeviceKey, KeysUnsupported, generateKey, openKey } from "../protocol/keys";
-import { type Admission, Machine } from "../session/machine";
+import type { AdmissionState } from "../session/admission";
+import { Machine } from "../session/machine";
 import { Outbox, type OutboxEntry, auditIds } from "../session/outbox";
 import { Socket, type SocketState } from "../session/socket";
 import { type PinnedMachine, type Storage, openStorage, persist } from "../session/storage";
@@ -30,7 +31,7 @@ export interface MachineView {
   readonly paired: boolean;
   readonly status: MachineStatus | undefined;
   readonly closed: Problem | undefined;
-  readonly admission: Admission;
+  readonly admission: AdmissionState;
   readonly model: MachineModel;
   readonly thread: ThreadModel | undefined;
   readonly threadProblem: Problem | undefined;

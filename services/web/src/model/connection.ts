@@ -2,7 +2,7 @@
 import { explain } from "../api/errors";
 import { LOCAL, Problem } from "../api/problem";
 import { type MachineStatus, MachineState, Transport } from "../gen/flydex/v1/relay_pb";
-import type { Admission } from "../session/machine";
+import type { AdmissionState } from "../session/admission";
 import type { SocketState } from "../session/socket";
 
 export type ConnectionKind =
@@ -31,7 +31,7 @@ export interface Facts {
   readonly paired: boolean;
   readonly status: MachineStatus | undefined;
   readonly closed: Problem | undefined;
-  readonly admission: Admission;
+  readonly admission: AdmissionState;
   readonly caughtUp: boolean;
   readonly probe: { readonly answeredAtMs: number; readonly roundTripMs: number } | undefined;
   readonly nowMs: number;

@@ -48,17 +48,6 @@ export function threadRows(thread: ThreadModel, machine: MachineModel, outbox: r
   return rows;
 }
 
-/** The ids of our messages that the thread itself shows by now. */
-export function shownClientIds(thread: ThreadModel): Set<string> {
-  const ids = new Set<string>();
-  for (const turn of thread.turns) {
-    for (const item of turn.items) {
-      if (item.kind.case === "userMessage" && item.kind.value.clientId !== "") ids.add(item.kind.value.clientId);
-    }
-  }
-  return ids;
-}
-
 function pushTurnEnd(rows: Row[], turn: TurnView): void {
   const planned = turn.items.some((item) => item.kind.case === "plan");
   if (turn.plan !== undefined && !planned) rows.push({ kind: "plan", key: `${turn.id}/plan`, plan: turn.plan });

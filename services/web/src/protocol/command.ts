@@ -35,6 +35,11 @@ const KINDS: Record<BodyCase, CommandKind> = {
   answerQuestion: CommandKind.ANSWER_QUESTION,
 };
 
+/** A command's body from its case and the fields of its value. */
+export function bodyOf<C extends BodyCase>(kind: C, value: object): CommandBody {
+  return create(CommandBodySchema, { kind: { case: kind, value } as never });
+}
+
 /** The header's kind for a body. */
 export function kindOf(body: CommandBody): CommandKind {
   if (body.kind.case === undefined) throw new TypeError("a command needs a body");

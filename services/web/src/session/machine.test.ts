@@ -11,10 +11,12 @@ import { runningTurn } from "../model/thread";
 import { fromHex, hex } from "../protocol/bytes";
 import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
 import { ACCOUNT_ID, FakeMachine, FakeSession, MACHINE_ID, fakeThread } from "../test/fake";
-import { Machine, bodyOf } from "./machine";
+import { bodyOf } from "../protocol/command";
+import { Machine } from "./machine";
 import { Outbox, type OutboxEntry } from "./outbox";
-import { Socket, type WebSocketLike } from "./socket";
+import { Socket, type SocketPhase } from "./socket";
 import { MemoryTable } from "./storage";
+import type { WebSocketLike } from "./wire";
 
 /** A WebSocket whose other end is the fake relay. */
 class FakeWebSocket implements WebSocketLike {
@@ -57,6 +59,10 @@ interface World {
   sockets: FakeWebSocket[];
   key: DeviceKey;
   tickets: number;
+  /** Every state of the socket, in order. */
+  phases: SocketPhase[];
+  /** The relay takes no new connection. */
+  refused: boolean;
 }
 
 let worlds: World[] = [];
@@ -74,7 +80,7 @@ afterEach(() => {
 async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTable<OutboxEntry>()): Promise<World> {
   const machineSide = fake ?? (await FakeMachine.create());
   const own = key ?? (await openKey(await generateKey()));
-  const made = { fake: machineSide, table, sockets: [] as FakeWebSocket[], key: own, tickets: 0 } as unknown as World;
+  const made = { fake: machineSide, table, sockets: [] as FakeWebSocket[], key: own, tickets: 0, phases: [] as SocketPhase[] } as unknown as World;
   const outbox = new Outbox({
     table,
     key: own,
@@ -113,11 +119,12 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
       connect: () => {
         const webSocket = new FakeWebSocket(machineSide);
         made.sockets.push(webSocket);
+        if (made.refused) queueMicrotask(() => webSocket.break());
         return webSocket;
       },
     },
     {
-      onState: () => undefined,
+      onState: ({ phase }) => made.phases.push(phase),
       onOpen: (welcome) => {
         machine.sessionOpened(welcome);
         const value = create(OpenMachineSchema, { machineId: fromHex(MACHINE_ID.replaceAll("-", "")) });
@@ -338,6 +345,120 @@ test("a session that goes silent is noticed and opened anew", async () => {
   await until(() => one.sockets.length === 2 && one.machine.caughtUp);
 });
 
+test("a relay that restarts is left only when the next session is open", async () => {
+  const one = await world();
+  one.fake.handlers.set("startTurn", () => ({ silent: true }));
+  await until(() => one.machine.caughtUp);
+  one.machine.watch("t1");
+  await until(() => one.machine.thread?.loaded === true);
+  const id = await one.outbox.add(draft("go"));
+  await until(() => effects(one.fake).length === 1);
+  one.phases.length = 0;
+  one.sockets[0]?.session.goAway(3_000);
+  one.fake.emit("t1", "turnStarted", { turnId: "u1" });
+  await until(() => one.machine.thread?.turns.length === 1);
+  await vi.advanceTimersByTimeAsync(2_900);
+  expect(one.sockets.length).toBe(1);
+  await vi.advanceTimersByTimeAsync(200);
+  await until(() => one.sockets[0]?.readyState === 3);
+  expect(one.sockets[1]?.readyState).toBe(1);
+  await until(() => one.machine.caughtUp);
+  // In between there was never no session, nor a machine that seemed to be away.
+  expect(one.phases).toEqual(["open"]);
+  one.fake.handlers.delete("startTurn");
+  one.fake.emit("t1", "turnEnded", { turnId: "u1", state: TurnState.COMPLETED });
+  await until(() => one.machine.thread !== undefined && runningTurn(one.machine.thread) === undefined);
+  await vi.advanceTimersByTimeAsync(10_000);
+  await until(() => one.outbox.get(id)?.state === "executed");
+  const sent = effects(one.fake);
+  expect(sent.length).toBeGreaterThan(1);
+  for (const again of sent) expect(again.header).toEqual(sent[0]?.header);
+});
+
+test("a session that cannot be replaced yet goes on, and is replaced once it can", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.refused = true;
+  one.sockets[0]?.session.goAway(0);
+  await vi.advanceTimersByTimeAsync(50);
+  await until(() => one.sockets.length === 2);
+  await until(() => one.sockets[1]?.readyState === 3);
+  expect(one.machine.caughtUp).toBe(true);
+  expect(one.socket.state.phase).toBe("open");
+  one.refused = false;
+  await vi.advanceTimersByTimeAsync(2_000);
+  await until(() => one.sockets.length === 3 && one.sockets[0]?.readyState === 3 && one.machine.caughtUp);
+});
+
+test("a session that breaks while the next is opened is opened as after any break", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.sockets[0]?.session.goAway(3_000);
+  await one.machine.idle();
+  one.sockets[0]?.break();
+  expect(one.socket.state.phase).toBe("waiting");
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => one.sockets.length === 2 && one.machine.caughtUp);
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(one.sockets.length).toBe(2);
+});
+
+test("a thread that is left is not watched, and coming back goes on where it was", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  fake.emit("t1", "turnStarted", { turnId: "u1" });
+  await until(() => machine.thread?.turns.length === 1);
+  machine.watch("t2");
+  await until(() => kinds(fake).includes("unwatchThread") && machine.caughtUp);
+  expect(machine.thread?.turns).toEqual([]);
+  // What comes for it meanwhile is for nobody.
+  fake.emit("t1", "turnEnded", { turnId: "u1", state: TurnState.COMPLETED });
+  await until(() => machine.caughtUp);
+  fake.commands.length = 0;
+  machine.watch("t1");
+  expect(machine.thread?.turns.length).toBe(1);
+  await until(() => machine.caughtUp);
+  expect(kinds(fake)).toEqual(["unwatchThread", "watchThread"]);
+  expect(cursorOf(fake)?.seq).toBe(1n);
+  expect(machine.thread !== undefined && runningTurn(machine.thread)).toBeUndefined();
+});
+
+test("leaving and coming back at once asks no more than once, and misses nothing", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  fake.emit("t1", "turnStarted", { turnId: "u1" });
+  await until(() => machine.thread?.turns.length === 1);
+  fake.commands.length = 0;
+  machine.watch(undefined);
+  machine.watch("t1");
+  // Sent for the watch before, while the new one is asked for.
+  fake.emit("t1", "turnStarted", { turnId: "u2" });
+  fake.emit("t1", "turnStarted", { turnId: "u3" });
+  await until(() => machine.caughtUp);
+  expect(machine.thread?.turns.map((turn) => turn.id)).toEqual(["u1", "u2", "u3"]);
+  await vi.advanceTimersByTimeAsync(3_000);
+  expect(kinds(fake)).toEqual(["unwatchThread", "watchThread"]);
+});
+
+test("a thread is read anew when its place in the history is not known any more", async () => {
+  const one = await world();
+  const { machine, fake } = one;
+  await until(() => machine.caughtUp);
+  machine.watch("t1");
+  await until(() => machine.thread?.loaded === true);
+  fake.commands.length = 0;
+  machine.reread();
+  await until(() => machine.caughtUp);
+  expect(kinds(fake)).toEqual(["watchThread"]);
+  expect(cursorOf(fake)).toBeUndefined();
+});
+
 test("an approval opens, and closes wherever it was answered", async () => {
   const one = await world();
   await until(() => one.machine.caughtUp);
@@ -347,6 +468,17 @@ test("an approval opens, and closes wherever it was answered", async () => {
   await until(() => one.machine.model.approvals.size === 0);
   expect([...one.machine.model.closed.values()][0]).toMatchObject({ deviceLabel: "Tablet", end: 1 });
 });
+
+function kinds(fake: FakeMachine): (string | undefined)[] {
+  return fake.commands.map((command) => fromBinary(CommandBodySchema, command.body).kind.case);
+}
+
+/** The place that the newest watch named. */
+function cursorOf(fake: FakeMachine) {
+  const bodies = fake.commands.map((command) => fromBinary(CommandBodySchema, command.body).kind);
+  const watch = bodies.findLast((kind) => kind.case === "watchThread");
+  return watch?.case === "watchThread" ? watch.value.cursor : undefined;
+}
 
 function text(machine: Machine): string | undefined {
   const item = machine.thread?.turns.at(-1)?.items.at(-1);

@@ -36,6 +36,15 @@ test("a resume goes on where it was, and repeats are dropped", () => {
   expect(seqs(stream.event(event(6n)))).toEqual([6]);
 });
 
+test("what an earlier watch still sent before the verdict leaves no hole", () => {
+  const stream = new StreamSync();
+  stream.settled(4, BOOT, 5n);
+  stream.asked();
+  expect(seqs(stream.event(event(8n)))).toEqual([]);
+  expect(seqs(stream.resumed(4, BOOT, 5n))).toEqual([]);
+  expect(seqs(stream.event(event(6n)))).toEqual([6]);
+});
+
 test("a hole is never skipped in silence", () => {
   const stream = new StreamSync();
   stream.settled(4, BOOT, 5n);

@@ -63,7 +63,9 @@ export class StreamSync {
     if (!matches) return HOLE;
     this.#verdict = { streamId, bootId };
     this.#live = true;
-    return this.#drain();
+    // What came before the verdict was sent for an earlier watch; all after the cursor is sent anew.
+    this.#held = [];
+    return NOTHING;
   }
 
   gap(streamId: number, bootId: Uint8Array, asOf: bigint): Step {

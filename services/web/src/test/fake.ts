@@ -246,6 +246,9 @@ export class FakeMachine {
         const streamId = this.#stream(threadId).id;
         return { result: { case: "threadWatched", value: { threadId, streamId, snapshot: resumed ? undefined : snapshot } } };
       }
+      case "unwatchThread":
+        this.#send(LANE.events, "streamEnd", { streamId: this.#stream(body.kind.value.threadId).id, code: 1010 });
+        return {};
       case "readThread":
         return { result: { case: "historyPage", value: this.#page(body.kind.value.threadId, body.kind.value.cursor) } };
       case "listModels":
@@ -314,9 +317,6 @@ export class FakeSession {
   constructor(machine: FakeMachine, send: (frame: Uint8Array) => void) {
     this.#machine = machine;
     this.#send = send;
-    machine.deliver = (lane, message) => {
-      this.down(lane, { case: "fromMachine", value: { machineId: bytes(MACHINE_ID), message } });
-    };
   }
 
   async up(frame: Uint8Array): Promise<void> {
@@ -335,6 +335,10 @@ export class FakeSession {
       };
       this.down(LANE.control, { case: "welcome", value });
     } else if (kind.case === "open") {
+      // The machine speaks to the session that opened it last.
+      this.#machine.deliver = (lane, message) => {
+        this.down(lane, { case: "fromMachine", value: { machineId: bytes(MACHINE_ID), message } });
+      };
       this.#machine.status();
     } else if (kind.case === "ping") {
       if (this.answering) this.down(LANE.control, { case: "pong", value: { nonce: kind.value.nonce } });
@@ -350,6 +354,11 @@ export class FakeSession {
         this.#machine.deliver(LANE.control, reply);
       }
     }
+  }
+
+  /** Says that this relay restarts soon. */
+  goAway(reconnectInMs: number): void {
+    this.down(LANE.control, { case: "goAway", value: { reconnectInMs, tryForMs: 30_000 } });
   }
 
   down(lane: number, kind: { case: string; value: object }): void {

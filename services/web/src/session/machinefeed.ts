@@ -1,0 +1,72 @@
+/** The machine's own stream: its state, its open approvals and questions, and which threads changed. */
+import type { AgentEvent, MachineSnapshot, SignedApproval } from "../gen/flydex/agent/v1/agent_pb";
+import * as machineModel from "../model/machine";
+import { type ApprovalCard, openApproval } from "../protocol/approval";
+import type { PublicKey } from "../protocol/keys";
+import { Feed } from "./feed";
+import type { Cursor } from "./stream";
+
+export class MachineFeed extends Feed {
+  model = machineModel.emptyMachine();
+  readonly #machineKey: PublicKey | undefined;
+  readonly #machineBytes: Uint8Array;
+
+  constructor(machineKey: PublicKey | undefined, machineBytes: Uint8Array, consumed: (bytes: number) => void) {
+    super((event) => this.#onEvent(event), consumed);
+    this.#machineKey = machineKey;
+    this.#machineBytes = machineBytes;
+  }
+
+  /** Replaces what was known; false when the events held back do not join onto it. */
+  async apply(snapshot: MachineSnapshot, { streamId, bootId, seq }: Cursor): Promise<boolean> {
+    const cards = [];
+    let unverified = 0;
+    for (const signed of snapshot.approvals) {
+      const card = await this.#open(signed);
+      if (card === undefined) unverified += 1;
+      else cards.push(card);
+    }
+    this.model = machineModel.applySnapshot(this.model, snapshot, cards, unverified);
+    return this.run(this.stream.settled(streamId, bootId, seq));
+  }
+
+  async #onEvent({ kind }: AgentEvent): Promise<void> {
+    switch (kind.case) {
+      case "approvalOpened": {
+        const card = await this.#open(kind.value);
+        this.model =
+          card === undefined
+            ? machineModel.unverifiedApproval(this.model)
+            : machineModel.openedApproval(this.model, card);
+        break;
+      }
+      case "approvalClosed":
+        this.model = machineModel.closedApproval(this.model, kind.value);
+        break;
+      case "questionOpened":
+        this.model = machineModel.openedQuestion(this.model, kind.value);
+        break;
+      case "questionClosed":
+        this.model = machineModel.closedQuestion(this.model, kind.value.questionId);
+        break;
+      case "threadChanged":
+        this.model = machineModel.changedThread(this.model, kind.value);
+        break;
+      case "threadRemoved":
+        this.model = machineModel.removedThread(this.model, kind.value.threadId);
+        break;
+      case "machineChanged":
+        if (kind.value.snapshot !== undefined) {
+          this.model = machineModel.changedMachine(this.model, kind.value.snapshot);
+        }
+        break;
+      default:
+        // Of a thread's stream, or of a later version.
+        break;
+    }
+  }
+
+  async #open(signed: SignedApproval): Promise<ApprovalCard | undefined> {
+    return this.#machineKey === undefined ? undefined : openApproval(signed, this.#machineKey, this.#machineBytes);
+  }
+}
