@@ -254,7 +254,7 @@ impl Supervisor {
                 return Err(error);
             }
         };
-        tracing::info!(link.transport = ?wire.transport, link.bound = bound, "link open");
+        tracing::info!(transport = ?wire.transport, link.bound = bound, "link open");
         self.numbers += 1;
         let (ended_tx, ended) = oneshot::channel();
         let (away_tx, go_away) = mpsc::channel(1);

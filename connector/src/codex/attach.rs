@@ -65,7 +65,7 @@ impl Keeper {
                 Ok(attached) => {
                     let since = self.clock.instant();
                     let end = self.live(attached).await;
-                    tracing::info!(end = ?end, "codex detached");
+                    tracing::info!(reason = ?end, "codex detached");
                     if end == End::DaemonFound || self.clock.instant() - since > GOOD_LIFE {
                         wait = RECONNECT_WAIT_MIN;
                     }
@@ -78,7 +78,7 @@ impl Keeper {
             if self.stopped.is_cancelled() {
                 return;
             }
-            tracing::warn!(error.code = code.name(), wait_ms = millis(wait), "codex is not available");
+            tracing::warn!(error.code = code.name(), retry_in_ms = millis(wait), "codex is not available");
             self.tell(CodexStatus::Unavailable(code)).await;
             self.refuse_for(wait, code).await;
             wait = (wait * 2).min(RECONNECT_WAIT_MAX);
@@ -87,7 +87,12 @@ impl Keeper {
 
     async fn live(&mut self, attached: Attached) -> End {
         let Attached { mut connection, generation, version, shared } = attached;
-        tracing::info!(codex.version = %version.text, shared, read_only = version.read_only, "codex attached");
+        tracing::info!(
+            codex.version = %version.text,
+            codex.shared = shared,
+            codex.read_only = version.read_only,
+            "codex attached"
+        );
         let client = connection.client.clone();
         self.session.send_replace(Some(Session { client: client.clone(), read_only: version.read_only }));
         let read_only = version.read_only;
