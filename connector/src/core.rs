@@ -1,7 +1,7 @@
 //! The core: one task owns the machine's state and performs what the gate rules.
 //!
 //! ```text
-//! link ─► LinkEvent ─► owner.rs ─► command.rs ─► gate ─► journal ─► Codex ─► Done ─► receipt.rs ─► outbox
+//! link ─► LinkEvent ─► owner.rs ─► command.rs ─► gate ─► reads.rs, effects.rs ─► Codex ─► Done ─► receipt.rs ─► outbox
 //! codex ─► CodexEvent ─► watch.rs, approvals.rs, questions.rs ─► rings ─► outbox
 //! ```
 //!
@@ -9,36 +9,26 @@
 //! [`Written`]. The two exceptions are the fence and the device list, which change rarely and are made durable
 //! before anything else is looked at.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
 use std::time::Instant;
 
-use flydex_domain::command::Outcome;
 use flydex_domain::device::DeviceList;
-use flydex_domain::epoch::Epoch;
-use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{ApprovalId, BootId, DeviceId, SessionId};
+use flydex_domain::id::{ApprovalId, BootId, SessionId};
 use flydex_domain::journal::{Journal, Key};
-use flydex_domain::limits::{
-    CODEX_ASKS_MAX, CORE_QUEUE_MAX, CORE_TICK, JOURNAL_BYTES_MAX, JOURNAL_EVICT_INTERVAL, JOURNAL_RETRY_AFTER,
-    MACHINE_COMMANDS_IN_FLIGHT_MAX,
-};
-use flydex_domain::stream::{Position, Rings, StreamId};
+use flydex_domain::limits::{CODEX_ASKS_MAX, CORE_QUEUE_MAX, MACHINE_COMMANDS_IN_FLIGHT_MAX};
+use flydex_domain::stream::Rings;
 use flydex_domain::time::UnixMillis;
-use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use tokio::sync::{mpsc, watch as channel};
 
-use crate::codex::{
-    AnswerOutcome, CodexEvent, CodexHandle, CodexStatus, Refused, Resolution, ThreadId, TurnId, WatchId,
-};
+use crate::codex::{AnswerOutcome, CodexEvent, CodexHandle, CodexStatus, Refused, ThreadId, TurnId, WatchId};
 use crate::epoch::Fence;
-use crate::journal::{JournalWriter, Write, WriteToken, Written};
-use crate::outbox::Outbox;
-use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, Entropy, LinkStatus, PairedState, Transport};
+use crate::journal::{JournalWriter, WriteToken, Written};
+use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, Entropy, LinkStatus, PairedState};
 use crate::spool::Spool;
 use crate::storage::Storage;
 
@@ -48,24 +38,30 @@ mod bulk;
 mod command;
 mod config;
 mod desk;
+mod effects;
+mod kind;
 mod owner;
 pub mod port;
+mod proof;
 mod questions;
 mod reads;
 mod receipt;
+mod serve;
 mod trace;
 mod watch;
 
 pub use config::CoreConfig;
+pub use owner::{LinkEvent, LinkNumber};
 
 use approvals::Approvals;
 use bulk::Bulk;
-use command::Act;
-use owner::WaitingLink;
+use command::InFlight;
+use effects::{Act, Waiting};
+use owner::{ActiveLink, Session, WaitingLink};
 use port::CodexPort;
 use questions::Questions;
 use reads::Reads;
-use receipt::{Answer, Asked};
+use receipt::Asked;
 use watch::{Followed, PendingWatch, WatchAsk};
 
 /// Why the core cannot start.
@@ -112,73 +108,6 @@ pub async fn run_with_links<P: CodexPort>(
 ) -> Result<(), Error> {
     Core::new(config, codex, clock, shutdown)?.serve(events, links).await;
     Ok(())
-}
-
-/// Names a link within this life of the connector.
-pub type LinkNumber = u64;
-
-/// What links bring.
-#[expect(clippy::large_enum_variant, reason = "events are moved once, from a link to the core")]
-pub enum LinkEvent {
-    /// A link is open.
-    Up {
-        /// Which.
-        link: LinkNumber,
-        /// Its outgoing queue.
-        outbox: Outbox,
-        /// What carries it.
-        transport: Transport,
-    },
-    /// A frame of an owner.
-    Frame {
-        /// Over which link.
-        link: LinkNumber,
-        /// The frame.
-        frame: v1::OwnerFrame,
-    },
-    /// A link has ended, or none could be opened.
-    Down {
-        /// Which.
-        link: LinkNumber,
-        /// Why.
-        code: Option<ErrorCode>,
-    },
-}
-
-/// The link over which the owner has attached.
-struct ActiveLink {
-    number: LinkNumber,
-    outbox: Outbox,
-    transport: Transport,
-    epoch: Epoch,
-}
-
-/// A session that the machine admitted.
-struct Session {
-    device_id: DeviceId,
-    streams: BTreeSet<StreamId>,
-}
-
-/// A command between the gate and its receipt.
-struct InFlight {
-    asked: Asked,
-    as_of: Option<Position>,
-    /// The command's, open until its outcome is known.
-    _span: tracing::Span,
-}
-
-impl InFlight {
-    fn new(asked: Asked, as_of: Option<Position>) -> Self {
-        Self { asked, as_of, _span: tracing::Span::current() }
-    }
-}
-
-/// What goes on when a record is durable.
-enum Waiting {
-    Begin { asked: Asked, only_stops: bool, act: Act },
-    Settle { asked: Asked, outcome: Outcome, answer: Answer },
-    Rewrite,
-    Nobody,
 }
 
 /// What a task has done.
@@ -288,150 +217,6 @@ impl<P: CodexPort> Core<P> {
             shutdown,
             port,
         })
-    }
-
-    async fn serve(mut self, mut events: mpsc::Receiver<CodexEvent>, mut links: mpsc::Receiver<LinkEvent>) {
-        let (soft, hard) = (self.shutdown.soft(), self.shutdown.hard());
-        let mut policy = self.paired.policy.clone();
-        let mut tick = tokio::time::interval(CORE_TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
-        self.publish_status();
-        loop {
-            let bulk_taken = self.bulk_taken();
-            tokio::select! {
-                // What ends waits comes before what begins work; the tick last, since nothing depends on it at once.
-                biased;
-                () = hard.cancelled() => break,
-                () = soft.cancelled(), if !self.draining => self.begin_drain(),
-                Some(written) = self.written_rx.recv() => self.journal_written(written),
-                Some(done) = self.done_rx.recv() => self.done(done),
-                Ok(()) = policy.changed() => {
-                    let policy = policy.borrow_and_update().clone();
-                    self.policy_changed(policy);
-                }
-                Some(request) = self.desk.recv() => self.desk_request(request).await,
-                Some(event) = events.recv() => self.codex_event(event),
-                Some(event) = links.recv() => self.link_event(event).await,
-                () = bulk_taken => self.pump_bulk(),
-                _ = tick.tick() => self.tick(),
-            }
-            if self.draining && self.in_flight.is_empty() && self.waiting.is_empty() {
-                break;
-            }
-        }
-        self.close().await;
-    }
-
-    /// Completes when the link has taken a bulk frame, while more is to be sent.
-    fn bulk_taken(&self) -> impl Future<Output = ()> + use<P> {
-        let outbox = self.link.as_ref().map(|link| link.outbox.clone()).filter(|_| !self.bulk.is_empty());
-        let taken = outbox.map(|outbox| outbox.bulk_taken());
-        async move {
-            match taken {
-                Some(taken) => taken.await,
-                None => std::future::pending().await,
-            }
-        }
-    }
-
-    fn begin_drain(&mut self) {
-        tracing::info!("the connector is going away");
-        self.draining = true;
-        self.send_report();
-    }
-
-    /// Lets the links write what is queued, then ends them.
-    async fn close(&mut self) {
-        let links: Vec<_> = self.waiting_links.values().map(|waiting| waiting.outbox.clone()).collect();
-        if let Some(link) = self.link.take() {
-            let hard = self.shutdown.hard();
-            tokio::select! {
-                () = link.outbox.drained() => {}
-                () = hard.cancelled() => {}
-            }
-            link.outbox.close(ErrorCode::GoingAway);
-        }
-        for outbox in links {
-            outbox.close(ErrorCode::GoingAway);
-        }
-    }
-
-    fn codex_event(&mut self, event: CodexEvent) {
-        match event {
-            CodexEvent::Status(status) => self.codex_changed(status),
-            CodexEvent::Machine(event) => {
-                if let Some(kind) = event.kind {
-                    self.machine_event(kind);
-                }
-            }
-            CodexEvent::Watched { watch_id, thread_id: _, outcome } => self.watched(watch_id, outcome),
-            CodexEvent::Thread { thread_id, event } => self.thread_event(thread_id, &event),
-            CodexEvent::ApprovalAsked(asked) => self.approval_asked(asked),
-            CodexEvent::QuestionAsked(asked) => self.question_asked(asked),
-            CodexEvent::RequestResolved { key, how } => self.request_resolved(&key, how),
-            CodexEvent::ThreadLost { thread_id } => self.thread_lost(thread_id, ErrorCode::CodexUnavailable),
-        }
-    }
-
-    fn request_resolved(&mut self, key: &crate::codex::RequestKey, how: Resolution) {
-        self.approval_resolved(key, how);
-        self.question_resolved(key, how);
-    }
-
-    fn done(&mut self, done: Done) {
-        match done {
-            Done::Executed(key, result) => self.executed(key, result),
-            Done::WatchRefused(watch_id, refused) => self.watch_refused(watch_id, &refused),
-            Done::ApprovalAnswered(key, approval_id, outcome) => self.approval_answered(key, approval_id, outcome),
-            Done::QuestionAnswered(key, question_id, outcome) => self.question_answered(key, question_id, outcome),
-            Done::RecordedFirst(asked, act, durable) => self.recorded_first(asked, *act, durable),
-            Done::Proof(key, found) => self.proof(key, found),
-        }
-    }
-
-    fn journal_written(&mut self, written: Written) {
-        if !written.durable {
-            self.set_journal_writable(false);
-        }
-        for token in written.tokens {
-            if let Some(waiting) = self.waiting.remove(&token) {
-                self.written(waiting, written.durable);
-            }
-        }
-    }
-
-    fn set_journal_writable(&mut self, writable: bool) {
-        if self.journal_writable != writable {
-            tracing::warn!(journal.writable = writable, "the command journal changed its state");
-        }
-        self.journal_writable = writable;
-        self.journal_retry_at = (!writable).then(|| self.clock.instant() + JOURNAL_RETRY_AFTER);
-        self.publish_status();
-    }
-
-    fn tick(&mut self) {
-        self.renew_expired_approvals();
-        self.forget_idle_threads();
-        self.pump_bulk();
-        let now = self.clock.instant();
-        let retry = self.journal_retry_at.is_some_and(|at| now >= at);
-        let is_due = now >= self.journal_evict_at || self.journal.live_bytes() > JOURNAL_BYTES_MAX;
-        if is_due {
-            self.journal_evict_at = now + JOURNAL_EVICT_INTERVAL;
-        }
-        if (is_due && self.journal.evict(self.now())) || retry {
-            self.journal_retry_at = None;
-            self.rewrite_journal();
-        }
-    }
-
-    fn rewrite_journal(&mut self) {
-        let token = self.next_number();
-        if self.writer.send(Write::Rewrite { content: self.journal.rewritten(), token }) {
-            self.waiting.insert(token, Waiting::Rewrite);
-        } else {
-            self.set_journal_writable(false);
-        }
     }
 
     fn now(&self) -> UnixMillis {

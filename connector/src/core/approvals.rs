@@ -6,27 +6,24 @@ use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
-use flydex_domain::approval::{ApprovalBinding, ApprovalKind, ApprovalSource, approval_transcript};
-use flydex_domain::command::{ApprovalAnswer, Decision, Outcome, SignedCommand};
-use flydex_domain::error::ErrorCode;
-use flydex_domain::gate::approval::{
-    Accept, Answer as GateAnswer, Answered, Approval, Audit, End, State, admit, audit,
-};
-use flydex_domain::gate::only_stops;
+use flydex_domain::approval::{ApprovalBinding, ApprovalSource, approval_transcript};
+use flydex_domain::command::Decision;
+use flydex_domain::gate::approval::{Approval, End, State};
 use flydex_domain::id::ApprovalId;
-use flydex_domain::journal::Key;
 use flydex_domain::key::sign;
-use flydex_domain::limits::{
-    APPROVAL_BYTES_MAX, APPROVAL_LIFETIME, APPROVALS_CLOSED_MAX, APPROVALS_OPEN_MAX, PREVIEW_BYTES_MAX,
-};
+use flydex_domain::limits::{APPROVAL_BYTES_MAX, APPROVAL_LIFETIME, APPROVALS_CLOSED_MAX, APPROVALS_OPEN_MAX};
 use flydex_domain::time::UnixMillis;
 use prost::Message as _;
 
-use super::command::Act;
+use super::Core;
 use super::port::CodexPort;
 use super::receipt::{Answer, Asked};
-use super::{Core, Done};
-use crate::codex::{AnswerOutcome, AskedApproval, RequestKey, Resolution};
+use crate::codex::{AskedApproval, RequestKey, Resolution};
+
+mod answer;
+mod shown;
+
+use shown::{cut_for_the_desk, end_of, shown};
 
 /// Every approval that is open, and the newest that have ended, for whoever answers late.
 #[derive(Default)]
@@ -259,197 +256,5 @@ impl<P: CodexPort> Core<P> {
     fn who_was_first(&self, approval_id: ApprovalId) -> Answer {
         let refusal = agent::Refusal { approval: self.closed(approval_id), running_turn_id: String::new() };
         Answer::of(ResultKind::Refusal(refusal))
-    }
-
-    // === A device answers ===
-
-    pub(super) fn answer_approval(&mut self, asked: Asked, command: &SignedCommand, body: &agent::AnswerApproval) {
-        let Some(header) = command.header.answer else {
-            return self.refuse(asked, ErrorCode::BadRequest, Answer::default());
-        };
-        let approval_id = header.approval_id;
-        let now = self.now();
-        let approval = self.approvals.entries.get(&approval_id).map(|entry| &entry.approval);
-        let answer = GateAnswer { header, digest: &body.digest };
-        if let Err(code) = admit(approval, self.generation(), &answer, now) {
-            return self.refuse(asked, code, self.who_was_first(approval_id));
-        }
-        let audited = {
-            let verifier = self.paired.verifier.borrow();
-            let accept = self.accept(&asked, header);
-            let token = command.audit_receipt.as_deref();
-            audit(header.decision, &accept, token, &verifier, self.policy.strict_audit, now)
-        };
-        let audited = match audited {
-            Ok(audited) => audited,
-            Err(code) => return self.refuse(asked, code, Answer::default()),
-        };
-        let Some(entry) = self.approvals.entries.get_mut(&approval_id) else { return };
-        let answered = Answered { device_id: asked.key.0, decision: header.decision, at: now };
-        entry.approval.state = State::Taken(answered);
-        entry.answer = Some(asked);
-        let act = Act::AnswerApproval { approval_id, key: entry.asked.key.clone(), decision: header.decision };
-        match audited {
-            Audit::Recorded | Audit::After => self.begin(asked, only_stops(&command.header), act),
-            Audit::RecordFirst => self.record_first(asked, header, act),
-        }
-    }
-
-    fn accept(&self, asked: &Asked, header: ApprovalAnswer) -> Accept {
-        Accept {
-            account_id: self.paired.account_id,
-            machine_id: self.paired.machine_id,
-            device_id: asked.key.0,
-            approval_id: header.approval_id,
-            generation: header.generation,
-            command_id: asked.key.1,
-            command_hash: asked.hash,
-        }
-    }
-
-    /// The audit record of an accept is durable, or cannot be made so.
-    pub(super) fn recorded_first(&mut self, asked: Asked, act: Act, durable: bool) {
-        if durable {
-            self.begin(self.newest(asked), false, act);
-        } else {
-            self.take_back(&act);
-            self.in_flight.remove(&asked.key);
-            self.refuse(asked, ErrorCode::AuditUnavailable, Answer::default());
-        }
-    }
-
-    /// An answer that was taken will not be given: the approval is open again.
-    pub(super) fn take_back(&mut self, act: &Act) {
-        match act {
-            Act::AnswerApproval { approval_id, .. } => {
-                if let Some(entry) = self.approvals.entries.get_mut(approval_id)
-                    && let State::Taken(_) = entry.approval.state
-                {
-                    entry.approval.state = State::Open;
-                    entry.answer = None;
-                }
-            }
-            Act::AnswerQuestion { question_id, .. } => self.questions.take_back(question_id),
-            Act::Execute(_) => {}
-        }
-    }
-
-    /// What became of the answer at Codex.
-    pub(super) fn approval_answered(&mut self, key: Key, approval_id: ApprovalId, outcome: AnswerOutcome) {
-        let Some(in_flight) = self.in_flight.get(&key) else { return };
-        let asked = in_flight.asked;
-        let taken = self.approvals.entries.get(&approval_id).map(|entry| entry.approval.state);
-        let Some(State::Taken(answered)) = taken else {
-            return self.finish(asked, Outcome::Unknown, Answer::default());
-        };
-        let (end, outcome) = match outcome {
-            AnswerOutcome::Confirmed => (End::Answered(answered), Outcome::Executed),
-            AnswerOutcome::AnsweredAtDesk => (End::AtDesk, Outcome::Refused(ErrorCode::AlreadyAnswered)),
-            AnswerOutcome::Gone => (End::Withdrawn, Outcome::Refused(ErrorCode::ApprovalWithdrawn)),
-            AnswerOutcome::Unknown => (End::Unknown(answered), Outcome::Unknown),
-        };
-        self.close_approval(approval_id, end);
-        let answer = match outcome {
-            Outcome::Executed | Outcome::Unknown => self.settled_approval(approval_id),
-            Outcome::Refused(_) => self.who_was_first(approval_id),
-        };
-        let as_of = self.rings.position(flydex_domain::stream::StreamId::MACHINE);
-        self.finish(asked, outcome, answer.at(as_of));
-    }
-
-    fn settled_approval(&self, approval_id: ApprovalId) -> Answer {
-        let settled = agent::ApprovalSettled { closed: self.closed(approval_id) };
-        Answer::of(ResultKind::ApprovalSettled(settled))
-    }
-
-    /// Codex confirmed after all: proof takes the place of `unknown`, once.
-    fn supersede_unknown(&mut self, approval_id: ApprovalId, answered: Answered) {
-        let asked = self.approvals.entries.get_mut(&approval_id).and_then(|entry| entry.answer.take());
-        self.close_approval(approval_id, End::Answered(answered));
-        if let Some(asked) = asked {
-            let answer = self.settled_approval(approval_id);
-            self.finish(asked, Outcome::Executed, answer);
-        }
-    }
-
-    fn record_first(&mut self, asked: Asked, header: ApprovalAnswer, act: Act) {
-        let record = self.intent(&asked, header);
-        self.in_flight.insert(asked.key, super::InFlight::new(asked, None));
-        let spool = self.spool.clone();
-        self.spawn(async move {
-            let appended = tokio::task::spawn_blocking(move || spool.append(record)).await;
-            Done::RecordedFirst(asked, Box::new(act), matches!(appended, Ok(Ok(()))))
-        });
-    }
-}
-
-fn end_of(decision: Decision) -> agent::ApprovalEnd {
-    match decision {
-        Decision::Accept | Decision::AcceptForSession => agent::ApprovalEnd::Accepted,
-        Decision::Decline => agent::ApprovalEnd::Declined,
-        Decision::Cancel => agent::ApprovalEnd::Cancelled,
-    }
-}
-
-/// An action that no session could be shown whole is answered at the desk.
-fn cut_for_the_desk(approval: &mut Approval) {
-    approval.desk_only = true;
-    approval.offered.clear();
-    let action = &mut approval.action;
-    action.changes.clear();
-    action.permissions.clear();
-    for text in [&mut action.command, &mut action.cwd, &mut action.reason] {
-        text.truncate(text.floor_char_boundary(PREVIEW_BYTES_MAX));
-    }
-}
-
-/// The bytes that devices render: everything that the digest covers, and what names it.
-fn shown(approval: &Approval, asked: &AskedApproval) -> agent::Approval {
-    let (binding, action) = (&approval.binding, &approval.action);
-    agent::Approval {
-        approval_id: Bytes::copy_from_slice(binding.approval_id.as_bytes()),
-        machine_id: Bytes::copy_from_slice(binding.machine_id.as_bytes()),
-        generation: Bytes::copy_from_slice(binding.generation.as_bytes()),
-        thread_id: asked.thread_id.to_string(),
-        turn_id: asked.turn_id.clone(),
-        item_id: asked.item_id.clone(),
-        kind: match action.kind {
-            ApprovalKind::Command => agent::ApprovalKind::Command,
-            ApprovalKind::FileChange => agent::ApprovalKind::FileChange,
-            ApprovalKind::Permissions => agent::ApprovalKind::Permissions,
-        }
-        .into(),
-        risk: if asked.risk_high { agent::Risk::High } else { agent::Risk::Normal }.into(),
-        opened_at_ms: asked.opened_at.0,
-        expires_at_ms: binding.expires_at.0,
-        salt: Bytes::copy_from_slice(&binding.salt),
-        command: action.command.clone(),
-        cwd: action.cwd.clone(),
-        network: action.network.clone().unwrap_or_default(),
-        has_network: action.network.is_some(),
-        permissions: action.permissions.clone(),
-        changes: action.changes.iter().map(shown_change).collect(),
-        reason: action.reason.clone(),
-        decisions: approval.offered.iter().map(|decision| offered(*decision).into()).collect(),
-        desk_only: approval.desk_only,
-    }
-}
-
-fn shown_change(change: &flydex_domain::approval::FileChange) -> agent::FileChange {
-    agent::FileChange {
-        path: change.path.clone(),
-        kind: change.kind.clone(),
-        moved_to: change.moved_to.clone().unwrap_or_default(),
-        has_moved_to: change.moved_to.is_some(),
-        diff: change.diff.clone(),
-    }
-}
-
-fn offered(decision: Decision) -> agent::OfferedDecision {
-    match decision {
-        Decision::Accept => agent::OfferedDecision::Accept,
-        Decision::AcceptForSession => agent::OfferedDecision::AcceptForSession,
-        Decision::Decline => agent::OfferedDecision::Decline,
-        Decision::Cancel => agent::OfferedDecision::Cancel,
     }
 }

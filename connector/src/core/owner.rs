@@ -12,9 +12,54 @@ use flydex_domain::stream::StreamId;
 use flydex_proto::v1;
 
 use super::port::CodexPort;
-use super::{ActiveLink, Core, LinkEvent, LinkNumber, Session, trace};
+use super::{Core, trace};
 use crate::outbox::Outbox;
 use crate::paired::{LinkStatus, Transport};
+
+/// Names a link within this life of the connector.
+pub type LinkNumber = u64;
+
+/// What links bring.
+#[expect(clippy::large_enum_variant, reason = "events are moved once, from a link to the core")]
+pub enum LinkEvent {
+    /// A link is open.
+    Up {
+        /// Which.
+        link: LinkNumber,
+        /// Its outgoing queue.
+        outbox: Outbox,
+        /// What carries it.
+        transport: Transport,
+    },
+    /// A frame of an owner.
+    Frame {
+        /// Over which link.
+        link: LinkNumber,
+        /// The frame.
+        frame: v1::OwnerFrame,
+    },
+    /// A link has ended, or none could be opened.
+    Down {
+        /// Which.
+        link: LinkNumber,
+        /// Why.
+        code: Option<ErrorCode>,
+    },
+}
+
+/// The link over which the owner has attached.
+pub(super) struct ActiveLink {
+    pub(super) number: LinkNumber,
+    pub(super) outbox: Outbox,
+    pub(super) transport: Transport,
+    pub(super) epoch: Epoch,
+}
+
+/// A session that the machine admitted.
+pub(super) struct Session {
+    pub(super) device_id: DeviceId,
+    pub(super) streams: BTreeSet<StreamId>,
+}
 
 /// A link on which no owner has attached yet.
 pub(super) struct WaitingLink {

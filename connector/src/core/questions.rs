@@ -14,7 +14,7 @@ use flydex_domain::limits::{APPROVALS_OPEN_MAX, EVENT_BODY_BYTES_MAX};
 use prost::Message as _;
 
 use super::Core;
-use super::command::Act;
+use super::effects::Act;
 use super::port::CodexPort;
 use super::receipt::{Answer, Asked};
 use crate::codex::{AnswerOutcome, AskedQuestion, RequestKey, Resolution};

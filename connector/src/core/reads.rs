@@ -2,11 +2,25 @@
 
 use std::collections::{BTreeMap, VecDeque};
 
+use flydex_agent_proto::v1 as agent;
+use flydex_agent_proto::v1::command_body::Kind as Body;
+use flydex_agent_proto::v1::command_result::Kind as ResultKind;
 use flydex_domain::command::Outcome;
+use flydex_domain::error::ErrorCode;
 use flydex_domain::gate::{Known, Remembered};
 use flydex_domain::id::CommandHash;
 use flydex_domain::journal::Key;
 use flydex_domain::limits::READ_DEDUP_ENTRIES_MAX;
+use flydex_domain::scope::Role;
+use flydex_domain::stream::{StreamId, Verdict};
+use prost::Message as _;
+
+use super::command::InFlight;
+use super::effects::refusal;
+use super::port::CodexPort;
+use super::receipt::{Answer, Asked};
+use super::{Core, Done};
+use crate::codex::Refused;
 
 /// The newest reads and what became of them.
 #[derive(Default)]
@@ -35,5 +49,80 @@ impl Reads {
         if let Some(entry) = self.entries.get_mut(&key) {
             entry.state = Known::Settled(outcome);
         }
+    }
+}
+
+impl<P: CodexPort> Core<P> {
+    pub(super) fn read(&mut self, asked: Asked, role: Role, body: Body) {
+        self.reads.begin(asked.key, asked.hash);
+        self.in_flight.insert(asked.key, InFlight::new(asked, self.rings.position(StreamId::MACHINE)));
+        match body {
+            Body::Attach(attach) => self.attach_session(asked, role, &attach),
+            Body::WatchThread(watch) => self.watch_thread(asked, &watch),
+            Body::UnwatchThread(unwatch) => self.unwatch_thread(asked, &unwatch),
+            body @ (Body::ListThreads(_)
+            | Body::ReadThread(_)
+            | Body::ListModels(_)
+            | Body::StartThread(_)
+            | Body::StartTurn(_)
+            | Body::Steer(_)
+            | Body::Interrupt(_)
+            | Body::RenameThread(_)
+            | Body::ArchiveThread(_)
+            | Body::UnarchiveThread(_)
+            | Body::Review(_)
+            | Body::AnswerApproval(_)
+            | Body::AnswerQuestion(_)) => self.execute(asked.key, body),
+        }
+    }
+
+    fn attach_session(&mut self, asked: Asked, role: Role, attach: &agent::Attach) {
+        let is_new = !self.sessions.contains_key(&asked.session_id);
+        if is_new && self.sessions.len() >= flydex_domain::limits::MACHINE_SESSIONS_MAX {
+            return self.finish(asked, Outcome::Refused(ErrorCode::Overloaded), Answer::default());
+        }
+        if is_new {
+            self.admit(asked.session_id, asked.key.0);
+        }
+        self.subscribe(asked.session_id, StreamId::MACHINE);
+        let cursor = attach.cursor.as_ref().and_then(super::watch::position);
+        let Some(verdict) = self.rings.verdict(StreamId::MACHINE, cursor) else { return };
+        self.send_subscribed(&asked, StreamId::MACHINE, verdict);
+        let as_of = self.rings.position(StreamId::MACHINE);
+        let mut left_out = Vec::new();
+        let snapshot = match verdict {
+            Verdict::Resumed { from } => {
+                self.replay(asked.session_id, StreamId::MACHINE, from);
+                None
+            }
+            Verdict::Gap { .. } => {
+                let (snapshot, rest) = self.full_snapshot(role);
+                left_out = rest;
+                Some(snapshot)
+            }
+        };
+        let attached = agent::Attached { snapshot, machine_time_ms: self.now().0 };
+        self.finish(asked, Outcome::Executed, Answer::of(ResultKind::Attached(attached)).at(as_of));
+        // What no snapshot has room for is told again as an event; openings are told by id, so twice is harmless.
+        for approval in left_out {
+            self.machine_event(agent::agent_event::Kind::ApprovalOpened(approval));
+        }
+    }
+
+    pub(super) fn execute(&self, key: Key, body: Body) {
+        let port = self.port.clone();
+        self.spawn(async move { Done::Executed(key, port.execute(key.1, body).await) });
+    }
+
+    /// Codex has answered a read or an effect.
+    pub(super) fn executed(&mut self, key: Key, result: Result<agent::CommandResult, Refused>) {
+        let Some(in_flight) = self.in_flight.get(&key) else { return };
+        let (asked, as_of) = (in_flight.asked, in_flight.as_of);
+        let (outcome, answer) = match result {
+            Ok(result) => (Outcome::Executed, Answer { result: result.encode_to_vec().into(), as_of }),
+            Err(refused) if refused.unknown => (Outcome::Unknown, Answer::default()),
+            Err(refused) => (Outcome::Refused(refused.code()), refusal(refused.refusal)),
+        };
+        self.finish(asked, outcome, answer);
     }
 }

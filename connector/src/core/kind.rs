@@ -1,0 +1,73 @@
+//! What kind of command a body is for, and what of it the journal may keep.
+
+use flydex_agent_proto::v1::command_body::Kind as Body;
+use flydex_domain::command::{CommandKind, Outcome};
+
+use crate::codex::ThreadId;
+
+/// Whether the result is nothing but ids, which the journal may keep.
+pub(super) fn ids_only(kind: CommandKind, outcome: Outcome) -> bool {
+    match kind {
+        CommandKind::StartThread | CommandKind::StartTurn | CommandKind::Steer | CommandKind::Review => {
+            outcome == Outcome::Executed
+        }
+        CommandKind::Attach
+        | CommandKind::ListThreads
+        | CommandKind::ReadThread
+        | CommandKind::ListModels
+        | CommandKind::WatchThread
+        | CommandKind::UnwatchThread
+        | CommandKind::Interrupt
+        | CommandKind::RenameThread
+        | CommandKind::ArchiveThread
+        | CommandKind::UnarchiveThread
+        | CommandKind::AnswerApproval
+        | CommandKind::AnswerQuestion => false,
+    }
+}
+
+/// The kind that a body is for.
+pub(super) fn kind_of(body: &Body) -> CommandKind {
+    match body {
+        Body::Attach(_) => CommandKind::Attach,
+        Body::ListThreads(_) => CommandKind::ListThreads,
+        Body::ReadThread(_) => CommandKind::ReadThread,
+        Body::ListModels(_) => CommandKind::ListModels,
+        Body::WatchThread(_) => CommandKind::WatchThread,
+        Body::UnwatchThread(_) => CommandKind::UnwatchThread,
+        Body::StartThread(_) => CommandKind::StartThread,
+        Body::StartTurn(_) => CommandKind::StartTurn,
+        Body::Steer(_) => CommandKind::Steer,
+        Body::Interrupt(_) => CommandKind::Interrupt,
+        Body::RenameThread(_) => CommandKind::RenameThread,
+        Body::ArchiveThread(_) => CommandKind::ArchiveThread,
+        Body::UnarchiveThread(_) => CommandKind::UnarchiveThread,
+        Body::Review(_) => CommandKind::Review,
+        Body::AnswerApproval(_) => CommandKind::AnswerApproval,
+        Body::AnswerQuestion(_) => CommandKind::AnswerQuestion,
+    }
+}
+
+/// The thread in which a prompt would show, for proof after a crash.
+pub(super) fn thread_of(body: &Body) -> String {
+    // The journal holds no text of a device, so only what is an id is kept.
+    let proper = |text: &str| text.parse::<ThreadId>().map(|thread_id| thread_id.to_string()).unwrap_or_default();
+    match body {
+        Body::StartTurn(start) => proper(&start.thread_id),
+        Body::Steer(steer) => proper(&steer.thread_id),
+        Body::Attach(_)
+        | Body::ListThreads(_)
+        | Body::ReadThread(_)
+        | Body::ListModels(_)
+        | Body::WatchThread(_)
+        | Body::UnwatchThread(_)
+        | Body::StartThread(_)
+        | Body::Interrupt(_)
+        | Body::RenameThread(_)
+        | Body::ArchiveThread(_)
+        | Body::UnarchiveThread(_)
+        | Body::Review(_)
+        | Body::AnswerApproval(_)
+        | Body::AnswerQuestion(_) => String::new(),
+    }
+}
