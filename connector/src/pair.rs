@@ -5,7 +5,6 @@
 //! hash of one of the three keys that the secret gives; what it reports of device and account counts only once
 //! the device's MAC covers it.
 
-use std::fmt;
 use std::time::Duration;
 
 use base64::Engine as _;
@@ -13,9 +12,9 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use flydex_domain::encoding::{Label, Transcript, sha256};
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, ClaimId, LocalConnectId, MachineId};
+use flydex_domain::id::{ClaimId, LocalConnectId, MachineId};
 use flydex_domain::key::{self, PublicKey};
-use flydex_domain::limits::{CLAIM_LIFETIME, LABEL_CHARS_MAX, LOCAL_CONNECT_LIFETIME, PAIRING_POLL_INTERVAL};
+use flydex_domain::limits::{CLAIM_LIFETIME, LOCAL_CONNECT_LIFETIME, PAIRING_POLL_INTERVAL};
 use flydex_domain::pairing::{ClaimKeys, PairingTerms};
 use flydex_domain::scope::Role;
 use flydex_domain::secret::SecretKey;
@@ -25,10 +24,15 @@ use flydex_domain::token::{EncodedKey, MachineCredential};
 use flydex_runtime::clock::Clock;
 use zeroize::Zeroizing;
 
-use crate::api::{AgentStatus, Api, ApiError, LocalConnectAnswer, SecretText, StartRequest, TokenKey, verifier};
+use crate::api::{AgentStatus, Api, LocalConnectAnswer, SecretText, StartRequest, verifier};
 use crate::paired::Entropy;
 
 pub mod desk;
+pub mod error;
+pub mod proposal;
+
+pub use error::PairError;
+pub use proposal::{Enrolment, PairingUrl, Proposal, printable};
 
 /// What a pairing is to give.
 #[derive(Debug)]
@@ -57,130 +61,6 @@ pub struct Pairing {
     machine_key: PublicKey,
     role: Role,
     expires_at: UnixMillis,
-}
-
-/// The address in the QR code. Its fragment is the secret: it is shown, and never logged.
-pub struct PairingUrl(Zeroizing<String>);
-
-impl PairingUrl {
-    /// The whole address, for the desk's own screen.
-    #[must_use]
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl fmt::Debug for PairingUrl {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str("PairingUrl(redacted)")
-    }
-}
-
-/// A device whose proof holds, for the desk to say yes or no to.
-#[derive(Clone, Debug)]
-pub struct Proposal {
-    terms: PairingTerms,
-    /// The account's name, fit to be printed.
-    pub account_name: String,
-    /// The device's name, fit to be printed.
-    pub device_label: String,
-    /// The six digits that both screens show.
-    pub short_code: String,
-}
-
-impl Proposal {
-    /// The account that gets the machine.
-    #[must_use]
-    pub const fn account_id(&self) -> AccountId {
-        self.terms.account_id
-    }
-
-    /// The device's key.
-    #[must_use]
-    pub const fn device_key(&self) -> PublicKey {
-        self.terms.device_key
-    }
-
-    /// What the device may do.
-    #[must_use]
-    pub const fn role(&self) -> Role {
-        self.terms.role
-    }
-}
-
-/// What a confirmed pairing gave.
-#[derive(Debug)]
-pub struct Enrolment {
-    /// The account that is pinned.
-    pub account_id: AccountId,
-    /// This machine.
-    pub machine_id: MachineId,
-    /// The machine's credential.
-    pub credential: SecretText,
-    /// Control's public keys.
-    pub token_keys: Vec<TokenKey>,
-}
-
-/// Why a pairing did not come about.
-#[derive(Debug, thiserror::Error)]
-pub enum PairError {
-    /// The control plane could not be asked, or refused.
-    #[error(transparent)]
-    Api(#[from] ApiError),
-    /// The server goes by another name than the one that was dialled, so no browser could prove the same terms.
-    #[error("this server calls itself {}", printable(own))]
-    OtherOrigin {
-        /// What it calls itself.
-        own: String,
-    },
-    /// Nobody scanned the code in time, or the desk did not answer in time.
-    #[error("nobody finished the pairing in time")]
-    Expired,
-    /// The browser cancelled, or the pairing failed at the server.
-    #[error("the pairing was ended: {}", .0.message())]
-    Ended(ErrorCode),
-    /// The device's proof does not hold: the relay or the code was tampered with.
-    #[error("the device's proof does not hold: someone between this computer and the device changed something")]
-    Tampered,
-    /// What the server gave after the yes does not belong to what was agreed.
-    #[error("the server's answer is not for what was agreed")]
-    AnswerForged,
-    /// The person at the desk said no.
-    #[error("refused at the desk; nothing was paired")]
-    Refused,
-    /// There is nobody to ask: no terminal, and no page.
-    #[error("nobody can answer: standard input is closed and the pairing page is not served")]
-    NobodyToAsk,
-}
-
-impl PairError {
-    /// What a peer or a script is told.
-    #[must_use]
-    pub const fn code(&self) -> ErrorCode {
-        match self {
-            Self::Api(error) => error.code(),
-            Self::OtherOrigin { .. } => ErrorCode::UntrustedAddress,
-            Self::Expired => ErrorCode::ClaimExpired,
-            Self::Ended(code) => *code,
-            Self::Tampered | Self::AnswerForged => ErrorCode::PairingTampered,
-            Self::Refused | Self::NobodyToAsk => ErrorCode::PairingRefused,
-        }
-    }
-
-    /// What the person at the desk can do about it.
-    #[must_use]
-    pub fn next_step(&self) -> String {
-        match self {
-            Self::Api(error) => error.next_step(),
-            Self::OtherOrigin { own } => {
-                format!("if that is the server you mean: flydex connect --server {}", printable(own))
-            }
-            Self::NobodyToAsk => "run flydex connect in a terminal".to_owned(),
-            Self::Expired | Self::Ended(_) | Self::Tampered | Self::AnswerForged | Self::Refused => {
-                crate::api::next_step(self.code()).to_owned()
-            }
-        }
-    }
 }
 
 impl Pairing {
@@ -405,17 +285,6 @@ fn ended(answer: &LocalConnectAnswer) -> PairError {
         | LocalConnectStatus::Created
         | LocalConnectStatus::AwaitingBrowserFinalize => PairError::Ended(code.unwrap_or(ErrorCode::PairingEnded)),
     }
-}
-
-/// A name from elsewhere as it may stand on the desk's screen: one short line, and nothing that steers a
-/// terminal or turns the reading direction.
-#[must_use]
-pub fn printable(text: &str) -> String {
-    let steers = |character: char| {
-        character.is_control()
-            || matches!(character, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}' | '\u{feff}')
-    };
-    text.chars().filter(|character| !steers(*character)).take(LABEL_CHARS_MAX).collect()
 }
 
 #[cfg(test)]

@@ -1,5 +1,6 @@
 use std::io;
 
+use flydex_domain::limits::LABEL_CHARS_MAX;
 use tokio::sync::watch;
 
 use super::desk::{Desk, DeskAnswer, DeskPort, Stage};

@@ -8,6 +8,7 @@ use axum::http::{HeaderMap, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
+use flydex_domain::id::AccountId;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::TokenSigner;
 use serde_json::{Value, json};
