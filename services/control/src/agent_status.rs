@@ -133,6 +133,7 @@ async fn pair(
         label: local_connect.machine_label.clone(),
         key: local_connect.machine_key,
         region: control.config.region.clone(),
+        connector_version: local_connect.connector_version.clone(),
     };
     let machine = match tx.pair_machine(scope, &new, now).await {
         Err(StoreError::Conflict) => return Err(ErrorCode::MachineRevoked.into()),

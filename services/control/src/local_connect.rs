@@ -26,7 +26,7 @@ use crate::machine_auth::{check_timestamp, verify_credential};
 use crate::principal::Browser;
 use crate::service::{App, Control, random_token};
 use crate::waiters::FIRST_REVISION;
-use crate::wire::{Base64, PublicKeyJson, decode, label};
+use crate::wire::{Base64, PublicKeyJson, decode, label, version};
 
 const BEARER: &str = "Bearer ";
 
@@ -43,7 +43,7 @@ pub(crate) struct StartBody {
     /// SHA-256 of the redeem key.
     #[schema(value_type = String)]
     redeem_sha256: Base64<32>,
-    #[expect(dead_code, reason = "told for support; nothing is decided by it")]
+    /// Told for support, 64 bytes at most; nothing is decided by it.
     connector_version: String,
     /// Of a machine that is paired already: it stays in its account and keeps its id.
     credential: Option<String>,
@@ -91,6 +91,7 @@ pub(crate) async fn start(
         .integer(body.timestamp_ms.0);
     body.machine_key.0.verify(transcript, &body.signature.0).map_err(|_| ErrorCode::ProofInvalid)?;
     let machine_label = label(&body.machine_label)?;
+    let connector_version = version(&body.connector_version)?;
     let mut tx = control.store.write().await?;
     let (machine_id, pinned_account_id) = match &body.credential {
         None => (MachineId::from_uuid(Uuid::new_v4()), None),
@@ -111,6 +112,7 @@ pub(crate) async fn start(
         machine_id,
         machine_key: body.machine_key.0,
         machine_label,
+        connector_version: Some(connector_version),
         role: body.role,
         pinned_account_id,
         browser: None,

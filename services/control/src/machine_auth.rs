@@ -80,6 +80,10 @@ impl Signed {
         if machine.revoked {
             return Err(ErrorCode::MachineRevoked.into());
         }
+        // What was issued before a quarantine ended never holds again; it is no new clone either.
+        if self.credential.serial <= machine.quarantined_serial {
+            return Err(ErrorCode::MachineKeyCloned.into());
+        }
         let live = control.now() < self.credential.expires_at;
         if machine.key != self.credential.machine_key.0 || !(live || accept == Accept::Past) {
             return Err(ErrorCode::CredentialInvalid.into());

@@ -7,10 +7,10 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, MachineId};
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW};
 use flydex_domain::revocation::Revocation;
-use flydex_domain::scope::Role;
+use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, MachineCredential};
-use flydex_store::sql::Machine;
+use flydex_store::sql::{Machine, Tx};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
@@ -38,6 +38,11 @@ struct MachineJson {
     region: String,
     #[schema(value_type = u64)]
     created_at_ms: UnixMillis,
+    /// Its key was used twice: it has no link until it is paired again.
+    quarantined: bool,
+    /// What its connector said of itself when it was last paired.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    connector_version: Option<String>,
 }
 
 /// A machine's new name.
@@ -66,6 +71,8 @@ pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result
         machine_key: EncodedKey(machine.key),
         region: machine.region,
         created_at_ms: machine.created_at,
+        quarantined: machine.quarantined,
+        connector_version: machine.connector_version,
     });
     Ok(Json(Machines { machines: machines.collect() }))
 }
@@ -114,7 +121,8 @@ pub(crate) async fn revoke(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Renews a machine's credential. Each renewal follows from the last; an older one that returns is a cloned key.
+/// Renews a machine's credential. Each renewal follows from the last; an older one that returns is a cloned key, and
+/// then none holds until the machine is paired again.
 #[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines", params(("id" = String, Path)),
     responses((status = 200, body = CredentialJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn renew_credential(
@@ -142,11 +150,28 @@ pub(crate) async fn renew_credential(
     if shown > newest {
         return Err(ErrorCode::CredentialInvalid.into());
     }
+    quarantine(&control, tx, scope, machine_id, address).await?;
+    Err(ErrorCode::MachineKeyCloned.into())
+}
+
+/// Ends every credential that a machine has, here and by the revocation log at gateways and nodes.
+async fn quarantine(
+    control: &Control,
+    mut tx: Tx,
+    scope: AccountScope,
+    machine_id: MachineId,
+    address: Address,
+) -> Result<(), ApiError> {
+    let now = control.now();
+    let serial = tx.quarantine_machine(scope, machine_id, now).await?;
+    let revocation = Revocation::Quarantine { account_id: scope.account_id(), machine_id, serial };
+    tx.append_revocation(scope, revocation, now).await?;
     let entry = control.audit_entry(AuditKind::MachineKeyCloned, Some(address));
     tx.append_audit(scope, &AuditEntry { machine_id: Some(machine_id), ..entry }).await?;
     tx.commit().await?;
+    control.revocations_committed();
     tracing::warn!(machine.id = %machine_id, account.id = %scope.account_id(), "machine key used twice");
-    Err(ErrorCode::MachineKeyCloned.into())
+    Ok(())
 }
 
 /// The newest credential of a machine. The same row always gives the same token.

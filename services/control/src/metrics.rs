@@ -70,6 +70,7 @@ impl Metrics {
             Revocation::Grant { .. } => "grant",
             Revocation::Device { .. } => "device",
             Revocation::Machine { .. } => "machine",
+            Revocation::Quarantine { .. } => "quarantine",
         };
         self.revocations.add(1, &[KeyValue::new("ended", ended)]);
     }

@@ -5,7 +5,7 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::LABEL_CHARS_MAX;
+use flydex_domain::limits::{LABEL_CHARS_MAX, VERSION_TEXT_BYTES_MAX};
 use flydex_domain::token::TokenVerifier;
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
@@ -68,4 +68,10 @@ pub(crate) fn label(text: &str) -> Result<String, ErrorCode> {
         return Err(ErrorCode::BadRequest);
     }
     Ok(text.to_owned())
+}
+
+/// A version that a program reports of itself: at most 64 bytes, and none that does more than print.
+pub(crate) fn version(text: &str) -> Result<String, ErrorCode> {
+    let fits = text.len() <= VERSION_TEXT_BYTES_MAX && text.bytes().all(|byte| byte.is_ascii_graphic() || byte == b' ');
+    if fits { Ok(text.to_owned()) } else { Err(ErrorCode::BadRequest) }
 }

@@ -33,6 +33,30 @@ pub enum Revocation {
         /// The machine.
         machine_id: MachineId,
     },
+    /// A machine whose key two computers hold: its links end, and its credentials up to a serial open none. The
+    /// computer that is paired again gets a later one.
+    Quarantine {
+        /// The account.
+        account_id: AccountId,
+        /// The machine.
+        machine_id: MachineId,
+        /// The newest serial that does not hold.
+        serial: u64,
+    },
+}
+
+impl Revocation {
+    /// The account that it is about.
+    #[must_use]
+    pub const fn account_id(&self) -> AccountId {
+        match self {
+            Self::User { account_id, .. }
+            | Self::Grant { account_id, .. }
+            | Self::Device { account_id, .. }
+            | Self::Machine { account_id, .. }
+            | Self::Quarantine { account_id, .. } => *account_id,
+        }
+    }
 }
 
 /// One numbered record of the log; numbers grow by one.

@@ -27,6 +27,8 @@ struct Records {
     grants: BTreeMap<(AccountId, GrantId), UnixMillis>,
     devices: BTreeMap<(AccountId, DeviceId), RevokedDevice>,
     machines: BTreeMap<(AccountId, MachineId), UnixMillis>,
+    /// The newest serial that does not hold, beside the time.
+    quarantined: BTreeMap<(AccountId, MachineId), (UnixMillis, u64)>,
     oldest: VecDeque<(UnixMillis, Revocation)>,
     floor: Option<UnixMillis>,
 }
@@ -65,6 +67,9 @@ impl Revocations {
             Revocation::Machine { account_id, machine_id } => {
                 records.machines.insert((*account_id, *machine_id), now);
             }
+            Revocation::Quarantine { account_id, machine_id, serial } => {
+                records.quarantined.insert((*account_id, *machine_id), (now, *serial));
+            }
         }
         records.oldest.push_back((now, revocation.clone()));
         records.forget_outlived(now);
@@ -97,6 +102,10 @@ impl Revocations {
         let machine = records.machines.get(&(credential.account_id, credential.machine_id)).copied();
         if machine.is_some_and(|at| credential.issued_at <= at) {
             return Some(ErrorCode::MachineRevoked);
+        }
+        let quarantined = records.quarantined.get(&(credential.account_id, credential.machine_id));
+        if quarantined.is_some_and(|(_, serial)| credential.serial <= *serial) {
+            return Some(ErrorCode::MachineKeyCloned);
         }
         records.floor.is_some_and(|at| credential.issued_at <= at).then_some(ErrorCode::CredentialInvalid)
     }
@@ -147,6 +156,12 @@ impl Records {
             Revocation::Grant { account_id, grant_id } => forget(&mut self.grants, &(*account_id, *grant_id), at),
             Revocation::Machine { account_id, machine_id } => {
                 forget(&mut self.machines, &(*account_id, *machine_id), at);
+            }
+            Revocation::Quarantine { account_id, machine_id, serial } => {
+                let key = (*account_id, *machine_id);
+                if self.quarantined.get(&key) == Some(&(at, *serial)) {
+                    self.quarantined.remove(&key);
+                }
             }
             Revocation::Device { account_id, device_id } => {
                 let key = (*account_id, *device_id);

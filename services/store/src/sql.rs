@@ -123,6 +123,15 @@ impl Sql {
         Ok(Tx { inner: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: Some(turn) })
     }
 
+    /// Whether the database answers, so far as one connection can tell.
+    ///
+    /// # Errors
+    /// When it does not.
+    pub async fn ping(&self) -> Result<(), StoreError> {
+        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        Ok(())
+    }
+
     /// Waits for the open transactions and closes every connection.
     pub async fn close(&self) {
         self.pool.close().await;

@@ -6,15 +6,16 @@ use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
     CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW, LABEL_CHARS_MAX, MACHINE_REQUEST_SKEW_MAX, REVOCATION_HORIZON,
+    VERSION_TEXT_BYTES_MAX,
 };
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::MachineCredential;
 use http::{Method, StatusCode};
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::harness::{Desk, World, assert_code, machine_request, text};
+use super::harness::{Desk, Phone, World, assert_code, machine_request, start_body, text};
 
 const MISSING: &str = "01890000-0000-7000-8000-000000000000";
 
@@ -68,7 +69,7 @@ async fn a_revoked_machine_is_gone_everywhere() {
     assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
     assert_code(&renew(&world, &desk).await, ErrorCode::MachineRevoked);
     let keys = &desk.keys;
-    let mut body = super::harness::start_body(&desk.machine_key, keys, world.now());
+    let mut body = start_body(&desk.machine_key, keys, world.now());
     body["credential"] = json!(desk.credential);
     let start = world.connector(None, Method::POST, "/api/local-connect/start", Some(body)).await;
     assert_code(&start, ErrorCode::MachineRevoked);
@@ -121,22 +122,32 @@ async fn a_renewal_whose_answer_was_lost_gets_the_same_answer_again() {
 }
 
 #[tokio::test]
-async fn a_credential_that_returns_after_its_successor_is_a_cloned_key() {
+async fn a_credential_that_returns_after_its_successor_quarantines_the_machine() {
     let world = World::start().await;
     let phone = world.owner().await;
     let desk = world.pair(&phone).await;
+    let machine_id = desk.machine_id.parse().expect("an id");
+    let mut revocations = world.service.revocations();
     let second = text(&renew(&world, &desk).await.body, "credential");
+    assert_eq!(listed(&world, &phone).await["quarantined"], false);
     world.advance(CREDENTIAL_RETRY_WINDOW);
     assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
-    let audit = world.page(Some(&phone.cookie), Method::GET, "/api/audit?limit=1", None).await;
+    assert_eq!(listed(&world, &phone).await["quarantined"], true);
+    let entry = revocations.recv().await.expect("an entry");
+    assert_eq!(entry.revocation, Revocation::Quarantine { account_id: phone.account_id, machine_id, serial: 2 });
+    // Nobody knows which of the two is the machine, so neither is served, and it is said once.
+    let other = Desk { credential: Some(second), ..desk };
+    assert_code(&renew(&world, &other).await, ErrorCode::MachineKeyCloned);
+    let upload = format!("/api/machines/{}/audit", other.machine_id);
+    assert_code(&world.machine(&other, &upload, Some(json!({ "records": [] }))).await, ErrorCode::MachineKeyCloned);
+    let audit = world.page(Some(&phone.cookie), Method::GET, "/api/audit?limit=2", None).await;
     assert_eq!(audit.body["records"][0]["kind"], "machine_key_cloned");
-    assert_eq!(audit.body["records"][0]["machine_id"], json!(desk.machine_id));
-    let honest = Desk { credential: Some(second), ..desk };
-    assert_eq!(renew(&world, &honest).await.status, StatusCode::OK);
+    assert_eq!(audit.body["records"][0]["machine_id"], json!(other.machine_id));
+    assert_ne!(audit.body["records"][1]["kind"], "machine_key_cloned");
 }
 
 #[tokio::test]
-async fn the_desk_of_a_cloned_key_gets_a_fresh_chain_by_pairing_again() {
+async fn pairing_again_ends_the_quarantine_and_the_clones_old_credential_does_not_bring_it_back() {
     let world = World::start().await;
     let phone = world.owner().await;
     let desk = world.pair(&phone).await;
@@ -145,11 +156,30 @@ async fn the_desk_of_a_cloned_key_gets_a_fresh_chain_by_pairing_again() {
     assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
     let mut again = world.start_pairing(desk.machine_key.clone(), desk.credential.clone()).await;
     assert_eq!(again.machine_id, desk.machine_id);
+    assert_eq!(listed(&world, &phone).await["quarantined"], true, "a beginning is no pairing");
     assert_eq!(world.redeem(&phone, &again).await.status, StatusCode::OK);
     assert_eq!(world.finalize(&phone, &again).await.status, StatusCode::NO_CONTENT);
     let paired = world.confirm(&phone, &again).await;
     again.credential = Some(text(&paired.body, "credential"));
+    assert_eq!(listed(&world, &phone).await["quarantined"], false);
+    assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
+    assert_eq!(listed(&world, &phone).await["quarantined"], false);
     assert_eq!(renew(&world, &again).await.status, StatusCode::OK);
+}
+
+#[tokio::test]
+async fn a_machine_is_listed_with_the_version_it_was_paired_with() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    assert_eq!(listed(&world, &phone).await["connector_version"], "0.0.0");
+    let too_long = "1".repeat(VERSION_TEXT_BYTES_MAX + 1);
+    for version in [too_long.as_str(), "1.0\u{1b}[2J", "1.0\n", "é"] {
+        let mut body = start_body(&desk.machine_key, &desk.keys, world.now());
+        body["connector_version"] = json!(version);
+        let answer = world.connector(None, Method::POST, "/api/local-connect/start", Some(body)).await;
+        assert_code(&answer, ErrorCode::BadRequest);
+    }
 }
 
 #[tokio::test]
@@ -184,4 +214,12 @@ async fn a_machine_request_must_be_fresh_signed_and_its_own() {
 
 async fn renew(world: &World, desk: &Desk) -> super::harness::Answer {
     world.machine(desk, &format!("/api/machines/{}/credential", desk.machine_id), None).await
+}
+
+/// The one machine of the phone's account.
+async fn listed(world: &World, phone: &Phone) -> Value {
+    let list = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    let machines = list.body["machines"].as_array().expect("a list").clone();
+    assert_eq!(machines.len(), 1, "{machines:?}");
+    machines[0].clone()
 }

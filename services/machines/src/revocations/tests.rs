@@ -28,6 +28,20 @@ fn a_token_issued_before_the_revocation_is_refused_and_one_issued_after_it_is_no
 }
 
 #[test]
+fn a_quarantined_machines_credentials_do_not_hold_until_it_is_paired_again() {
+    let revocations = Revocations::default();
+    let of_serial = |serial| MachineCredential { serial, ..credential(NOW) };
+    revocations.record(&Revocation::Quarantine { account_id: account(), machine_id: machine_id(), serial: 7 }, NOW);
+    for serial in [1, 7] {
+        assert_eq!(revocations.refuse_credential(&of_serial(serial)), Some(ErrorCode::MachineKeyCloned));
+    }
+    assert_eq!(revocations.refuse_credential(&of_serial(8)), None);
+    let other = AccountId::from_uuid(Uuid::from_u128(99));
+    revocations.record(&Revocation::Quarantine { account_id: other, machine_id: machine_id(), serial: 8 }, NOW);
+    assert_eq!(revocations.refuse_credential(&of_serial(8)), None);
+}
+
+#[test]
 fn a_revocation_of_another_account_changes_nothing() {
     let revocations = Revocations::default();
     let grant = grant(NOW);

@@ -42,6 +42,8 @@ pub struct LocalConnect {
     pub machine_key: PublicKey,
     /// What the desk calls it.
     pub machine_label: String,
+    /// What the connector says it is.
+    pub connector_version: Option<String>,
     /// What the device would get.
     pub role: Role,
     /// The account that the machine is in already.
@@ -81,8 +83,8 @@ impl Tx {
         }
         sqlx::query(
             "INSERT INTO local_connects (local_connect_id, token_sha256, revision, stage, created_at, ends_at, \
-             machine_id, machine_algorithm, machine_key, machine_label, role, pinned_account_id) \
-             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+             machine_id, machine_algorithm, machine_key, machine_label, connector_version, role, pinned_account_id) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
         )
         .bind(new.local_connect_id.as_bytes().as_slice())
         .bind(new.token_sha256.as_slice())
@@ -94,6 +96,7 @@ impl Tx {
         .bind(new.machine_key.algorithm())
         .bind(new.machine_key.as_bytes())
         .bind(&new.machine_label)
+        .bind(&new.connector_version)
         .bind(new.role.as_str())
         .bind(new.pinned_account_id.map(|id| id.as_bytes().to_vec()))
         .execute(self.connection())
@@ -192,6 +195,7 @@ fn local_connect_of(columns: &Columns<'_>) -> Result<LocalConnect, StoreError> {
         machine_id: columns.id("machine_id")?,
         machine_key: columns.key("machine_algorithm", "machine_key")?,
         machine_label: columns.text("machine_label")?,
+        connector_version: columns.optional_text("connector_version")?,
         role: columns.named("role", |name| name.parse().ok())?,
         pinned_account_id: columns.optional_id("pinned_account_id")?,
         browser: browser_of(columns)?,

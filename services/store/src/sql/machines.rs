@@ -10,15 +10,22 @@ use sqlx::Row as _;
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
 
-const SELECT_MACHINE: &str = "SELECT m.machine_id, m.label, m.region, m.created_at, m.revoked_at, m.credential_serial, \
-     m.credential_issued_at, k.algorithm, k.public_key FROM machines m \
-     JOIN machine_keys k ON k.account_id = m.account_id AND k.machine_id = m.machine_id AND k.retired_at IS NULL \
-     WHERE m.account_id = $1 AND m.machine_id = $2";
+/// The columns of a machine and its key; each query goes on with its own condition.
+macro_rules! select_machines {
+    ($condition:literal) => {
+        concat!(
+            "SELECT m.machine_id, m.label, m.region, m.created_at, m.revoked_at, m.credential_serial, \
+             m.credential_issued_at, m.quarantined_at, m.quarantined_serial, m.connector_version, k.algorithm, \
+             k.public_key FROM machines m JOIN machine_keys k ON k.account_id = m.account_id \
+             AND k.machine_id = m.machine_id AND k.retired_at IS NULL WHERE m.account_id = $1 AND ",
+            $condition
+        )
+    };
+}
 
-const SELECT_MACHINES: &str = "SELECT m.machine_id, m.label, m.region, m.created_at, m.revoked_at, m.credential_serial, \
-     m.credential_issued_at, k.algorithm, k.public_key FROM machines m \
-     JOIN machine_keys k ON k.account_id = m.account_id AND k.machine_id = m.machine_id AND k.retired_at IS NULL \
-     WHERE m.account_id = $1 AND m.revoked_at IS NULL ORDER BY m.created_at, m.machine_id";
+const SELECT_MACHINE: &str = select_machines!("m.machine_id = $2");
+
+const SELECT_MACHINES: &str = select_machines!("m.revoked_at IS NULL ORDER BY m.created_at, m.machine_id");
 
 /// A paired computer.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -39,6 +46,12 @@ pub struct Machine {
     pub credential_serial: u64,
     /// When that one was issued.
     pub credential_issued_at: UnixMillis,
+    /// Whether its key was used twice and it was not paired again since.
+    pub quarantined: bool,
+    /// Credentials up to this serial do not hold any more; zero when it never was quarantined.
+    pub quarantined_serial: u64,
+    /// What its connector said of itself when it was last paired.
+    pub connector_version: Option<String>,
 }
 
 /// A machine that is being paired.
@@ -52,10 +65,13 @@ pub struct NewMachine {
     pub key: PublicKey,
     /// The region it is paired in.
     pub region: String,
+    /// What its connector says it is.
+    pub connector_version: Option<String>,
 }
 
 impl Tx {
-    /// Pairs a machine with the scope's account, or again with the one it is in, and counts its credential up.
+    /// Pairs a machine with the scope's account, or again with the one it is in, which counts its credential up and
+    /// ends its quarantine.
     ///
     /// # Errors
     /// [`StoreError::Full`] when the account has too many; [`StoreError::Conflict`] when the machine is in another
@@ -71,6 +87,7 @@ impl Tx {
             Ok(known) => {
                 let serial = known.credential_serial;
                 self.advance_credential(scope, machine.machine_id, serial, now).await?;
+                self.paired_again(scope, machine).await?;
             }
             Err(StoreError::NotFound) => self.insert_machine(scope, machine, now).await?,
             Err(error) => return Err(error),
@@ -170,6 +187,41 @@ impl Tx {
         if changed.rows_affected() == 0 { Err(StoreError::Conflict) } else { Ok(()) }
     }
 
+    /// Ends every credential that a machine has, until it is paired again. The serial of the newest of them.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`].
+    pub async fn quarantine_machine(
+        &mut self,
+        scope: AccountScope,
+        machine_id: MachineId,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
+        let row = sqlx::query(
+            "UPDATE machines SET quarantined_at = $1, quarantined_serial = credential_serial \
+             WHERE account_id = $2 AND machine_id = $3 AND revoked_at IS NULL RETURNING quarantined_serial",
+        )
+        .bind(millis(now))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(machine_id.as_bytes().as_slice())
+        .fetch_one(self.connection())
+        .await?;
+        Columns(&row).number("quarantined_serial")
+    }
+
+    async fn paired_again(&mut self, scope: AccountScope, machine: &NewMachine) -> Result<(), StoreError> {
+        sqlx::query(
+            "UPDATE machines SET quarantined_at = NULL, connector_version = $1 \
+             WHERE account_id = $2 AND machine_id = $3",
+        )
+        .bind(&machine.connector_version)
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(machine.machine_id.as_bytes().as_slice())
+        .execute(self.connection())
+        .await?;
+        Ok(())
+    }
+
     async fn insert_machine(
         &mut self,
         scope: AccountScope,
@@ -185,13 +237,14 @@ impl Tx {
         }
         sqlx::query(
             "INSERT INTO machines (machine_id, account_id, label, region, created_at, credential_serial, \
-             credential_issued_at) VALUES ($1, $2, $3, $4, $5, 1, $5)",
+             credential_issued_at, connector_version) VALUES ($1, $2, $3, $4, $5, 1, $5, $6)",
         )
         .bind(machine.machine_id.as_bytes().as_slice())
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(&machine.label)
         .bind(&machine.region)
         .bind(millis(now))
+        .bind(&machine.connector_version)
         .execute(self.connection())
         .await?;
         sqlx::query(
@@ -219,5 +272,8 @@ fn machine_of(columns: &Columns<'_>) -> Result<Machine, StoreError> {
         revoked: columns.optional_time("revoked_at")?.is_some(),
         credential_serial: columns.number("credential_serial")?,
         credential_issued_at: columns.time("credential_issued_at")?,
+        quarantined: columns.optional_time("quarantined_at")?.is_some(),
+        quarantined_serial: columns.number("quarantined_serial")?,
+        connector_version: columns.optional_text("connector_version")?,
     })
 }

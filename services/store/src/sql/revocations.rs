@@ -77,6 +77,9 @@ fn parts(revocation: &Revocation) -> (&'static str, AccountId, Vec<u8>) {
         Revocation::Grant { account_id, grant_id } => ("grant", *account_id, grant_id.as_bytes().to_vec()),
         Revocation::Device { account_id, device_id } => ("device", *account_id, device_id.as_bytes().to_vec()),
         Revocation::Machine { account_id, machine_id } => ("machine", *account_id, machine_id.as_bytes().to_vec()),
+        Revocation::Quarantine { account_id, machine_id, serial } => {
+            ("quarantine", *account_id, [machine_id.as_bytes().as_slice(), &serial.to_be_bytes()].concat())
+        }
     }
 }
 
@@ -88,7 +91,16 @@ fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
         "grant" => Revocation::Grant { account_id, grant_id: columns.id("subject")? },
         "device" => Revocation::Device { account_id, device_id: columns.id("subject")? },
         "machine" => Revocation::Machine { account_id, machine_id: columns.id("subject")? },
+        "quarantine" => quarantine_of(account_id, columns.bytes("subject")?)?,
         _ => return Err(StoreError::Malformed { column: "kind" }),
     };
     Ok(RevocationEntry { number: columns.number("number")?, revocation })
+}
+
+/// The machine's id, then the serial.
+fn quarantine_of(account_id: AccountId, subject: &[u8]) -> Result<Revocation, StoreError> {
+    let malformed = || StoreError::Malformed { column: "subject" };
+    let (machine_id, serial) = subject.split_last_chunk().ok_or_else(malformed)?;
+    let machine_id = machine_id.try_into().map_err(|_| malformed())?;
+    Ok(Revocation::Quarantine { account_id, machine_id, serial: u64::from_be_bytes(*serial) })
 }

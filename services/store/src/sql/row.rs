@@ -62,6 +62,16 @@ impl Columns<'_> {
         Ok(self.0.try_get(column)?)
     }
 
+    /// A text that may be absent.
+    pub(super) fn optional_text(&self, column: &'static str) -> Result<Option<String>, StoreError> {
+        Ok(self.0.try_get(column)?)
+    }
+
+    /// Bytes of any length.
+    pub(super) fn bytes(&self, column: &'static str) -> Result<&[u8], StoreError> {
+        Ok(self.0.try_get(column)?)
+    }
+
     /// A name from a closed list.
     pub(super) fn named<T>(&self, column: &'static str, parse: impl Fn(&str) -> Option<T>) -> Result<T, StoreError> {
         self.optional_named(column, parse)?.ok_or(StoreError::Malformed { column })

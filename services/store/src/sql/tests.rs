@@ -1,3 +1,5 @@
+mod machines;
+
 use std::os::unix::fs::PermissionsExt as _;
 
 use ed25519_dalek::SigningKey;
@@ -167,6 +169,7 @@ async fn nothing_of_an_account_is_found_or_changed_from_another() {
     missing(tx.machine(foreign, id).await);
     missing(tx.rename_machine(foreign, id, "mine").await);
     missing(tx.revoke_machine(foreign, id, NOW).await);
+    missing(tx.quarantine_machine(foreign, id, NOW).await);
     assert!(matches!(tx.advance_credential(foreign, id, 1, NOW).await, Err(StoreError::Conflict)));
     assert!(matches!(tx.pair_machine(foreign, &machine, NOW).await, Err(StoreError::Conflict)));
     missing(tx.device(foreign, device.device_id).await);
@@ -181,23 +184,8 @@ async fn nothing_of_an_account_is_found_or_changed_from_another() {
     assert_eq!(tx.sessions(foreign, user_id, NOW).await.expect("a list"), vec![]);
     assert!(!tx.device_is_revoked(foreign, device.device_id).await.expect("an answer"));
     let machine = tx.machine(own, id).await.expect("still there");
-    assert_eq!((machine.label.as_str(), machine.revoked, machine.credential_serial), ("desk", false, 1));
-}
-
-#[tokio::test]
-async fn a_credential_counts_up_from_its_newest_only() {
-    let base = Base::open().await;
-    let own = scope(&base.owner);
-    let machine = new_machine();
-    let mut tx = base.sql.write().await.expect("a transaction");
-    tx.pair_machine(own, &machine, NOW).await.expect("paired");
-    tx.advance_credential(own, machine.machine_id, 1, LATER).await.expect("advanced");
-    assert!(matches!(tx.advance_credential(own, machine.machine_id, 1, LATER).await, Err(StoreError::Conflict)));
-    let known = tx.machine(own, machine.machine_id).await.expect("the machine");
-    assert_eq!((known.credential_serial, known.credential_issued_at), (2, LATER));
-    tx.revoke_machine(own, machine.machine_id, LATER).await.expect("revoked");
-    assert!(matches!(tx.advance_credential(own, machine.machine_id, 2, LATER).await, Err(StoreError::Conflict)));
-    assert!(matches!(tx.pair_machine(own, &machine, LATER).await, Err(StoreError::Conflict)));
+    assert_eq!(machine.credential_serial, 1);
+    assert_eq!((machine.label.as_str(), machine.revoked, machine.quarantined), ("desk", false, false));
 }
 
 #[tokio::test]
@@ -304,6 +292,7 @@ fn new_machine() -> NewMachine {
         label: "desk".to_owned(),
         key: key(7),
         region: "local".to_owned(),
+        connector_version: Some("1.2.3".to_owned()),
     }
 }
 
@@ -335,6 +324,7 @@ fn local_connect() -> LocalConnect {
         machine_id: MachineId::from_uuid(Uuid::from_u128(3)),
         machine_key: key(3),
         machine_label: "desk".to_owned(),
+        connector_version: Some("1.2.3".to_owned()),
         role: Role::Owner,
         pinned_account_id: None,
         browser: None,
