@@ -195,13 +195,7 @@ impl Machine {
     }
 
     fn revoked(&mut self, revocation: &Revocation, now: Now, effects: &mut Effects) {
-        let account_id = match revocation {
-            Revocation::User { account_id, .. }
-            | Revocation::Grant { account_id, .. }
-            | Revocation::Device { account_id, .. }
-            | Revocation::Machine { account_id, .. } => *account_id,
-        };
-        if account_id != self.key.account_id() {
+        if revocation.account_id() != self.key.account_id() {
             return;
         }
         match revocation {
@@ -219,6 +213,12 @@ impl Machine {
                 if *machine_id == self.key.machine_id() {
                     self.end_link(ErrorCode::MachineRevoked, Duration::ZERO, now, effects);
                     self.end_sessions(ErrorCode::MachineRevoked, |_| true, effects);
+                }
+            }
+            Revocation::Quarantine { machine_id, .. } => {
+                // Its sessions stay: they see it offline until it is paired again.
+                if *machine_id == self.key.machine_id() {
+                    self.end_link(ErrorCode::MachineKeyCloned, Duration::ZERO, now, effects);
                 }
             }
         }

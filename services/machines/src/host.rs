@@ -13,7 +13,7 @@ use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_CALL_TIMEOUT, ACTOR_TICK_INTERVAL, NODE_MACHINES_MAX};
 use flydex_domain::machine::Now;
 use flydex_domain::machine::message::Input;
-use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::TokenVerifier;
@@ -165,12 +165,7 @@ impl Host {
     pub(crate) fn revoke(&self, entry: &RevocationEntry) {
         self.context.metrics.revocation();
         self.context.revocations.record(&entry.revocation, self.context.now().unix);
-        let account_id = match &entry.revocation {
-            Revocation::User { account_id, .. }
-            | Revocation::Grant { account_id, .. }
-            | Revocation::Device { account_id, .. }
-            | Revocation::Machine { account_id, .. } => *account_id,
-        };
+        let account_id = entry.revocation.account_id();
         let handles: Vec<MachineHandle> = {
             let machines = self.machines();
             let of_account = machines.handles.iter().filter(|(key, _)| key.account_id() == account_id);

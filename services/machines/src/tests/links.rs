@@ -105,6 +105,19 @@ async fn a_lost_link_is_told_to_sessions_and_to_commands_in_flight() {
 }
 
 #[tokio::test]
+async fn a_quarantined_machine_loses_its_link_and_cannot_link_again() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.linked(&node, 1, 1, 1).await;
+    let revocation =
+        Revocation::Quarantine { account_id: account_id(ACCOUNT), machine_id: machine_id(MACHINE), serial: u64::MAX };
+    node.handle.revoke(RevocationEntry { number: 1, revocation });
+    assert_eq!(gateway.link_end(1).await, ErrorCode::MachineKeyCloned);
+    gateway.open_link(2, 2, 1, node.credential(ACCOUNT, MACHINE)).await;
+    assert_eq!(gateway.link_end(2).await, ErrorCode::MachineKeyCloned);
+}
+
+#[tokio::test]
 async fn a_revoked_machine_loses_its_link_and_sessions_and_cannot_link_again() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;

@@ -191,6 +191,18 @@ fn revocations_end_what_they_are_about_and_nothing_of_another_account() {
 }
 
 #[test]
+fn a_quarantine_ends_the_link_and_leaves_the_sessions() {
+    let mut world = World::linked();
+    let (account_id, machine_id) = (machine_key().account_id(), machine_key().machine_id());
+    let other = crate::id::MachineId::from_uuid(uuid::Uuid::nil());
+    let effects = world.handle(Input::Revoked(Revocation::Quarantine { account_id, machine_id: other, serial: 9 }));
+    assert!(effects.is_empty());
+    let effects = world.handle(Input::Revoked(Revocation::Quarantine { account_id, machine_id, serial: 9 }));
+    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::MachineKeyCloned)]);
+    assert!(session_ends(&effects).is_empty());
+}
+
+#[test]
 fn a_device_that_was_revoked_while_the_machine_was_away_is_removed_when_it_attaches() {
     let mut world = World::new();
     world.link = link(1);
