@@ -69,6 +69,12 @@ impl Account {
         &self.origin
     }
 
+    /// The secret in the cookie of this session.
+    #[must_use]
+    pub fn cookie(&self) -> &str {
+        self.cookie.split_once('=').map_or("", |(_, secret)| secret)
+    }
+
     /// Calls the API and returns status and JSON body (null when there is none).
     ///
     /// # Errors

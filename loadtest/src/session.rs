@@ -51,7 +51,21 @@ impl Session {
     /// When the gateway refuses; the code is in the text.
     pub async fn open(account: &Account, device: &Device, url: &str, region: &str) -> anyhow::Result<Self> {
         let (ticket, grant) = account.ticket(device, region).await?;
-        let mut session = Self::connect(url, account.origin()).await?;
+        Self::open_by(ticket, grant, device, url, account.origin()).await
+    }
+
+    /// Opens a session by a ticket and a grant that are there already.
+    ///
+    /// # Errors
+    /// When the gateway refuses; the code is in the text.
+    pub async fn open_by(
+        ticket: String,
+        grant: String,
+        device: &Device,
+        url: &str,
+        origin: &str,
+    ) -> anyhow::Result<Self> {
+        let mut session = Self::connect(url, origin).await?;
         session
             .send(
                 Lane::Control,
@@ -68,7 +82,7 @@ impl Session {
             .await?;
         let session_down::Kind::Challenge(challenge) = session.next().await? else { bail!("no challenge came") };
         let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
-        let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, account.origin());
+        let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, origin);
         let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
         session.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
         let session_down::Kind::Welcome(welcome) = session.next().await? else { bail!("no welcome came") };

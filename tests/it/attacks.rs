@@ -3,5 +3,7 @@
 mod approvals;
 mod claims;
 mod commands;
+mod content;
 mod hello;
+mod machine;
 mod stand;

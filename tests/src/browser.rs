@@ -108,7 +108,7 @@ impl Browser {
         }
         let mut command = Command::new("node");
         command.arg("driver.mjs").env(CHROMIUM_VARIABLE, find_chromium()?).current_dir(folder);
-        let process = Process::start("the browser driver", &mut command)?;
+        let process = Process::start_foreign("the browser driver", &mut command)?;
         Ok(Self { driver: Arc::new(Mutex::new(Driver { process, next_id: 0, read: 0 })) })
     }
 

@@ -3,20 +3,25 @@
 use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
-use tempfile::TempDir;
 use tokio::process::{Child, Command};
 
+use crate::canary::{self, WatchedFolder};
 use crate::codex::CodexHome;
 use crate::process::{self, Lines, Process};
+use crate::server::Settings;
+
+/// The connector's part of its folder; the rest of it is a home for Codex.
+const STATE: &str = "flydex";
 
 /// Where a connector keeps its state and which Codex it works with.
 pub struct Machine {
-    state: TempDir,
+    state: WatchedFolder,
     origin: String,
     /// The test's Codex; none for the person's own.
     codex: Option<ScriptedCodex>,
     workspace: PathBuf,
     otlp_endpoint: Option<String>,
+    log_filter: Option<String>,
 }
 
 struct ScriptedCodex {
@@ -35,10 +40,8 @@ impl Machine {
     /// # Errors
     /// When its folder cannot be made.
     pub fn new(origin: &str, codex: &CodexHome) -> anyhow::Result<Self> {
-        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
         let scripted = ScriptedCodex { home: codex.path(), binary: codex.binary().to_owned() };
-        let (origin, workspace) = (origin.to_owned(), codex.workspace());
-        Ok(Self { state, origin, codex: Some(scripted), workspace, otlp_endpoint: None })
+        Self::with(origin, Some(scripted), codex.workspace())
     }
 
     /// A machine that was never paired, with the person's own Codex; threads may be started in the current folder.
@@ -46,32 +49,36 @@ impl Machine {
     /// # Errors
     /// When its folder cannot be made.
     pub fn with_own_codex(origin: &str) -> anyhow::Result<Self> {
-        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
-        let (origin, workspace) = (origin.to_owned(), std::env::current_dir()?);
-        Ok(Self { state, origin, codex: None, workspace, otlp_endpoint: None })
+        Self::with(origin, None, std::env::current_dir()?)
     }
 
-    /// A machine that was never paired, with another program in place of Codex: for benches alone.
+    /// A machine that was never paired, with another program in place of Codex, which needs no home.
     ///
     /// # Errors
     /// When its folder cannot be made.
     pub fn with_stub(origin: &str, binary: PathBuf) -> anyhow::Result<Self> {
-        let state = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
-        let scripted = ScriptedCodex { home: state.path().join("codex"), binary };
-        let (origin, workspace) = (origin.to_owned(), state.path().to_owned());
-        Ok(Self { state, origin, codex: Some(scripted), workspace, otlp_endpoint: None })
+        let machine = Self::with(origin, None, PathBuf::new())?;
+        let folder = machine.state.path().to_owned();
+        Ok(Self { codex: Some(ScriptedCodex { home: folder.join("codex"), binary }), workspace: folder, ..machine })
     }
 
-    /// The same machine, with its spans exported to an OTLP endpoint.
+    fn with(origin: &str, codex: Option<ScriptedCodex>, workspace: PathBuf) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
+        let state = WatchedFolder::new("the machine's state", folder, STATE);
+        Ok(Self { state, origin: origin.to_owned(), codex, workspace, otlp_endpoint: None, log_filter: None })
+    }
+
+    /// The same machine, with these settings of telemetry.
     #[must_use]
-    pub fn traced(self, endpoint: String) -> Self {
-        Self { otlp_endpoint: Some(endpoint), ..self }
+    pub fn telling(self, settings: &Settings) -> Self {
+        let Settings { otlp_endpoint, log_filter, .. } = settings.clone();
+        Self { otlp_endpoint, log_filter, ..self }
     }
 
     /// The connector's state folder.
     #[must_use]
     pub fn state(&self) -> PathBuf {
-        self.state.path().join("flydex")
+        self.state.path().join(STATE)
     }
 
     /// Starts `flydex connect`: pairs, then runs.
@@ -123,6 +130,9 @@ impl Machine {
         if let Some(endpoint) = &self.otlp_endpoint {
             command.env("FLYDEX_OTLP_ENDPOINT", endpoint);
         }
+        if let Some(filter) = &self.log_filter {
+            command.env("FLYDEX_LOG", filter);
+        }
         if let Some(codex) = &self.codex {
             command
                 .env("FLYDEX_CODEX", &codex.binary)
@@ -146,7 +156,11 @@ impl Connector {
     /// # Errors
     /// When none is drawn in time.
     pub async fn pair_url(&self) -> anyhow::Result<String> {
-        self.process.says("pair at ").await
+        let url = self.process.says("pair at ").await?;
+        if let Some((_, secret)) = url.rsplit_once('.') {
+            canary::plant("claim secret", secret);
+        }
+        Ok(url)
     }
 
     /// Waits for the desk's question and returns the short code and the question.

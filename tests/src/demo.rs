@@ -9,7 +9,7 @@ use flydex_tests::codex::CodexHome;
 use flydex_tests::connector::Machine;
 use flydex_tests::model::Model;
 use flydex_tests::phone::{Answer, Phone};
-use flydex_tests::server::Server;
+use flydex_tests::server::{Server, Settings};
 use flydex_tests::world::{Paired, World};
 
 /// Starts FlyDex on this computer; `cargo xtask demo` builds what it needs and runs it.
@@ -56,7 +56,7 @@ fn say(line: &str) {
 // === For a person ===
 
 async fn for_a_person(arguments: &Arguments) -> anyhow::Result<()> {
-    let server = Server::start_at(arguments.port).await?;
+    let server = Server::start_with(Settings { port: arguments.port, ..Settings::default() }).await?;
     let model = Model::start().await?;
     let scripted = if arguments.own_codex { None } else { Some(CodexHome::create(&model)?) };
     let _daemon = match &scripted {

@@ -4,8 +4,10 @@
 //! only part that is not real is the [`model`] behind Codex.
 
 pub mod browser;
+pub mod canary;
 pub mod codex;
 pub mod connector;
+pub mod log;
 pub mod model;
 pub mod otlp;
 pub mod phone;

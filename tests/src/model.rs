@@ -29,7 +29,7 @@ use tokio_util::sync::CancellationToken;
 use self::events::Writer;
 pub use self::request::Request;
 use self::script::Step;
-use crate::wait;
+use crate::{canary, wait};
 
 /// The name by which Codex knows the model.
 pub const NAME: &str = "flydex-scripted";
@@ -157,6 +157,8 @@ impl Shared {
     }
 
     fn record(&self, request: Request) -> usize {
+        canary::plant("prompt", &request.prompt);
+        request.outputs.iter().for_each(|output| canary::plant("command's output", output));
         let mut number = 0;
         self.requests.send_modify(|requests| {
             requests.push(request);
@@ -251,7 +253,10 @@ impl Play<'_> {
             }
             Step::Gate(name) => pass(&self.state.gate(&name)).await,
             Step::Big(bytes) => writer.text(&filler(bytes)).await,
-            Step::Say(text) => writer.text(&text).await,
+            Step::Say(text) => {
+                canary::plant("model's answer", &text);
+                writer.text(&text).await;
+            }
             Step::Markdown => writer.text(MARKDOWN).await,
             Step::Reason => writer.reasoning("**Weighing it**\n\nThe small change first, then the test.").await,
             Step::Usage(tokens) => writer.set_tokens(tokens),

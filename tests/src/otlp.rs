@@ -12,6 +12,8 @@ use tonic::{Request, Response, Status};
 
 pub use opentelemetry_proto::tonic::trace::v1::Span;
 
+use crate::canary;
+
 /// A span and the service that sent it.
 #[derive(Clone, Debug)]
 pub struct Exported {
@@ -21,7 +23,7 @@ pub struct Exported {
     pub span: Span,
 }
 
-/// A receiver on a free port of this computer. It ends when it is dropped.
+/// A receiver on a free port of this computer. When it is dropped, nothing that was planted may be in its spans.
 pub struct Sink {
     address: SocketAddr,
     spans: Arc<Mutex<Vec<Exported>>>,
@@ -54,6 +56,17 @@ impl Sink {
     #[must_use]
     pub fn spans(&self) -> Vec<Exported> {
         self.spans.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    }
+}
+
+impl Drop for Sink {
+    fn drop(&mut self) {
+        let mut problems = Vec::new();
+        for Exported { service, span } in self.spans() {
+            let found = canary::found_in(format!("{span:?}").as_bytes());
+            problems.extend(found.into_iter().map(|what| format!("{} of {service} holds a {what}", span.name)));
+        }
+        canary::report("the exported spans", &problems);
     }
 }
 

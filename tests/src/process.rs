@@ -1,15 +1,19 @@
 //! A process of ours, watched line by line.
 
 use std::ffi::OsStr;
+use std::fs::File;
+use std::os::unix::fs::FileExt as _;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
+use std::sync::{Mutex, PoisonError};
 
 use anyhow::{Context as _, bail};
-use tokio::io::{AsyncBufReadExt as _, AsyncRead, AsyncWriteExt as _, BufReader};
-use tokio::process::{Child, ChildStdin, Command};
+use tokio::io::{AsyncBufReadExt as _, AsyncWriteExt as _, BufReader};
+use tokio::process::{Child, ChildStdin, ChildStdout, Command};
 use tokio::sync::watch;
 
-use crate::wait;
+use crate::log::{self, Expected};
+use crate::{canary, wait};
 
 /// Names the folder of the binaries; without it the one that the tests were built into.
 const BINARIES_VARIABLE: &str = "FLYDEX_BINARIES";
@@ -19,7 +23,11 @@ pub struct Process {
     name: String,
     child: Child,
     stdin: Option<ChildStdin>,
-    lines: watch::Receiver<Lines>,
+    out: watch::Receiver<Out>,
+    /// Its standard error: a file, so that the last words of a process that is dropped are not lost in a pipe.
+    err: File,
+    /// What its log may hold; `None` for a program that is not ours.
+    expected: Option<Mutex<Vec<Expected>>>,
 }
 
 /// What a process has written.
@@ -29,27 +37,56 @@ pub struct Lines {
     pub out: Vec<String>,
     /// Its standard error, line by line.
     pub err: Vec<String>,
-    ended: u8,
+}
+
+#[derive(Default)]
+struct Out {
+    lines: Vec<String>,
+    has_ended: bool,
 }
 
 impl Process {
-    /// Starts it with all three streams under our hands.
+    /// Starts one of FlyDex's own programs, whose log is judged when it is dropped.
     ///
     /// # Errors
     /// When it cannot be started.
     pub fn start(name: &str, command: &mut Command) -> anyhow::Result<Self> {
-        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).kill_on_drop(true);
+        let mut process = Self::start_foreign(name, command)?;
+        process.expected = Some(Mutex::default());
+        Ok(process)
+    }
+
+    /// Starts another program with all three streams under our hands.
+    ///
+    /// # Errors
+    /// When it cannot be started.
+    pub fn start_foreign(name: &str, command: &mut Command) -> anyhow::Result<Self> {
+        let err = tempfile::tempfile().context("make a file for standard error")?;
+        command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(err.try_clone()?).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {name}"))?;
         let stdin = child.stdin.take();
-        let lines = watch::Sender::new(Lines::default());
-        let receiver = lines.subscribe();
+        let lines = watch::Sender::new(Out::default());
+        let out = lines.subscribe();
         if let Some(pipe) = child.stdout.take() {
-            tokio::spawn(collect(pipe, lines.clone(), |lines| &mut lines.out));
+            tokio::spawn(collect(pipe, lines));
         }
-        if let Some(pipe) = child.stderr.take() {
-            tokio::spawn(collect(pipe, lines, |lines| &mut lines.err));
+        Ok(Self { name: name.to_owned(), child, stdin, out, err, expected: None })
+    }
+
+    /// Its log must hold a line with this text at WARN or above, for that reason.
+    pub fn must_log(&self, text: &'static str, why: &'static str) {
+        self.expect(Expected { text, why, must_come: true });
+    }
+
+    /// Its log may hold lines with this text at WARN or above, for that reason.
+    pub fn may_log(&self, text: &'static str, why: &'static str) {
+        self.expect(Expected { text, why, must_come: false });
+    }
+
+    fn expect(&self, line: Expected) {
+        if let Some(expected) = &self.expected {
+            expected.lock().unwrap_or_else(PoisonError::into_inner).push(line);
         }
-        Ok(Self { name: name.to_owned(), child, stdin, lines: receiver })
     }
 
     /// Waits for a line of its standard output that starts so, and returns the rest of that line.
@@ -65,22 +102,22 @@ impl Process {
     /// # Errors
     /// As [`Process::says`].
     pub async fn says_from(&self, skipped: usize, start: &str) -> anyhow::Result<String> {
-        let find = |lines: &Lines| {
-            let rest = lines.out.iter().skip(skipped).find_map(|line| line.trim().strip_prefix(start));
+        let find = |out: &Out| {
+            let rest = out.lines.iter().skip(skipped).find_map(|line| line.trim().strip_prefix(start));
             rest.map(|rest| rest.trim().to_owned())
         };
-        let mut lines = self.lines.clone();
-        let waited = lines.wait_for(|lines| find(lines).is_some() || lines.ended == 2);
+        let mut out = self.out.clone();
+        let waited = out.wait_for(|out| find(out).is_some() || out.has_ended);
         let found = wait::within(&format!("{} to say {start:?}", self.name), waited)
             .await
-            .map(|lines| find(&lines?.clone()).context("it ended"));
+            .map(|out| find(&*out?).context("it ended"));
         found.and_then(|found| found).with_context(|| self.story())
     }
 
     /// How many lines of standard output there are.
     #[must_use]
     pub fn said(&self) -> usize {
-        self.lines.borrow().out.len()
+        self.out.borrow().lines.len()
     }
 
     /// Writes a line to its standard input.
@@ -96,13 +133,19 @@ impl Process {
     /// Everything that it has written.
     #[must_use]
     pub fn lines(&self) -> Lines {
-        self.lines.borrow().clone()
+        Lines { out: self.out.borrow().lines.clone(), err: self.log() }
+    }
+
+    fn log(&self) -> Vec<String> {
+        let mut bytes = vec![0; self.err.metadata().map_or(0, |file| file.len()) as usize];
+        let read = self.err.read_at(&mut bytes, 0).unwrap_or(0);
+        String::from_utf8_lossy(&bytes[..read]).lines().map(ToOwned::to_owned).collect()
     }
 
     /// The end of what it has written, for the message of a failure.
     #[must_use]
     pub fn story(&self) -> String {
-        let lines = self.lines.borrow();
+        let lines = self.lines();
         let tail = |lines: &[String]| lines[lines.len().saturating_sub(40)..].join("\n  ");
         format!("{} wrote:\n  {}\nand on standard error:\n  {}", self.name, tail(&lines.out), tail(&lines.err))
     }
@@ -134,9 +177,7 @@ impl Process {
         }
         self.stdin = None;
         let status = wait::within(&format!("{} to end", self.name), self.child.wait()).await??;
-        let mut lines = self.lines.clone();
-        // Both pipes close with the process, unless a child of it still holds them: then what is there must do.
-        let _ = wait::within("the rest of its output", lines.wait_for(|lines| lines.ended == 2)).await;
+        self.all_is_read().await;
         Ok((status, self.lines()))
     }
 
@@ -145,20 +186,34 @@ impl Process {
     /// # Errors
     /// When it does not in time.
     pub async fn ended(&mut self) -> anyhow::Result<ExitStatus> {
-        Ok(wait::within(&format!("{} to end", self.name), self.child.wait()).await??)
+        let status = wait::within(&format!("{} to end", self.name), self.child.wait()).await??;
+        self.all_is_read().await;
+        Ok(status)
+    }
+
+    async fn all_is_read(&self) {
+        let mut out = self.out.clone();
+        // The pipe closes with the process, unless a child of it still holds it: then what is there must do.
+        let _ = wait::within("the rest of its output", out.wait_for(|out| out.has_ended)).await;
     }
 }
 
-async fn collect(
-    pipe: impl AsyncRead + Unpin,
-    lines: watch::Sender<Lines>,
-    select: fn(&mut Lines) -> &mut Vec<String>,
-) {
+impl Drop for Process {
+    fn drop(&mut self) {
+        let Some(expected) = &self.expected else { return };
+        // First, or it might speak of what the test takes away after it. One that has ended is not there to kill.
+        let _ = self.child.start_kill();
+        let expected = expected.lock().unwrap_or_else(PoisonError::into_inner);
+        canary::report(&format!("the log of {}", self.name), &log::problems(&self.log(), &expected));
+    }
+}
+
+async fn collect(pipe: ChildStdout, out: watch::Sender<Out>) {
     let mut reader = BufReader::new(pipe).lines();
     while let Ok(Some(line)) = reader.next_line().await {
-        lines.send_modify(|lines| select(lines).push(line));
+        out.send_modify(|out| out.lines.push(line));
     }
-    lines.send_modify(|lines| lines.ended += 1);
+    out.send_modify(|out| out.has_ended = true);
 }
 
 /// The path of one of our binaries, as built beside the tests.

@@ -1,38 +1,53 @@
 //! The relay: `flydex-server all` on a free port with its own data.
 
-use std::path::Path;
+use std::io::{Read as _, Write as _};
+use std::net::TcpStream;
 
 use anyhow::Context as _;
-use tempfile::TempDir;
 use tokio::process::Command;
 
+use crate::canary::{self, WatchedFolder};
 use crate::process::{self, Lines, Process};
 
 /// How connectors may link.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub enum Carrier {
     /// By QUIC where UDP passes, else by WebSocket: as it is shipped.
+    #[default]
     QuicFirst,
     /// By WebSocket alone.
     WebSocketOnly,
 }
 
+/// How a relay and the connectors beside it are set up.
+#[derive(Clone, Debug, Default)]
+pub struct Settings {
+    /// Port of the relay; 0 takes a free one.
+    pub port: u16,
+    /// How connectors may link.
+    pub carrier: Carrier,
+    /// Where spans go.
+    pub otlp_endpoint: Option<String>,
+    /// What is logged, where it is not as shipped.
+    pub log_filter: Option<String>,
+}
+
 /// A running relay.
 pub struct Server {
+    // First: its metrics are read while it runs.
+    admin: Admin,
     process: Process,
-    data: TempDir,
+    data: WatchedFolder,
     origin: String,
     owner_link: String,
-    port: u16,
-    carrier: Carrier,
+    settings: Settings,
 }
 
 /// A relay that was stopped; its data and port are kept.
 pub struct StoppedServer {
-    data: TempDir,
+    data: WatchedFolder,
     owner_link: String,
-    port: u16,
-    carrier: Carrier,
+    settings: Settings,
     /// What it wrote while it ran.
     pub lines: Lines,
 }
@@ -43,44 +58,25 @@ impl Server {
     /// # Errors
     /// When it does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_over(Carrier::QuicFirst).await
+        Self::start_with(Settings::default()).await
     }
 
-    /// Starts as [`Server::start`], with links by that carrier.
+    /// Starts with fresh data and these settings.
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start_over(carrier: Carrier) -> anyhow::Result<Self> {
-        Self::start_with(0, carrier).await
-    }
-
-    /// Starts with fresh data on that port.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub async fn start_at(port: u16) -> anyhow::Result<Self> {
-        Self::start_with(port, Carrier::QuicFirst).await
-    }
-
-    /// Starts as [`Server::start`], with its spans exported to an OTLP endpoint.
-    ///
-    /// # Errors
-    /// When it does not come up.
-    pub async fn start_traced(endpoint: &str) -> anyhow::Result<Self> {
-        Self::start_in(0, Carrier::QuicFirst, Some(endpoint)).await
-    }
-
-    async fn start_with(port: u16, carrier: Carrier) -> anyhow::Result<Self> {
-        Self::start_in(port, carrier, None).await
-    }
-
-    async fn start_in(port: u16, carrier: Carrier, otlp_endpoint: Option<&str>) -> anyhow::Result<Self> {
-        let data = tempfile::Builder::new().prefix("fx-server").tempdir()?;
-        let process = spawn(data.path(), port, carrier, otlp_endpoint)?;
+    pub async fn start_with(settings: Settings) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("fx-server").tempdir()?;
+        let data = WatchedFolder::new("the relay's data", folder, "");
+        let process = spawn(&data, &settings)?;
+        let admin = Admin::of(&process).await?;
         let origin = process.says("listening on ").await?;
         let owner_link = process.says("first sign-in at ").await?;
-        let port = port_of(&origin)?;
-        Ok(Self { process, data, origin, owner_link, port, carrier })
+        if let Some((_, token)) = owner_link.split_once('#') {
+            canary::plant("sign-in token", token);
+        }
+        let settings = Settings { port: port_of(&origin)?, ..settings };
+        Ok(Self { admin, process, data, origin, owner_link, settings })
     }
 
     /// The origin that browsers and connectors use.
@@ -101,25 +97,15 @@ impl Server {
         &self.process
     }
 
-    /// The folder of its database.
-    #[must_use]
-    pub fn data(&self) -> &Path {
-        self.data.path()
-    }
-
     /// Stops it as a service manager would.
     ///
     /// # Errors
     /// When it does not end in time.
     pub async fn stop(self) -> anyhow::Result<StoppedServer> {
-        let (_, lines) = self.process.stop().await?;
-        Ok(StoppedServer {
-            data: self.data,
-            owner_link: self.owner_link,
-            port: self.port,
-            carrier: self.carrier,
-            lines,
-        })
+        let Self { admin, process, data, owner_link, settings, .. } = self;
+        drop(admin);
+        let (_, lines) = process.stop().await?;
+        Ok(StoppedServer { data, owner_link, settings, lines })
     }
 
     /// Kills it as a crash would.
@@ -127,14 +113,10 @@ impl Server {
     /// # Errors
     /// When it cannot be killed.
     pub async fn kill(self) -> anyhow::Result<StoppedServer> {
-        let lines = self.process.kill().await?;
-        Ok(StoppedServer {
-            data: self.data,
-            owner_link: self.owner_link,
-            port: self.port,
-            carrier: self.carrier,
-            lines,
-        })
+        let Self { admin, process, data, owner_link, settings, .. } = self;
+        drop(admin);
+        let lines = process.kill().await?;
+        Ok(StoppedServer { data, owner_link, settings, lines })
     }
 }
 
@@ -144,25 +126,50 @@ impl StoppedServer {
     /// # Errors
     /// When it does not come up.
     pub async fn start(self) -> anyhow::Result<Server> {
-        let process = spawn(self.data.path(), self.port, self.carrier, None)?;
+        let Self { data, owner_link, settings, .. } = self;
+        let process = spawn(&data, &settings)?;
+        let admin = Admin::of(&process).await?;
         let origin = process.says("listening on ").await?;
-        Ok(Server {
-            process,
-            data: self.data,
-            origin,
-            owner_link: self.owner_link,
-            port: self.port,
-            carrier: self.carrier,
-        })
+        Ok(Server { admin, process, data, origin, owner_link, settings })
     }
 }
 
-fn spawn(data: &Path, port: u16, carrier: Carrier, otlp_endpoint: Option<&str>) -> anyhow::Result<Process> {
+/// The admin port. When it is dropped, nothing that was planted may be in the metrics.
+struct Admin(String);
+
+impl Admin {
+    async fn of(process: &Process) -> anyhow::Result<Self> {
+        Ok(Self(process.says("admin on http://").await?))
+    }
+
+    fn metrics(&self) -> anyhow::Result<String> {
+        let mut stream = TcpStream::connect(&self.0).context("connect to the admin port")?;
+        write!(stream, "GET /metrics HTTP/1.1\r\nhost: {}\r\nconnection: close\r\n\r\n", self.0)?;
+        let mut text = String::new();
+        stream.read_to_string(&mut text)?;
+        Ok(text)
+    }
+}
+
+impl Drop for Admin {
+    fn drop(&mut self) {
+        // A relay that ended by itself has none any more.
+        let metrics = self.metrics().unwrap_or_default();
+        canary::report("the relay's metrics", &canary::found_in(metrics.as_bytes()));
+    }
+}
+
+fn spawn(data: &WatchedFolder, settings: &Settings) -> anyhow::Result<Process> {
     let mut command = Command::new(process::binary("flydex-server")?);
-    command.args(["all", "--listen", &format!("127.0.0.1:{port}"), "--admin-listen", "127.0.0.1:0", "--data-dir"]);
-    command.arg(data).current_dir(data).env("FLYDEX__QUIC", (carrier == Carrier::QuicFirst).to_string());
-    if let Some(endpoint) = otlp_endpoint {
+    let listen = format!("127.0.0.1:{}", settings.port);
+    command.args(["all", "--listen", &listen, "--admin-listen", "127.0.0.1:0", "--data-dir"]);
+    command.arg(data.path()).current_dir(data.path());
+    command.env("FLYDEX__QUIC", (settings.carrier == Carrier::QuicFirst).to_string());
+    if let Some(endpoint) = &settings.otlp_endpoint {
         command.env("FLYDEX__TELEMETRY__OTLP_ENDPOINT", endpoint);
+    }
+    if let Some(filter) = &settings.log_filter {
+        command.env("FLYDEX__TELEMETRY__LOG_FILTER", filter);
     }
     Process::start("flydex-server", &mut command)
 }

@@ -38,5 +38,12 @@ where
 /// # Errors
 /// When it does not end in time; `what` says what was waited for.
 pub async fn within<T>(what: &str, future: impl Future<Output = T>) -> anyhow::Result<T> {
-    tokio::time::timeout(PATIENCE, future).await.with_context(|| format!("waited {PATIENCE:?} for {what}"))
+    let waited = tokio::time::timeout(PATIENCE, future).await;
+    waited.inspect_err(|_| say(what)).with_context(|| format!("waited {PATIENCE:?} for {what}"))
+}
+
+/// Said at once, since what the test drops on its way out may have more to say.
+#[expect(clippy::print_stderr, reason = "a test that fails tells why")]
+fn say(what: &str) {
+    eprintln!("waited {PATIENCE:?} for {what}");
 }

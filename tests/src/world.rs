@@ -9,7 +9,7 @@ use crate::codex::{CodexHome, Daemon, Desk};
 use crate::connector::{Connector, Machine};
 use crate::model::Model;
 use crate::phone::Phone;
-use crate::server::{Carrier, Server};
+use crate::server::{Server, Settings};
 
 /// The whole of FlyDex around one machine. Everything ends when it is dropped.
 pub struct World {
@@ -29,12 +29,12 @@ pub struct World {
 
 /// A world with a phone that is paired and shows the machine's threads.
 pub struct Paired {
-    /// All but the phone and the connector.
-    pub world: World,
-    /// The connector.
-    pub connector: Connector,
     /// The phone.
     pub phone: Phone,
+    /// The connector; it ends before what it would miss.
+    pub connector: Connector,
+    /// All but the phone and the connector.
+    pub world: World,
 }
 
 impl World {
@@ -43,14 +43,14 @@ impl World {
     /// # Errors
     /// When a part does not come up.
     pub async fn start() -> anyhow::Result<Self> {
-        Self::start_over(Carrier::QuicFirst).await
+        Self::start_with(Settings::default()).await
     }
 
-    async fn start_over(carrier: Carrier) -> anyhow::Result<Self> {
+    async fn start_with(settings: Settings) -> anyhow::Result<Self> {
         let model = Model::start().await?;
         let codex = CodexHome::create(&model)?;
-        let (daemon, server) = tokio::try_join!(codex.start_daemon(), Server::start_over(carrier))?;
-        let machine = Machine::new(server.origin(), &codex)?;
+        let (daemon, server) = tokio::try_join!(codex.start_daemon(), Server::start_with(settings.clone()))?;
+        let machine = Machine::new(server.origin(), &codex)?.telling(&settings);
         Ok(Self { browser: Browser::start()?, model, codex, daemon, server, machine })
     }
 
@@ -59,21 +59,21 @@ impl World {
     /// # Errors
     /// When a part does not come up or the pairing fails.
     pub async fn paired() -> anyhow::Result<Paired> {
-        Self::paired_over(Carrier::QuicFirst).await
+        Self::paired_with(Settings::default()).await
     }
 
-    /// Starts everything as [`World::paired`], with links by that carrier.
+    /// Starts everything as [`World::paired`], with these settings.
     ///
     /// # Errors
     /// When a part does not come up or the pairing fails.
-    pub async fn paired_over(carrier: Carrier) -> anyhow::Result<Paired> {
-        let world = Self::start_over(carrier).await?;
+    pub async fn paired_with(settings: Settings) -> anyhow::Result<Paired> {
+        let world = Self::start_with(settings).await?;
         world.allow_workspace().await?;
         let phone = world.phone().await?;
         phone.sign_in(world.server.owner_link()).await?;
         let mut connector = world.machine.connect()?;
         pair(&phone, &mut connector).await?;
-        Ok(Paired { world, connector, phone })
+        Ok(Paired { phone, connector, world })
     }
 
     /// A phone in a fresh profile.

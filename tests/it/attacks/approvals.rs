@@ -17,7 +17,7 @@ use prost::Message as _;
 use super::stand::{Client, Signed, Stand, now, result};
 
 /// Waits until an approval is shown, and checks that the machine signed it.
-async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval> {
+pub(super) async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval> {
     let opened = |event| if let Event::ApprovalOpened(signed) = event { Some(signed) } else { None };
     let signed = client.event(opened).await?;
     client.opened.machine.machine_key.verify(approval_transcript(&signed.approval), &signed.signature)?;
@@ -25,7 +25,7 @@ async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval> {
 }
 
 /// The digest of what is shown.
-fn digest_of(client: &Client, shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
+pub(super) fn digest_of(client: &Client, shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
     let binding = ApprovalBinding {
         machine_id: client.opened.machine.machine_id,
         generation: shown.generation.as_ref().try_into()?,
@@ -57,18 +57,18 @@ fn digest_of(client: &Client, shown: &agent::Approval) -> anyhow::Result<[u8; 32
     Ok(digest(&binding, &action))
 }
 
-fn accept(shown: &agent::Approval) -> anyhow::Result<ApprovalAnswer> {
+pub(super) fn accept(shown: &agent::Approval) -> anyhow::Result<ApprovalAnswer> {
     let (approval_id, generation) = (shown.approval_id.as_ref().try_into()?, shown.generation.as_ref().try_into()?);
     Ok(ApprovalAnswer { approval_id, generation, decision: Decision::Accept })
 }
 
-fn answer(client: &Client, answer: ApprovalAnswer, digest: [u8; 32]) -> Signed {
+pub(super) fn answer(client: &Client, answer: ApprovalAnswer, digest: [u8; 32]) -> Signed {
     let content = Body::AnswerApproval(agent::AnswerApproval { digest: digest.to_vec().into() });
     client.sign(CommandKind::AnswerApproval, content, |header| header.answer = Some(answer))
 }
 
 /// The machine's word on an answer; while another is under way the relay says to come again.
-async fn word(client: &mut Client, signed: &Signed) -> anyhow::Result<Receipt> {
+pub(super) async fn word(client: &mut Client, signed: &Signed) -> anyhow::Result<Receipt> {
     loop {
         match client.ask(signed).await {
             Err(error) if format!("{error:#}").ends_with(ErrorCode::MachineBusy.name()) => {}

@@ -15,16 +15,20 @@ use flydex_loadtest::session::{Opened, Session};
 use flydex_proto::codec::Lane;
 use flydex_proto::v1::{self, machine_message, session_down, session_up};
 use flydex_runtime::clock::Clock;
+use flydex_tests::canary;
 use flydex_tests::codex::{CodexHome, Daemon};
 use flydex_tests::connector::{Connector, Machine};
 use flydex_tests::model::Model;
-use flydex_tests::server::Server;
+use flydex_tests::server::{Server, Settings};
 use prost::Message as _;
 use reqwest::Method;
 use serde_json::{Value, json};
 
 /// The region of a relay with every role in one process.
 pub(super) const REGION: &str = "local";
+
+/// The last characters of a token's signature that no other has.
+const SIGNATURE_CHARS: usize = 24;
 
 /// The present, as the attacker's clock has it.
 pub(super) fn now() -> UnixMillis {
@@ -39,10 +43,20 @@ pub(super) struct Relay {
 
 impl Relay {
     pub(super) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Settings::default()).await
+    }
+
+    async fn start_with(settings: Settings) -> anyhow::Result<Self> {
         flydex_runtime::tls::install_provider();
-        let server = Server::start().await?;
-        let account = Account::sign_in(server.owner_link()).await?;
+        let server = Server::start_with(settings).await?;
+        let account = sign_in(server.owner_link()).await?;
         Ok(Self { server, account })
+    }
+
+    /// The same relay with its data and an empty memory.
+    pub(super) async fn restarted(self) -> anyhow::Result<Self> {
+        let server = self.server.stop().await?.start().await?;
+        Ok(Self { server, ..self })
     }
 
     pub(super) fn session_url(&self) -> String {
@@ -53,39 +67,56 @@ impl Relay {
     pub(super) async fn another_browser(&self) -> anyhow::Result<Account> {
         let (status, link) = self.account.call(Method::POST, "/api/sign-in-links", Some(json!({}))).await?;
         ensure!(status.is_success(), "no link but {link}");
-        Account::sign_in(link["url"].as_str().context("a link")?).await
+        sign_in(link["url"].as_str().context("a link")?).await
     }
 
     pub(super) async fn session(&self, account: &Account, device: &Device) -> anyhow::Result<Session> {
-        Session::open(account, device, &self.session_url(), REGION).await
+        let (ticket, grant) = account.ticket(device, REGION).await?;
+        for (what, token) in [("ticket", &ticket), ("grant", &grant)] {
+            // Header and claims are alike in many; the signature ends the third part.
+            let signed = token.split('.').nth(2).context("no signature")?;
+            canary::plant(what, &signed[signed.len().saturating_sub(SIGNATURE_CHARS)..]);
+        }
+        Session::open_by(ticket, grant, device, &self.session_url(), account.origin()).await
     }
+}
+
+async fn sign_in(link: &str) -> anyhow::Result<Account> {
+    let account = Account::sign_in(link).await?;
+    canary::plant("cookie", account.cookie());
+    Ok(account)
 }
 
 /// A relay, the real Codex, and a machine that one device is paired with.
 pub(super) struct Stand {
+    // First, so that it ends before what it would miss.
+    pub(super) connector: Option<Connector>,
     pub(super) relay: Relay,
     pub(super) device: Device,
     pub(super) paired: PairedMachine,
     pub(super) machine: Machine,
     pub(super) model: Model,
-    _connector: Connector,
     _daemon: Daemon,
     _codex: CodexHome,
 }
 
 impl Stand {
     pub(super) async fn start() -> anyhow::Result<Self> {
+        Self::start_with(Settings::default()).await
+    }
+
+    pub(super) async fn start_with(settings: Settings) -> anyhow::Result<Self> {
         let model = Model::start().await?;
         let codex = CodexHome::create(&model)?;
-        let (daemon, relay) = tokio::try_join!(codex.start_daemon(), Relay::start())?;
-        let machine = Machine::new(relay.server.origin(), &codex)?;
+        let (daemon, relay) = tokio::try_join!(codex.start_daemon(), Relay::start_with(settings.clone()))?;
+        let machine = Machine::new(relay.server.origin(), &codex)?.telling(&settings);
         let workspace = machine.workspace().to_string_lossy().into_owned();
         let (allowed, lines) = machine.command(&["directories", "add", &workspace]).await?;
         ensure!(allowed, "{lines:?}");
         let device = Device::new();
         let mut connector = machine.connect()?;
         let paired = pair(&relay.account, &device, "first phone", &mut connector).await?;
-        Ok(Self { relay, device, paired, machine, model, _connector: connector, _daemon: daemon, _codex: codex })
+        Ok(Self { connector: Some(connector), relay, device, paired, machine, model, _daemon: daemon, _codex: codex })
     }
 
     /// Another browser of the account with a device of its own, paired with the machine.

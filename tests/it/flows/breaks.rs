@@ -82,6 +82,7 @@ async fn codex_killed_in_the_middle_of_a_turn_is_said_and_comes_back() -> anyhow
     phone.open_thread("a short life").await?;
     phone.send("[[stream 2]] [[esc echo never]]").await?;
     phone.asked().await?;
+    connector.process().must_log("codex is not available", "it was killed");
     world.daemon.kill().await?;
     // The question died with Codex, and the connector starts or finds another one.
     phone.page().misses("approval-accept").await?;

@@ -2,7 +2,7 @@
 
 use anyhow::{Context as _, ensure};
 use flydex_tests::phone::Answer;
-use flydex_tests::server::Carrier;
+use flydex_tests::server::{Carrier, Settings};
 use flydex_tests::world::{Paired, World};
 
 #[tokio::test]
@@ -16,7 +16,7 @@ async fn the_whole_path_runs_over_a_quic_link() -> anyhow::Result<()> {
 }
 
 async fn walk(carrier: Carrier, transport: &str) -> anyhow::Result<()> {
-    let paired = World::paired_over(carrier).await?;
+    let paired = World::paired_with(Settings { carrier, ..Settings::default() }).await?;
     ensure!(link_of(&paired).await? == transport, "the link is not over {transport}");
     paired.open_new_thread("over either transport").await?;
     let phone = &paired.phone;
