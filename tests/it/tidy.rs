@@ -3,5 +3,6 @@
 mod documents;
 mod functions;
 mod layers;
+mod logs;
 mod source;
 mod sources;

@@ -29,6 +29,12 @@ impl Source {
         if self.is_test() { "" } else { self.split().0 }
     }
 
+    /// The program text before an inline `mod tests`.
+    pub(super) fn parsed(&self) -> syn::File {
+        let file = syn::parse_file(self.without_tests());
+        file.unwrap_or_else(|error| panic!("{}: {error}", self.path.display()))
+    }
+
     /// The text of its tests.
     pub(super) fn tests(&self) -> &str {
         if self.is_test() { &self.text } else { self.split().1 }
