@@ -1,15 +1,20 @@
-//! `cargo xtask fuzz`: the targets in proto/fuzz, on a nightly toolchain.
+//! `cargo xtask fuzz`: libFuzzer over the targets in proto/fuzz, by the toolchain that builds everything else.
 
-use std::path::Path;
+use std::path::{Path, PathBuf};
 
-use anyhow::bail;
+use anyhow::Context as _;
 
-use crate::{need, shell};
+use crate::shell;
 
-/// The version of cargo-fuzz that is installed where there is none.
-const CARGO_FUZZ_VERSION: &str = "0.13.2";
 /// The targets of proto/fuzz.
 const TARGETS: [&str; 5] = ["frame", "lanes", "messages", "command", "agent"];
+/// The flags by which libFuzzer sees what an input reaches. There is no address sanitizer, which would need a
+/// nightly toolchain: the code under test has no `unsafe`, so that what can go wrong is a panic.
+const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Copt-level=3 -Cdebug-assertions -Cpasses=sancov-module \
+    -Cllvm-args=-sanitizer-coverage-level=4 -Cllvm-args=-sanitizer-coverage-inline-8bit-counters \
+    -Cllvm-args=-sanitizer-coverage-pc-table -Cllvm-args=-sanitizer-coverage-trace-compares";
+/// Bytes of the longest input that is tried.
+const INPUT_BYTES_MAX: u32 = 4096;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
@@ -21,20 +26,43 @@ pub(crate) struct Arguments {
     seconds: u32,
 }
 
-/// Fuzzes each target for its time; what it finds of interest is added to its corpus.
+/// Fuzzes each target for its time. What reaches new code is kept beside the build for the next run; an input that
+/// fails is left in the corpus, where the tests replay it.
 ///
 /// # Errors
-/// When the nightly toolchain or cargo-fuzz cannot be had.
+/// When the targets do not build.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
-    if !shell::works(&mut shell::command(root, "cargo", &["+nightly", "--version"])) {
-        bail!("fuzzing needs a nightly toolchain: `rustup toolchain install nightly`");
-    }
-    need::cargo_tool(root, "cargo-fuzz", CARGO_FUZZ_VERSION)?;
-    let limit = format!("-max_total_time={}", arguments.seconds);
+    let folder = root.join("proto/fuzz");
+    let programs = build(root, &folder)?;
     let mut passed = true;
     for target in TARGETS.iter().filter(|target| arguments.target.as_deref().is_none_or(|one| one == **target)) {
-        let words = ["+nightly", "fuzz", "run", "--fuzz-dir", "fuzz", target, "--", &limit];
-        passed &= shell::succeeds(&mut shell::command(&root.join("proto"), "cargo", &words))?;
+        let corpus = folder.join("corpus").join(target);
+        let found = shell::target(root).join("fuzz/found").join(target);
+        std::fs::create_dir_all(&found).with_context(|| format!("create {}", found.display()))?;
+        let program = programs.join(target).to_string_lossy().into_owned();
+        let (corpus, found) = (corpus.to_string_lossy(), found.to_string_lossy());
+        let words = [
+            &*found,
+            &*corpus,
+            &format!("-max_total_time={}", arguments.seconds),
+            &format!("-max_len={INPUT_BYTES_MAX}"),
+            &format!("-artifact_prefix={corpus}/"),
+            "-print_final_stats=1",
+        ];
+        passed &= shell::succeeds(&mut shell::command(root, &program, &words))?;
     }
     Ok(passed)
+}
+
+/// Builds the targets for libFuzzer and returns the folder of the programs.
+fn build(root: &Path, folder: &Path) -> anyhow::Result<PathBuf> {
+    let version = shell::output(&mut shell::command(root, "rustc", &["-vV"]))?;
+    let host = version.lines().find_map(|line| line.strip_prefix("host: ")).context("rustc names no host")?;
+    let built = shell::target(root).join("fuzz");
+    // Naming the platform keeps the flags away from build scripts and macros.
+    let words = ["build", "--locked", "--bins", "--target", host];
+    let mut build = shell::cargo(folder, &words);
+    shell::run(build.env("RUSTFLAGS", FLAGS).env("CARGO_TARGET_DIR", &built))
+        .context("build the fuzz targets (libFuzzer needs a C++ compiler: `apt-get install g++`)")?;
+    Ok(built.join(host).join("debug"))
 }
