@@ -15,7 +15,7 @@ use std::time::Instant;
 use crate::command::{ApprovalAnswer, CommandClass};
 use crate::id::{ApprovalId, CommandHash, CommandId, DeviceId, Generation, SessionId};
 use crate::limits::{ACTOR_LEDGER_BYTES_MAX, ACTOR_LEDGER_ENTRIES_MAX, MACHINE_COMMANDS_IN_FLIGHT_MAX};
-use crate::machine::message::{OutcomeKind, SignedReceipt, Stage};
+use crate::machine::message::{OutcomeKind, SignedReceipt, Stage, Trace};
 
 /// A command's name: ids are unique per device only.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -43,6 +43,8 @@ pub struct InFlight {
     pub deadline: Instant,
     /// The approval that it answers.
     pub answer: Option<ApprovalAnswer>,
+    /// The trace that what follows from it carries.
+    pub trace: Option<Trace>,
 }
 
 /// What the ledger says to a command that a session asks for.
@@ -76,6 +78,7 @@ struct Settled {
     hash: CommandHash,
     class: CommandClass,
     receipt: Option<SignedReceipt>,
+    trace: Option<Trace>,
     order: u64,
 }
 
@@ -155,9 +158,9 @@ impl Ledger {
             if entry.hash != facts.command_hash {
                 return Received::Mismatch;
             }
-            let (class, target) = (entry.class, entry.target);
+            let (class, target, trace) = (entry.class, entry.target, entry.trace);
             self.in_flight.remove(&key);
-            self.settle(key, facts.command_hash, class, Some(receipt));
+            self.settle(key, facts.command_hash, class, trace, Some(receipt));
             return Received::Settled(target);
         }
         if let Some(entry) = self.settled.get(&key) {
@@ -166,8 +169,8 @@ impl Ledger {
             }
             let final_already = entry.receipt.as_ref().is_some_and(|known| known.facts.outcome != OutcomeKind::Unknown);
             if !final_already {
-                let class = entry.class;
-                self.settle(key, facts.command_hash, class, Some(receipt));
+                let (class, trace) = (entry.class, entry.trace);
+                self.settle(key, facts.command_hash, class, trace, Some(receipt));
             }
         }
         Received::Late
@@ -206,6 +209,13 @@ impl Ledger {
         self.in_flight.contains_key(&key)
     }
 
+    /// The trace of a command that is known: the one under which it was forwarded.
+    #[must_use]
+    pub fn trace(&self, key: CommandKey) -> Option<Trace> {
+        let in_flight = self.in_flight.get(&key).map(|entry| entry.trace);
+        in_flight.or_else(|| self.settled.get(&key).map(|entry| entry.trace)).flatten()
+    }
+
     /// How many commands are known in all.
     #[must_use]
     pub fn len(&self) -> usize {
@@ -228,20 +238,27 @@ impl Ledger {
         let given_up: Vec<(CommandKey, InFlight)> = self.in_flight.extract_if(.., |_, entry| lost(entry)).collect();
         let mut askers = Vec::with_capacity(given_up.len());
         for (key, entry) in given_up {
-            self.settle(key, entry.hash, entry.class, None);
+            self.settle(key, entry.hash, entry.class, entry.trace, None);
             askers.push((key, entry.target));
         }
         askers
     }
 
-    fn settle(&mut self, key: CommandKey, hash: CommandHash, class: CommandClass, receipt: Option<&SignedReceipt>) {
+    fn settle(
+        &mut self,
+        key: CommandKey,
+        hash: CommandHash,
+        class: CommandClass,
+        trace: Option<Trace>,
+        receipt: Option<&SignedReceipt>,
+    ) {
         let known = self.settled.get(&key).and_then(|entry| entry.receipt.clone());
         self.forget(key);
         let kept = receipt.filter(|receipt| class == CommandClass::Effect && !receipt.facts.bulk).cloned().or(known);
         self.receipt_bytes += kept.as_ref().map_or(0, receipt_bytes);
         self.order += 1;
         self.oldest.insert(self.order, key);
-        self.settled.insert(key, Settled { hash, class, receipt: kept, order: self.order });
+        self.settled.insert(key, Settled { hash, class, receipt: kept, trace, order: self.order });
         while self.settled.len() > ACTOR_LEDGER_ENTRIES_MAX || self.receipt_bytes > ACTOR_LEDGER_BYTES_MAX {
             let Some((_, oldest)) = self.oldest.first_key_value() else { break };
             self.forget(*oldest);

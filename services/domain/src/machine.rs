@@ -5,6 +5,8 @@
 //!
 //! - INV-SCOPE: a machine belongs to one account; a session of another is refused as `not_found`.
 //! - INV-FENCE: a connector's frames count only under the epoch that it has attached to, over the one link.
+//! - A session lives no longer than its grant, and the link no longer than its credential.
+//! - What follows from a command or a subscription carries its trace.
 //! - INV-ORDER: a session gets a stream's events in order without holes, or a `stream_end`.
 //! - INV-BOUND: sessions, streams, credits, commands in flight and memory of commands are bounded.
 //! - The relay queues nothing: without an attached link a command fails with `machine_offline` at once.
@@ -20,6 +22,7 @@ use crate::revocation::Revocation;
 use crate::scope::MachineKey;
 use crate::status::MachineStatus;
 use crate::time::UnixMillis;
+use crate::token::Claims as _;
 
 mod commands;
 pub mod effect;
@@ -29,7 +32,7 @@ mod sessions;
 
 use effect::{Effect, Note};
 use links::{Alternation, Link};
-use message::{Input, MachineMessage, MachineMessageKind, MachineReport, OpenSession, StatusNotice};
+use message::{Input, MachineMessage, MachineMessageKind, MachineReport, OpenSession, StatusNotice, Trace};
 use sessions::Session;
 
 /// Both clocks at the moment of an input.
@@ -139,11 +142,13 @@ impl Machine {
     /// When an [`Input::Tick`] is due, given both clocks.
     #[must_use]
     pub fn next_tick(&self, now: Now) -> Option<Instant> {
-        let grant_end = self.sessions.values().map(|session| session.grant.expires_at).min();
-        let grant_end = grant_end.map(|end| now.instant + end.since(now.unix));
+        let grant_end = self.sessions.values().map(|session| session.grant.holds_until()).min();
+        let credential_end = self.link.as_ref().map(|link| link.open().holds_until);
+        let token_end = [grant_end, credential_end].into_iter().flatten().min();
+        let token_end = token_end.map(|end| now.instant + end.since(now.unix));
         let command_end = self.ledger.next_deadline();
         let idle_end = self.idle_since.map(|since| since + ACTOR_IDLE_AFTER);
-        [grant_end, command_end, idle_end].into_iter().flatten().min()
+        [token_end, command_end, idle_end].into_iter().flatten().min()
     }
 
     fn session_opened(&mut self, open: OpenSession, now: Now, effects: &mut Effects) {
@@ -152,7 +157,7 @@ impl Machine {
             Some(ErrorCode::NotFound)
         } else if self.draining {
             Some(ErrorCode::Moving)
-        } else if open.grant.expires_at <= now.unix {
+        } else if open.grant.holds_until() <= now.unix {
             Some(ErrorCode::GrantInvalid)
         } else {
             self.refuse_open(&open)
@@ -226,9 +231,12 @@ impl Machine {
 
     fn tick(&mut self, now: Now, effects: &mut Effects) {
         for (key, asker) in self.ledger.expire(now.instant) {
-            self.fail(asker, ErrorCode::DeadlineExceeded, Some(key.command_id), Duration::ZERO, effects);
+            self.fail_known(key, asker, ErrorCode::DeadlineExceeded, effects);
         }
-        self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.expires_at <= now.unix, effects);
+        self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.holds_until() <= now.unix, effects);
+        if self.link.as_ref().is_some_and(|link| link.open().holds_until <= now.unix) {
+            self.end_link(ErrorCode::CredentialInvalid, Duration::ZERO, now, effects);
+        }
     }
 
     fn drain(&mut self, now: Now, effects: &mut Effects) {
@@ -270,7 +278,7 @@ impl Machine {
             paused: report.is_some_and(|report| report.paused),
             channel_bound: open.is_some_and(|open| open.channel_bound),
         };
-        to_session(session_id, MachineMessageKind::Status(notice))
+        to_session(session_id, None, MachineMessageKind::Status(notice))
     }
 
     fn note_idleness(&mut self, now: Now) {
@@ -279,8 +287,8 @@ impl Machine {
     }
 }
 
-fn to_session(session_id: SessionId, kind: MachineMessageKind) -> Effect {
-    Effect::ToSession { session_id, message: MachineMessage { trace: None, kind } }
+fn to_session(session_id: SessionId, trace: Option<Trace>, kind: MachineMessageKind) -> Effect {
+    Effect::ToSession { session_id, message: MachineMessage { trace, kind } }
 }
 
 fn end_session(session_id: SessionId, code: ErrorCode) -> Effect {

@@ -14,7 +14,8 @@ use flydex_domain::id::{LinkId, MachineId, SessionId};
 use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, COMMAND_FRAME_BYTES_MAX, EVENT_FRAME_BYTES_MAX};
 use flydex_domain::machine::message::{Failure, Input, MachineMessage, MachineMessageKind, OpenLink, OpenSession};
 use flydex_domain::scope::{MachineKey, Principal};
-use flydex_domain::token::{Grant, MachineCredential};
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::{Claims as _, Grant, MachineCredential};
 use flydex_proto::convert::Malformed;
 use flydex_proto::v1::gateway_frame::Kind;
 use flydex_proto::v1::machine_host_server::{MachineHost, MachineHostServer};
@@ -158,15 +159,12 @@ impl Route<'_> {
         let session_id = SessionId::try_from(message.session_id.as_ref())?;
         let Some(key) = self.peer.session(&self.named(session_id)?) else { return Ok(()) };
         let message = message.message.ok_or(Malformed::Missing("device message"))?;
-        let command_id = command_id(&message);
+        let (trace, command_id) = (message.trace.clone(), command_id(&message));
         let message = match device_message(message) {
             Ok(message) => message,
             Err(_) => {
-                self.fail(
-                    key,
-                    session_id,
-                    Failure { code: ErrorCode::BadRequest, command_id, retry_after: Duration::ZERO },
-                );
+                let failure = Failure { code: ErrorCode::BadRequest, command_id, retry_after: Duration::ZERO };
+                self.fail(key, session_id, trace, failure);
                 return Ok(());
             }
         };
@@ -176,11 +174,8 @@ impl Route<'_> {
             Ok(()) => {}
             Err(SendError::Overloaded) if command_id.is_some() => {
                 self.host.context.metrics.overloaded();
-                self.fail(
-                    key,
-                    session_id,
-                    Failure { code: ErrorCode::Overloaded, command_id, retry_after: ACTOR_BUSY_RETRY_AFTER },
-                );
+                let failure = Failure { code: ErrorCode::Overloaded, command_id, retry_after: ACTOR_BUSY_RETRY_AFTER };
+                self.fail(key, session_id, trace, failure);
             }
             // A credit that is lost would starve the session: it opens again instead.
             Err(SendError::Overloaded) => {
@@ -210,11 +205,11 @@ impl Route<'_> {
         self.peer.send_raw(self.account_id.clone(), self.machine_id.clone(), end);
     }
 
-    fn fail(&self, key: MachineKey, session_id: SessionId, failure: Failure) {
+    fn fail(&self, key: MachineKey, session_id: SessionId, trace: Option<v1::TraceContext>, failure: Failure) {
         self.host.context.metrics.command_failed(failure.code);
         let message = MachineMessage { trace: None, kind: MachineMessageKind::Failure(failure) };
         let session_id = crate::convert::copy(session_id.as_bytes());
-        let message = Some(wire_machine_message(message));
+        let message = Some(v1::MachineMessage { trace, ..wire_machine_message(message) });
         self.peer.send(key, NodeKind::ToSession(v1::NodeToSession { session_id, message }));
     }
 
@@ -230,6 +225,7 @@ impl Route<'_> {
             transport,
             connector_version: open.connector_version,
             channel_bound: open.channel_bound,
+            holds_until: UnixMillis(0),
             revoked_devices: Vec::new(),
         };
         if let Err(code) = self.admit_link(link, &open.credential) {
@@ -252,8 +248,12 @@ impl Route<'_> {
         if key.machine_id() != credential.machine_id {
             return Err(ErrorCode::CredentialInvalid);
         }
+        link.holds_until = credential.holds_until();
         link.revoked_devices = context.revocations.to_remove(&credential);
         let link_id = link.link_id;
+        if self.peer.remove_link(key, link_id) {
+            self.to_machine(key, Input::LinkClosed(link_id));
+        }
         if !self.peer.add_link(key, link_id) {
             return Err(ErrorCode::Overloaded);
         }

@@ -6,7 +6,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
@@ -14,7 +14,7 @@ use flydex_domain::id::{LinkId, SessionId};
 use flydex_domain::ledger::CommandKey;
 use flydex_domain::limits::ACTOR_CALL_TIMEOUT;
 use flydex_domain::machine::effect::{Effect, Note};
-use flydex_domain::machine::message::{DeviceMessage, DeviceMessageKind, Input, Trace};
+use flydex_domain::machine::message::{DeviceMessage, DeviceMessageKind, Input, OpenLink, Trace};
 use flydex_domain::machine::{Machine, Now};
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1;
@@ -178,7 +178,7 @@ impl State {
             Input::LinkFrame { link_id, .. } | Input::LinkClosed(link_id) => {
                 from.is_some() && self.links.get(link_id).map(|peer| peer.number()) == from
             }
-            Input::LinkOpened(open) => peer.is_some_and(|peer| self.bind_link(open.link_id, peer)),
+            Input::LinkOpened(open) => peer.is_some_and(|peer| self.bind_link(open, peer)),
             Input::SessionOpened(_) => peer.is_some(),
             Input::Acquired { .. } | Input::Revoked(_) | Input::Tick | Input::Drain => true,
         }
@@ -270,7 +270,7 @@ impl State {
         match self.sessions.insert(session_id, Arc::clone(peer)) {
             None => self.context.metrics.bound(Subject::Session, 1),
             Some(before) if before.number() != peer.number() => {
-                before.remove_session(self.machine.key(), session_id);
+                before.end_session(self.machine.key(), session_id, ErrorCode::Conflict, Duration::ZERO);
             }
             Some(_) => {}
         }
@@ -282,10 +282,12 @@ impl State {
         Some(peer)
     }
 
-    /// Binds a link to its stream; refuses an id that is bound already.
-    fn bind_link(&mut self, link_id: LinkId, peer: &Arc<Peer>) -> bool {
+    /// Binds a link to its stream; refuses an id that another stream carries.
+    fn bind_link(&mut self, open: &OpenLink, peer: &Arc<Peer>) -> bool {
+        let link_id = open.link_id;
         if self.links.contains_key(&link_id) {
             tracing::warn!("link.id" = %link_id, "link id is in use");
+            peer.end_link(self.machine.key(), link_id, ErrorCode::Conflict, Duration::ZERO);
             return false;
         }
         self.links.insert(link_id, Arc::clone(peer));

@@ -149,6 +149,7 @@ fn forward_as(ledger: &mut Ledger, key: CommandKey, content: u8, asker: u8, now:
         stage: Stage::Accepted,
         deadline: now + Duration::from_secs(60),
         answer: None,
+        trace: None,
     };
     ledger.forwarded(key, entry);
 }

@@ -13,7 +13,7 @@ use std::time::Duration;
 
 use crate::command::{CommandClass, SignedCommand};
 use crate::error::ErrorCode;
-use crate::id::{CommandId, SessionId};
+use crate::id::SessionId;
 use crate::ledger::{Asked, CommandKey, InFlight, Received};
 use crate::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_COMMAND_WAIT};
 use crate::machine::effect::{Dropped, Effect, Note};
@@ -38,10 +38,11 @@ impl Machine {
             effects.push(dropped(Dropped::UnknownSession));
             return;
         };
+        let trace = message.trace;
         match &message.kind {
             DeviceMessageKind::Command(command) => {
                 let asked = match admissible(self.key, session_id, session, command) {
-                    Ok(()) => self.command(session_id, command, deadline, now, effects),
+                    Ok(()) => self.command(session_id, command, trace, deadline, now, effects),
                     Err(code) => Err((code, Duration::ZERO)),
                 };
                 match asked {
@@ -50,11 +51,12 @@ impl Machine {
                         let command_id = command.header.command_id;
                         self.forward(session_id, message, effects);
                         let kind = MachineMessageKind::Progress { command_id, stage: Stage::Accepted };
-                        effects.push(to_session(session_id, kind));
+                        effects.push(to_session(session_id, trace, kind));
                     }
                     Ok(Forward::No) => {}
                     Err((code, retry_after)) => {
-                        self.fail(session_id, code, Some(command.header.command_id), retry_after, effects);
+                        let failure = Failure { code, command_id: Some(command.header.command_id), retry_after };
+                        self.fail(session_id, trace, failure, effects);
                     }
                 }
             }
@@ -64,7 +66,9 @@ impl Machine {
                 if self.online() {
                     self.forward(session_id, message, effects);
                 } else {
-                    self.fail(session_id, ErrorCode::MachineOffline, None, Duration::ZERO, effects);
+                    let code = ErrorCode::MachineOffline;
+                    let failure = Failure { code, command_id: None, retry_after: Duration::ZERO };
+                    self.fail(session_id, trace, failure, effects);
                 }
             }
         }
@@ -75,6 +79,7 @@ impl Machine {
         &mut self,
         session_id: SessionId,
         command: &SignedCommand,
+        trace: Option<Trace>,
         deadline: Option<Duration>,
         now: Now,
         effects: &mut Effects,
@@ -86,12 +91,12 @@ impl Machine {
             Asked::Reused => return Err((ErrorCode::CommandIdReused, Duration::ZERO)),
             Asked::InFlight(stage) => {
                 let kind = MachineMessageKind::Progress { command_id: header.command_id, stage };
-                effects.push(to_session(session_id, kind));
+                effects.push(to_session(session_id, trace, kind));
                 return Ok(Forward::No);
             }
             Asked::Answered(receipt) => {
                 effects.push(Effect::Note(Note::RepeatAnswered));
-                effects.push(to_session(session_id, MachineMessageKind::Receipt(receipt)));
+                effects.push(to_session(session_id, trace, MachineMessageKind::Receipt(receipt)));
                 return Ok(Forward::No);
             }
             Asked::Full if self.online() => return Err((ErrorCode::MachineBusy, ACTOR_BUSY_RETRY_AFTER)),
@@ -115,6 +120,7 @@ impl Machine {
             stage: Stage::Accepted,
             deadline: now.instant + wait,
             answer: header.answer,
+            trace,
         };
         self.ledger.forwarded(key, entry);
         Ok(Forward::Yes)
@@ -123,6 +129,7 @@ impl Machine {
     /// A message of the connector for one session.
     pub(super) fn machine_message(&mut self, session_id: SessionId, message: MachineMessage, effects: &mut Effects) {
         let MachineMessage { trace, kind } = message;
+        let trace = trace.or_else(|| self.trace_of(session_id, &kind));
         match kind {
             MachineMessageKind::Receipt(receipt) => self.receipt(session_id, receipt, trace, effects),
             MachineMessageKind::Progress { command_id, stage } => {
@@ -139,21 +146,37 @@ impl Machine {
         }
     }
 
+    /// The trace of the command that a message without one answers.
+    fn trace_of(&self, session_id: SessionId, kind: &MachineMessageKind) -> Option<Trace> {
+        let command_id = match kind {
+            MachineMessageKind::Progress { command_id, .. } | MachineMessageKind::Chunk { command_id, .. } => {
+                *command_id
+            }
+            MachineMessageKind::Receipt(receipt) => receipt.facts.command_id,
+            MachineMessageKind::Failure(failure) => failure.command_id?,
+            MachineMessageKind::Status(_)
+            | MachineMessageKind::Verdict(_)
+            | MachineMessageKind::Event(_)
+            | MachineMessageKind::ProbeReply { .. }
+            | MachineMessageKind::StreamEnd(_) => return None,
+        };
+        let device_id = self.sessions.get(&session_id)?.device_id();
+        self.ledger.trace(CommandKey { device_id, command_id })
+    }
+
     /// Tells a session of a failure on the way.
-    pub(super) fn fail(
-        &self,
-        session_id: SessionId,
-        code: ErrorCode,
-        command_id: Option<CommandId>,
-        retry_after: Duration,
-        effects: &mut Effects,
-    ) {
+    fn fail(&self, session_id: SessionId, trace: Option<Trace>, failure: Failure, effects: &mut Effects) {
         if !self.sessions.contains_key(&session_id) {
             return;
         }
-        effects.push(Effect::Note(Note::CommandFailed(code)));
-        let failure = Failure { code, command_id, retry_after };
-        effects.push(to_session(session_id, MachineMessageKind::Failure(failure)));
+        effects.push(Effect::Note(Note::CommandFailed(failure.code)));
+        effects.push(to_session(session_id, trace, MachineMessageKind::Failure(failure)));
+    }
+
+    /// [`Self::fail`] for a command that was forwarded.
+    pub(super) fn fail_known(&self, key: CommandKey, asker: SessionId, code: ErrorCode, effects: &mut Effects) {
+        let failure = Failure { code, command_id: Some(key.command_id), retry_after: Duration::ZERO };
+        self.fail(asker, self.ledger.trace(key), failure, effects);
     }
 
     fn receipt(&mut self, named: SessionId, receipt: SignedReceipt, trace: Option<Trace>, effects: &mut Effects) {

@@ -2,7 +2,8 @@
 //!
 //! A link walks `acquiring → attaching → attached`. The newest wins by its counter; an equal counter means the
 //! later comer. A connector that answers `stale` once is asked again above its highest epoch; the second time
-//! this owner gives way. Connectors that take the machine from each other more than
+//! this owner gives way. A link ends with the credential that opened it; its connector comes back with a newer one.
+//! Connectors that take the machine from each other more than
 //! [`LINK_ALTERNATIONS_MAX`] times a minute hold one key twice: both are turned away for a minute.
 
 use std::collections::VecDeque;
@@ -91,6 +92,10 @@ impl Machine {
         let link_id = open.link_id;
         if self.draining {
             effects.push(end_link(link_id, ErrorCode::Moving, Duration::ZERO));
+            return;
+        }
+        if open.holds_until <= now.unix {
+            effects.push(end_link(link_id, ErrorCode::CredentialInvalid, Duration::ZERO));
             return;
         }
         if self.link.as_ref().is_some_and(|link| open.link_counter < link.open.link_counter) {
@@ -259,7 +264,7 @@ impl Machine {
         self.report = None;
         self.end_streams(ErrorCode::MachineOffline, effects);
         for (key, asker) in self.ledger.link_lost() {
-            self.fail(asker, ErrorCode::MachineOffline, Some(key.command_id), Duration::ZERO, effects);
+            self.fail_known(key, asker, ErrorCode::MachineOffline, effects);
         }
     }
 }

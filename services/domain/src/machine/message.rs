@@ -102,6 +102,8 @@ pub struct OpenLink {
     pub connector_version: String,
     /// Whether its proof covered the TLS exporter.
     pub channel_bound: bool,
+    /// The end of the credential that opened it, and so of the link.
+    pub holds_until: UnixMillis,
     /// Devices that were revoked while this machine was away and that it has not yet removed.
     pub revoked_devices: Vec<DeviceId>,
 }

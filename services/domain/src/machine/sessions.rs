@@ -8,9 +8,10 @@ use std::collections::BTreeMap;
 
 use crate::error::ErrorCode;
 use crate::id::{DeviceId, SessionId};
+use crate::ledger::CommandKey;
 use crate::limits::{EVENT_WINDOW_BYTES, SESSION_STREAMS_MAX};
 use crate::machine::effect::{Dropped, Effect, Note};
-use crate::machine::message::{Event, MachineMessage, MachineMessageKind, StreamEnd, StreamVerdict, Trace};
+use crate::machine::message::{Event, MachineMessageKind, StreamEnd, StreamVerdict, Trace};
 use crate::machine::{Effects, Machine, to_session};
 use crate::stream::{StreamId, Verdict};
 use crate::token::Grant;
@@ -21,9 +22,17 @@ pub(super) struct Session {
     pub(super) grant: Grant,
     /// Whether the present connector has heard of it, and so must hear of its end.
     pub(super) known_to_connector: bool,
-    /// The last event of each stream that it was sent.
-    streams: BTreeMap<StreamId, u64>,
+    streams: BTreeMap<StreamId, Watch>,
     credit: u32,
+}
+
+/// One stream that a session watches.
+#[derive(Clone, Copy, Debug)]
+struct Watch {
+    /// The last event that it was sent.
+    last_seq: u64,
+    /// The trace of the attach or watch that asked for it.
+    trace: Option<Trace>,
 }
 
 impl Session {
@@ -41,25 +50,25 @@ impl Session {
 
     /// Decides on one event, and spends credit on it when it is delivered.
     fn offer(&mut self, event: &Event) -> Offer {
-        let Some(last_seq) = self.streams.get_mut(&event.stream_id) else { return Offer::NotSubscribed };
-        if event.seq <= *last_seq {
+        let Some(watch) = self.streams.get_mut(&event.stream_id) else { return Offer::NotSubscribed };
+        if event.seq <= watch.last_seq {
             return Offer::Seen;
         }
-        if event.seq != *last_seq + 1 {
+        if event.seq != watch.last_seq + 1 {
             return Offer::End(ErrorCode::Internal);
         }
         let cost = u32::try_from(event.body.len()).unwrap_or(u32::MAX);
         let Some(credit) = self.credit.checked_sub(cost) else { return Offer::End(ErrorCode::SlowConsumer) };
         self.credit = credit;
-        *last_seq = event.seq;
-        Offer::Deliver
+        watch.last_seq = event.seq;
+        Offer::Deliver(watch.trace)
     }
 }
 
 /// What becomes of an event at one session.
 enum Offer {
-    /// It goes out.
-    Deliver,
+    /// It goes out, in the trace of the subscription.
+    Deliver(Option<Trace>),
     /// It went out before, as part of a replay.
     Seen,
     /// It cannot go out in order and within the credit: the subscription ends.
@@ -90,14 +99,15 @@ impl Machine {
             return;
         }
         let (Verdict::Resumed { from: last_seq } | Verdict::Gap { as_of: last_seq }) = verdict.verdict;
-        effects.push(to_session(session_id, MachineMessageKind::Verdict(verdict)));
+        let trace = self.ledger.trace(CommandKey { device_id, command_id: verdict.command_id });
+        effects.push(to_session(session_id, trace, MachineMessageKind::Verdict(verdict)));
         let full = session.streams.len() >= SESSION_STREAMS_MAX && !session.streams.contains_key(&verdict.stream_id);
         if full {
             let end = StreamEnd { stream_id: verdict.stream_id, last_seq, code: ErrorCode::Overloaded };
-            effects.push(to_session(session_id, MachineMessageKind::StreamEnd(end)));
+            effects.push(to_session(session_id, trace, MachineMessageKind::StreamEnd(end)));
             return;
         }
-        session.streams.insert(verdict.stream_id, last_seq);
+        session.streams.insert(verdict.stream_id, Watch { last_seq, trace });
     }
 
     pub(super) fn unsubscribed(&mut self, session_id: SessionId, end: StreamEnd, effects: &mut Effects) {
@@ -105,11 +115,11 @@ impl Machine {
             effects.push(dropped(Dropped::UnknownSession));
             return;
         };
-        let Some(last_seq) = session.streams.remove(&end.stream_id) else {
+        let Some(Watch { last_seq, trace }) = session.streams.remove(&end.stream_id) else {
             effects.push(dropped(Dropped::NotSubscribed));
             return;
         };
-        effects.push(to_session(session_id, MachineMessageKind::StreamEnd(StreamEnd { last_seq, ..end })));
+        effects.push(to_session(session_id, trace, MachineMessageKind::StreamEnd(StreamEnd { last_seq, ..end })));
     }
 
     /// Sends an event to every session that watches its stream.
@@ -142,9 +152,9 @@ impl Machine {
     pub(super) fn end_streams(&mut self, code: ErrorCode, effects: &mut Effects) {
         for (session_id, session) in &mut self.sessions {
             session.known_to_connector = false;
-            for (stream_id, last_seq) in std::mem::take(&mut session.streams) {
+            for (stream_id, Watch { last_seq, trace }) in std::mem::take(&mut session.streams) {
                 let end = StreamEnd { stream_id, last_seq, code };
-                effects.push(to_session(*session_id, MachineMessageKind::StreamEnd(end)));
+                effects.push(to_session(*session_id, trace, MachineMessageKind::StreamEnd(end)));
                 effects.push(Effect::Note(Note::StreamEnded(code)));
             }
         }
@@ -153,15 +163,14 @@ impl Machine {
 
 fn deliver(session_id: SessionId, session: &mut Session, event: &Event, trace: Option<Trace>, effects: &mut Effects) {
     match session.offer(event) {
-        Offer::Deliver => {
-            let message = MachineMessage { trace, kind: MachineMessageKind::Event(event.clone()) };
-            effects.push(Effect::ToSession { session_id, message });
+        Offer::Deliver(of_watch) => {
+            effects.push(to_session(session_id, trace.or(of_watch), MachineMessageKind::Event(event.clone())));
         }
         Offer::Seen | Offer::NotSubscribed => {}
         Offer::End(code) => {
-            let last_seq = session.streams.remove(&event.stream_id).unwrap_or_default();
+            let Some(Watch { last_seq, trace }) = session.streams.remove(&event.stream_id) else { return };
             let end = StreamEnd { stream_id: event.stream_id, last_seq, code };
-            effects.push(to_session(session_id, MachineMessageKind::StreamEnd(end)));
+            effects.push(to_session(session_id, trace, MachineMessageKind::StreamEnd(end)));
             effects.push(Effect::Note(Note::StreamEnded(code)));
         }
     }

@@ -3,3 +3,4 @@ mod fixture;
 mod links;
 mod properties;
 mod sessions;
+mod traces;

@@ -178,7 +178,16 @@ impl Gateway {
     }
 
     pub(super) async fn session(&self, session: u128, kind: v1::device_message::Kind) {
-        let message = Some(v1::DeviceMessage { trace: None, kind: Some(kind) });
+        self.session_traced(session, None, kind).await;
+    }
+
+    pub(super) async fn session_traced(
+        &self,
+        session: u128,
+        trace: Option<v1::TraceContext>,
+        kind: v1::device_message::Kind,
+    ) {
+        let message = Some(v1::DeviceMessage { trace, kind: Some(kind) });
         let message = v1::SessionMessage { session_id: id(session), message };
         self.send(ACCOUNT, MACHINE, ToNode::SessionMessage(message)).await;
     }

@@ -119,33 +119,6 @@ async fn a_command_reaches_the_connector_as_it_was_signed_and_a_repeat_is_answer
 }
 
 #[tokio::test]
-async fn the_trace_of_a_command_goes_on_to_the_connector_and_back() {
-    let node = Node::start().await;
-    let mut gateway = node.gateway().await;
-    let epoch = gateway.linked(&node, 1, 1, 1).await;
-    gateway.opened(&node, 1, 1, Role::Owner).await;
-    gateway.state(1, v1::MachineState::CodexReady).await;
-    let trace = v1::TraceContext { trace_id: copy(&[3; 16]), span_id: copy(&[4; 8]), flags: 1 };
-    let kind = Some(Asked::Command(start_turn(1, 1, "hello")));
-    let message = Some(v1::DeviceMessage { trace: Some(trace.clone()), kind });
-    let message = v1::SessionMessage { session_id: id(1), message };
-    gateway.send(ACCOUNT, MACHINE, ToNode::SessionMessage(message)).await;
-    let arrived = gateway.forwarded(1).await.message.and_then(|message| message.trace).expect("a trace");
-    assert!(arrived.trace_id == trace.trace_id && arrived.flags == 1);
-    let kind = Some(Said::ProbeReply(v1::ProbeReply { nonce: 1, machine_time_ms: 0 }));
-    let message = Some(v1::MachineMessage { trace: Some(trace.clone()), kind });
-    let to = v1::ToSession { session_id: id(1), message };
-    gateway.connector(1, &epoch, v1::connector_frame::Kind::ToSession(to)).await;
-    let back = gateway
-        .find(|kind| {
-            let FromNode::ToSession(to) = kind else { return None };
-            to.message.as_ref()?.trace.clone()
-        })
-        .await;
-    assert!(back == trace);
-}
-
-#[tokio::test]
 async fn an_offline_machine_answers_at_once() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
@@ -247,7 +220,7 @@ async fn a_session_ends_with_its_grant() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
     gateway.opened(&node, 1, 1, Role::Owner).await;
-    node.clock.advance(GRANT_LIFETIME);
+    node.clock.advance(GRANT_LIFETIME + TOKEN_SKEW_MAX);
     assert_eq!(gateway.session_end(1).await, ErrorCode::GrantInvalid);
 }
 

@@ -17,6 +17,7 @@ use crate::id::{
     UserId,
 };
 use crate::key::{PublicKey, sign};
+use crate::limits::CREDENTIAL_LIFETIME;
 use crate::machine::effect::{Dropped, Effect, Note};
 use crate::machine::message::{
     ConnectorFrame, ConnectorMessage, DeviceMessage, DeviceMessageKind, Event, Input, MachineMessage,
@@ -81,6 +82,7 @@ impl World {
             transport: Transport::WebSocket,
             connector_version: "1.0.0".to_owned(),
             channel_bound: true,
+            holds_until: self.now.unix.plus(CREDENTIAL_LIFETIME),
             revoked_devices: Vec::new(),
         };
         self.handle(Input::LinkOpened(open))
@@ -144,6 +146,10 @@ impl World {
 #[expect(clippy::disallowed_methods, reason = "a monotonic instant cannot be made from nothing")]
 fn start() -> Instant {
     Instant::now()
+}
+
+pub(super) fn other_account() -> AccountId {
+    AccountId::from_uuid(Uuid::from_u128(ACCOUNT + 1))
 }
 
 pub(super) fn account() -> AccountId {

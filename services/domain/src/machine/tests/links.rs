@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::Incarnation;
-use crate::limits::{ACTOR_IDLE_AFTER, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW};
+use crate::limits::{ACTOR_IDLE_AFTER, CREDENTIAL_LIFETIME, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW};
 use crate::machine::effect::{Dropped, Effect};
 use crate::machine::message::{ConnectorMessage, Input, OwnerMessage};
 use crate::revocation::Revocation;
@@ -213,6 +213,7 @@ fn a_device_that_was_revoked_while_the_machine_was_away_is_removed_when_it_attac
         transport: crate::machine::message::Transport::Quic,
         connector_version: String::new(),
         channel_bound: false,
+        holds_until: world.now.unix.plus(CREDENTIAL_LIFETIME),
         revoked_devices: vec![device_id(5)],
     };
     world.handle(Input::LinkOpened(open));
@@ -220,6 +221,42 @@ fn a_device_that_was_revoked_while_the_machine_was_away_is_removed_when_it_attac
     world.handle(Input::Acquired { link_id: link(1), result: Ok(epoch) });
     let effects = world.frame_at(None, ConnectorMessage::Attached { highest: epoch });
     assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(device)] if *device == device_id(5)));
+}
+
+#[test]
+fn a_link_lives_no_longer_than_its_credential_however_much_it_says() {
+    let mut world = World::linked();
+    world.subscribe(1, 1, 0, Verdict::Resumed { from: 0 });
+    let almost = CREDENTIAL_LIFETIME - Duration::from_millis(1);
+    world.pass(almost);
+    world.open(2, 2, Role::Owner);
+    assert_eq!(events(&world.shared(0, 1, 10), 1), [1]);
+    assert!(link_ends(&world.handle(Input::Tick)).is_empty());
+    let due = world.machine.next_tick(world.now).unwrap();
+    assert!(due <= world.now.instant + Duration::from_millis(1), "the tick is asked for");
+    world.pass(Duration::from_millis(1));
+    let effects = world.handle(Input::Tick);
+    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::CredentialInvalid)]);
+    assert_eq!(statuses(&effects, 2), [MachineStatus::Offline]);
+    assert_eq!(drops(&world.shared(0, 2, 10)), [Dropped::UnknownLink], "what it says now counts for nothing");
+}
+
+#[test]
+fn an_expired_credential_opens_no_link_and_disturbs_none() {
+    let mut world = World::linked();
+    let expired = crate::machine::message::OpenLink {
+        link_id: link(2),
+        link_counter: 9,
+        boot_id: boot(1),
+        transport: crate::machine::message::Transport::Quic,
+        connector_version: String::new(),
+        channel_bound: false,
+        holds_until: world.now.unix,
+        revoked_devices: Vec::new(),
+    };
+    let effects = world.handle(Input::LinkOpened(expired));
+    assert_eq!(link_ends(&effects), [(link(2), ErrorCode::CredentialInvalid)]);
+    assert_eq!(world.machine.status(), MachineStatus::CodexReady);
 }
 
 #[test]

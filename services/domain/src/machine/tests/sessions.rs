@@ -3,7 +3,7 @@ use std::time::Duration;
 use super::fixture::*;
 use crate::error::ErrorCode;
 use crate::id::AccountId;
-use crate::limits::{EVENT_WINDOW_BYTES, MACHINE_SESSIONS_MAX, SESSION_STREAMS_MAX};
+use crate::limits::{EVENT_WINDOW_BYTES, MACHINE_SESSIONS_MAX, SESSION_STREAMS_MAX, TOKEN_SKEW_MAX};
 use crate::machine::effect::Dropped;
 use crate::machine::message::{
     ConnectorMessage, DeviceMessageKind, Input, MachineMessageKind, OpenSession, OwnerMessage, StreamEnd, StreamVerdict,
@@ -24,11 +24,11 @@ fn a_session_of_another_account_is_told_that_there_is_no_such_machine() {
 #[test]
 fn a_session_lives_no_longer_than_its_grant() {
     let mut world = World::linked();
-    world.pass(Duration::from_secs(3599));
+    world.pass(Duration::from_secs(3599) + TOKEN_SKEW_MAX);
     assert!(session_ends(&world.handle(Input::Tick)).is_empty());
     world.pass(Duration::from_secs(1));
     assert_eq!(session_ends(&world.handle(Input::Tick)), [(session(1), ErrorCode::GrantInvalid)]);
-    let expired = grant(1, Role::Owner, world.now.unix);
+    let expired = grant(1, Role::Owner, world.now.unix.minus(TOKEN_SKEW_MAX));
     let effects = world.handle(Input::SessionOpened(OpenSession { session_id: session(2), grant: expired }));
     assert_eq!(session_ends(&effects), [(session(2), ErrorCode::GrantInvalid)]);
 }
