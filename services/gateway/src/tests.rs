@@ -1,5 +1,6 @@
 //! The gateway with real sockets, a scripted node behind the real gRPC service, and clients of the real protocol.
 
+mod attacks;
 mod browser;
 mod host;
 mod lanes;

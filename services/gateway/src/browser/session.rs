@@ -235,11 +235,12 @@ async fn to_machine(
     };
     let span = tracing::info_span!("command", machine.id = %machine_id, lane = ?message.lane());
     trace::reparent(&mut message.trace, &span);
+    let trace = message.trace.clone();
     let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
     let sent = to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).instrument(span).await;
     gateway.metrics.command(sent.err().map(NodeError::code));
     if let Err(error) = sent {
-        session.send(failure(machine_id, command_id, error.code()));
+        session.send(failure(machine_id, command_id, trace, error.code()));
     }
     Ok(())
 }
@@ -255,12 +256,12 @@ async fn to_node(
 }
 
 /// Nothing was sent, so the command did not take effect; it may be sent again under its id.
-fn failure(machine_id: MachineId, command_id: Bytes, code: ErrorCode) -> Down {
+fn failure(machine_id: MachineId, command_id: Bytes, trace: Option<v1::TraceContext>, code: ErrorCode) -> Down {
     let refusal = crate::ending::Refusal::from(code);
     let failure = v1::Failure { code: code.number().into(), command_id, retry_after_ms: refusal.retry_after_ms };
     Down::FromMachine(v1::FromMachine {
         machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
-        message: Some(v1::MachineMessage { trace: None, kind: Some(v1::machine_message::Kind::Failure(failure)) }),
+        message: Some(v1::MachineMessage { trace, kind: Some(v1::machine_message::Kind::Failure(failure)) }),
     })
 }
 

@@ -40,6 +40,12 @@ fn command(tag: u8, id: u8, body_bytes: usize) -> Up {
     to_machine(tag, v1::device_message::Kind::Command(command))
 }
 
+fn traced(up: Up, trace: Option<v1::TraceContext>) -> Up {
+    let Up::ToMachine(mut to) = up else { panic!("only what goes to a machine has a trace") };
+    to.message.as_mut().unwrap().trace = trace;
+    Up::ToMachine(to)
+}
+
 fn to_machine(tag: u8, kind: v1::device_message::Kind) -> Up {
     let message = v1::DeviceMessage { trace: None, kind: Some(kind) };
     Up::ToMachine(v1::ToMachine { machine_id: wire_machine(tag), message: Some(message) })
@@ -204,9 +210,10 @@ async fn a_node_that_takes_nothing_makes_commands_fail_as_overloaded() {
     let mut world = World::start().await;
     let (mut browser, _, _) = opened(&mut world, 1).await;
     // The host is not read from here on, so its queue, the pipe and the stream's queue fill up.
+    let sent = v1::TraceContext { trace_id: vec![1; 16].into(), span_id: vec![2; 8].into(), flags: 1 };
     let mut failed = None;
     for id in 0..=255 {
-        browser.send(command(1, id, limits::COMMAND_BODY_BYTES_MAX)).await;
+        browser.send(traced(command(1, id, limits::COMMAND_BODY_BYTES_MAX), Some(sent.clone()))).await;
         browser.send(Up::Ping(v1::Ping { nonce: 1 })).await;
         let answer = browser.next().await;
         if let Down::FromMachine(from) = answer {
@@ -216,7 +223,9 @@ async fn a_node_that_takes_nothing_makes_commands_fail_as_overloaded() {
         assert!(matches!(answer, Down::Pong(_)));
     }
     let (id, from) = failed.expect("the queue has a bound");
-    let Some(v1::machine_message::Kind::Failure(failure)) = from.message.unwrap().kind else { panic!("a failure") };
+    let message = from.message.unwrap();
+    assert!(message.trace == Some(sent), "it fails in its own trace");
+    let Some(v1::machine_message::Kind::Failure(failure)) = message.kind else { panic!("a failure") };
     assert_eq!(failure.code, u32::from(ErrorCode::Overloaded.number()));
     // The pong of the same round may have overtaken the failure on its more urgent lane.
     assert!(failure.command_id == vec![id; 16] || failure.command_id == vec![id - 1; 16]);
@@ -347,9 +356,7 @@ async fn a_command_keeps_its_trace_with_the_gateways_span_as_parent() {
     let (mut browser, _, _) = opened(&mut world, 1).await;
     let sent = v1::TraceContext { trace_id: vec![1; 16].into(), span_id: vec![2; 8].into(), flags: 1 };
     for (trace, trace_id) in [(Some(sent), Some([1; 16])), (None, None)] {
-        let Up::ToMachine(mut to) = command(1, 1, 0) else { panic!("a command goes to a machine") };
-        to.message.as_mut().unwrap().trace = trace;
-        browser.send(Up::ToMachine(to)).await;
+        browser.send(traced(command(1, 1, 0), trace)).await;
         let Some(ToNode::SessionMessage(message)) = soon(world.host.next()).await.frame.kind else {
             panic!("the command arrives")
         };
