@@ -2,5 +2,12 @@ import { defineConfig } from "vitest/config";
 
 /** The built app in real Chromium against the fake relay: `npm run test:browser` after `npm run build`. */
 export default defineConfig({
-  test: { environment: "node", include: ["src/**/*.browser.ts"], testTimeout: 120_000, hookTimeout: 60_000 },
+  test: {
+    environment: "node",
+    include: ["src/**/*.browser.ts"],
+    testTimeout: 120_000,
+    hookTimeout: 60_000,
+    // They measure how fast the app is: one browser at a time.
+    fileParallelism: false,
+  },
 });

@@ -1,48 +1,27 @@
 /** The state of the page: account, connection, machines, and what the views ask of them. */
-import { toBinary, create } from "@bufbuild/protobuf";
+import { toBinary } from "@bufbuild/protobuf";
 
 import { type AccountSession, type MachineJson, api } from "../api/client";
 import { LOCAL, Problem } from "../api/problem";
 import { type CommandBody, CommandBodySchema } from "../gen/flydex/agent/v1/agent_pb";
-import { ToMachineSchema, SessionUpSchema } from "../gen/flydex/v1/session_pb";
 import { type Connection, connectionOf } from "../model/connection";
-import type { MachineModel } from "../model/machine";
-import type { ThreadModel } from "../model/thread";
-import { base64url, fromHex } from "../protocol/bytes";
-import { type ApprovalAnswer, kindOf } from "../protocol/command";
-import { LANE } from "../protocol/frames";
-import { type DeviceKey, KeysUnsupported, generateKey, openKey } from "../protocol/keys";
-import type { AdmissionState } from "../session/admission";
-import { Machine } from "../session/machine";
-import { Outbox, type OutboxEntry, auditIds } from "../session/outbox";
-import { Socket, type SocketState } from "../session/socket";
-import { type PinnedMachine, type Storage, openStorage, persist } from "../session/storage";
-import { Tabs } from "../session/tabs";
-import type { MachineStatus } from "../gen/flydex/v1/relay_pb";
-import { decisionName } from "../model/decision";
 import { forgetDrafts } from "../model/drafts";
+import { base64url } from "../protocol/bytes";
+import { type ApprovalAnswer, kindOf } from "../protocol/command";
+import { type DeviceKey, KeysUnsupported } from "../protocol/keys";
+import * as kept from "../session/kept";
+import type { Machine } from "../session/machine";
+import type { OutboxEntry } from "../session/outbox";
+import type { SocketState } from "../session/socket";
+import { type PinnedMachine, type Storage, type StoredPairing, openStorage, persist } from "../session/storage";
+import { Tabs } from "../session/tabs";
+import { Frames } from "./frames";
+import { Relay } from "./relay";
 import { type Route, href, parseRoute } from "./route";
+import { type MachineView, viewOf } from "./view";
 
 export type Phase = "starting" | "signed_out" | "ready" | "guest" | "broken";
 
-/** A machine as the views see it: a copy, made once per frame. */
-export interface MachineView {
-  readonly id: string;
-  readonly paired: boolean;
-  readonly status: MachineStatus | undefined;
-  readonly closed: Problem | undefined;
-  readonly admission: AdmissionState;
-  readonly model: MachineModel;
-  readonly thread: ThreadModel | undefined;
-  readonly threadProblem: Problem | undefined;
-  readonly probe: { readonly answeredAtMs: number; readonly roundTripMs: number } | undefined;
-  readonly caughtUp: boolean;
-  /** What to add to this device's clock to get the machine's. */
-  readonly clockOffsetMs: number;
-}
-
-const AUDIT_WAIT_MS = 1_000;
-const KEY_NAME = "device";
 const START_AGAIN_MS = 5_000;
 /** How long a message that Codex took is shown here, should the thread not show it by then. */
 const MESSAGE_KEPT_MS = 5_000;
@@ -62,15 +41,16 @@ export class App {
   /** This device's clock, once a second; countdowns and ages follow it. */
   nowMs = $state(Date.now());
   persisted: boolean | undefined = $state();
+  /** A pairing that an earlier life of this page began and did not end. */
+  begunPairing: StoredPairing | undefined = $state.raw();
 
   #storage: Storage | undefined;
   #key: DeviceKey | undefined;
-  #socket: Socket | undefined;
-  #outbox: Outbox | undefined;
+  /** While this tab holds the connection. */
+  #relay: Relay | undefined;
   #tabs: Tabs | undefined;
-  readonly #links = new Map<string, Machine>();
+  readonly #frames = new Frames(() => this.#draw());
   readonly #dirty = new Set<string>();
-  #framePending = false;
   #outboxDirty = false;
   #checkedAtMs = Date.now();
 
@@ -79,12 +59,13 @@ export class App {
   async start(): Promise<void> {
     setInterval(() => this.#tick(), 1_000);
     addEventListener("hashchange", () => this.#routed());
-    addEventListener("online", () => this.#socket?.retryNow());
+    addEventListener("online", () => this.#relay?.socket.retryNow());
     document.addEventListener("visibilitychange", () => this.#woke());
     try {
       this.#storage = await openStorage();
-      this.#key = await this.#openKey(this.#storage);
-      await this.#readPinned();
+      this.#key = await kept.deviceKey(this.#storage);
+      this.pinned = await kept.pinnedMachines(this.#storage);
+      this.begunPairing = await kept.begunPairing(this.#storage, Date.now());
     } catch (reason) {
       this.#broken(reason instanceof KeysUnsupported ? new Problem(LOCAL.keysUnsupported) : Problem.from(reason));
       return;
@@ -120,12 +101,12 @@ export class App {
   }
 
   takeOver(): void {
-    void this.#tabs?.takeOver();
+    this.#tabs?.takeOver();
   }
 
   retryNow(): void {
     if (this.phase === "broken") void this.checkSession();
-    this.#socket?.retryNow();
+    this.#relay?.socket.retryNow();
   }
 
   go(route: Route): void {
@@ -146,10 +127,18 @@ export class App {
   async pin(machine: PinnedMachine): Promise<void> {
     if (this.#storage === undefined) throw new Problem(LOCAL.storage);
     await this.#storage.machines.put(machine.machineId, machine);
-    await this.#readPinned();
+    this.pinned = await kept.pinnedMachines(this.#storage);
     this.persisted = await persist();
     this.#drop(machine.machineId);
     await this.loadMachines();
+  }
+
+  async keepPairing(pairing: StoredPairing): Promise<void> {
+    if (this.#storage !== undefined) await kept.keepPairing(this.#storage, pairing);
+  }
+
+  async forgetPairing(): Promise<void> {
+    if (this.#storage !== undefined) await kept.forgetPairing(this.#storage);
   }
 
   // === Machines ===
@@ -159,10 +148,11 @@ export class App {
       const { machines } = await api.machines();
       this.machines = machines;
       this.machinesProblem = undefined;
-      for (const machine of machines) this.#link(machine.machine_id);
-      for (const id of this.#links.keys()) {
+      for (const machine of machines) this.#relay?.add(machine.machine_id);
+      for (const id of this.#relay?.ids ?? []) {
         if (!machines.some((machine) => machine.machine_id === id)) this.#drop(id);
       }
+      this.#watchShown();
     } catch (reason) {
       const problem = Problem.from(reason);
       if (problem.code === 2000) this.#signedOut();
@@ -190,15 +180,15 @@ export class App {
   }
 
   link(machineId: string): Machine | undefined {
-    return this.#links.get(machineId);
+    return this.#relay?.machine(machineId);
   }
 
   // === Effects ===
 
   /** Puts an effect into the outbox; answers its id. */
   async send(machineId: string, body: CommandBody, about: About = {}): Promise<string> {
-    if (this.#outbox === undefined || this.account === undefined) throw new Problem(2000);
-    return this.#outbox.add({
+    if (this.#relay === undefined || this.account === undefined) throw new Problem(2000);
+    return this.#relay.outbox.add({
       machineId,
       accountId: this.account.account_id,
       kind: kindOf(body),
@@ -208,63 +198,43 @@ export class App {
   }
 
   async dismiss(id: string): Promise<void> {
-    await this.#outbox?.dismiss(id);
+    await this.#relay?.outbox.dismiss(id);
   }
 
   // === Inside ===
 
   async #begin(): Promise<void> {
+    // A pairing belongs to the account that began it.
+    if (this.begunPairing !== undefined && this.begunPairing.terms.accountId !== this.account?.account_id) {
+      this.begunPairing = undefined;
+      await this.forgetPairing();
+    }
     this.phase = "ready";
     if (this.#tabs === undefined) {
       this.#tabs = new Tabs({ onOwner: () => void this.#own(), onGuest: () => this.#guest() });
-      await this.#tabs.start();
-    } else {
+      this.#tabs.start();
+    } else if (this.#tabs.owner) {
       await this.#own();
+    } else {
+      this.#guest();
     }
   }
 
   async #own(): Promise<void> {
     if (this.#storage === undefined || this.#key === undefined || this.account === undefined) return;
     this.phase = "ready";
-    this.#outbox = new Outbox({
-      table: this.#storage.outbox,
+    this.#relay?.stop();
+    this.#relay = new Relay({
+      storage: this.#storage,
       key: this.#key,
-      now: Date.now,
-      random: Math.random,
-      audit: (entry, hash) => this.#audit(entry, hash),
-      changed: () => this.#touchOutbox(),
+      account: this.account,
+      pinned: (id) => this.pinned.get(id),
+      onSocket: (state) => this.#onSocket(state),
+      machineChanged: (id) => this.#touch(id),
+      outboxChanged: () => this.#touchOutbox(),
     });
-    this.#socket = new Socket(
-      {
-        api,
-        key: this.#key,
-        origin: location.origin,
-        now: Date.now,
-        random: Math.random,
-        connect: (url, protocol) => new WebSocket(url, protocol),
-      },
-      {
-        onState: (state) => this.#onSocket(state),
-        onOpen: (welcome) => {
-          for (const [id, link] of this.#links) {
-            link.sessionOpened(welcome);
-            this.#open(id);
-          }
-        },
-        onClose: () => {
-          for (const link of this.#links.values()) link.sessionClosed();
-        },
-        onMachine: (id, message) => this.#links.get(id)?.receive(message),
-        onMachineClosed: (id, problem) => {
-          this.#links.get(id)?.closedByRelay(problem);
-          setTimeout(() => this.#open(id), Math.max(problem.retryAfterMs, 3_000));
-        },
-      },
-    );
-    await this.#outbox.load();
-    this.#socket.start();
+    await this.#relay.start();
     await this.loadMachines();
-    this.#routed();
   }
 
   #guest(): void {
@@ -273,10 +243,10 @@ export class App {
   }
 
   #end(): void {
-    this.#socket?.stop();
-    this.#socket = undefined;
-    for (const id of [...this.#links.keys()]) this.#drop(id);
-    this.#outbox = undefined;
+    this.#relay?.stop();
+    this.#relay = undefined;
+    this.views = new Map();
+    this.outbox = [];
     this.machines = undefined;
   }
 
@@ -291,60 +261,8 @@ export class App {
     this.phase = "broken";
   }
 
-  async #openKey(storage: Storage): Promise<DeviceKey> {
-    const stored = await storage.keys.get(KEY_NAME);
-    if (stored !== undefined) return openKey(stored);
-    const made = await generateKey();
-    await storage.keys.put(KEY_NAME, made);
-    return openKey(made);
-  }
-
-  async #readPinned(): Promise<void> {
-    const rows = (await this.#storage?.machines.all()) ?? [];
-    this.pinned = new Map(rows.map((row) => [row.machineId, row]));
-  }
-
-  #link(machineId: string): Machine | undefined {
-    const existing = this.#links.get(machineId);
-    if (existing !== undefined) return existing;
-    if (this.#key === undefined || this.#outbox === undefined || this.account === undefined) return undefined;
-    const pin = this.pinned.get(machineId);
-    const ours = pin !== undefined && pin.accountId === this.account.account_id;
-    const machine = new Machine({
-      machineId,
-      accountId: this.account.account_id,
-      machineKey: ours ? { algorithm: "ed25519", bytes: pin.machineKey } : undefined,
-      key: this.#key,
-      outbox: this.#outbox,
-      now: Date.now,
-      send: (lane, message) => {
-        const machineBytes = fromHex(machineId.replaceAll("-", ""));
-        const value = create(ToMachineSchema, { machineId: machineBytes, message });
-        return this.#socket?.send(lane, { case: "toMachine", value }) ?? false;
-      },
-      changed: () => this.#touch(machineId),
-    });
-    this.#links.set(machineId, machine);
-    this.#touch(machineId);
-    const welcome = this.#socket?.welcome;
-    if (welcome !== undefined) {
-      machine.sessionOpened(welcome);
-      this.#open(machineId);
-    }
-    return machine;
-  }
-
-  #open(machineId: string): void {
-    if (!this.#links.has(machineId)) return;
-    const up = create(SessionUpSchema, {
-      kind: { case: "open", value: { machineId: fromHex(machineId.replaceAll("-", "")) } },
-    });
-    this.#socket?.send(LANE.control, up.kind);
-  }
-
   #drop(machineId: string): void {
-    this.#links.get(machineId)?.sessionClosed();
-    this.#links.delete(machineId);
+    this.#relay?.remove(machineId);
     const views = new Map(this.views);
     views.delete(machineId);
     this.views = views;
@@ -353,13 +271,19 @@ export class App {
   #onSocket(state: SocketState): void {
     this.socket = state;
     if (state.phase === "signed_out") this.#signedOut();
+    if (state.phase === "open" && this.machinesProblem !== undefined) void this.loadMachines();
   }
 
   #routed(): void {
     this.route = parseRoute(location.hash);
+    this.#watchShown();
+  }
+
+  /** The thread on screen is followed, and no other. */
+  #watchShown(): void {
     const { route } = this;
-    for (const [id, link] of this.#links) {
-      link.watch(route.view === "thread" && route.machineId === id ? route.threadId : undefined);
+    for (const id of this.#relay?.ids ?? []) {
+      this.link(id)?.watch(route.view === "thread" && route.machineId === id ? route.threadId : undefined);
     }
   }
 
@@ -386,60 +310,27 @@ export class App {
   #woke(): void {
     if (document.visibilityState !== "visible") return;
     this.nowMs = Date.now();
-    this.#socket?.retryNow();
-    this.#socket?.check();
-  }
-
-  /** Records an accept at control; an empty word when it does not answer within a second. */
-  async #audit(entry: OutboxEntry, hash: Uint8Array): Promise<string> {
-    const { answer } = entry;
-    const decision = answer === undefined ? undefined : decisionName(answer.decision);
-    if (answer === undefined || (decision !== "accept" && decision !== "accept_for_session")) return "";
-    try {
-      const { audit_receipt } = await api.auditIntent(
-        {
-          machine_id: entry.machineId,
-          device_id: this.deviceId,
-          ...auditIds(answer),
-          decision,
-          command_id: entry.id,
-          command_hash: base64url(hash),
-        },
-        AbortSignal.timeout(AUDIT_WAIT_MS),
-      );
-      return audit_receipt;
-    } catch {
-      return "";
-    }
+    this.#relay?.socket.retryNow();
+    this.#relay?.socket.check();
   }
 
   #touch(machineId: string): void {
     this.#dirty.add(machineId);
-    this.#schedule();
+    this.#frames.schedule();
   }
 
   #touchOutbox(): void {
     this.#outboxDirty = true;
-    this.#schedule();
+    this.#frames.schedule();
   }
 
-  /** Many messages, one drawing: views are copied once per frame; a hidden page gets no frames but timers. */
-  #schedule(): void {
-    if (this.#framePending) return;
-    this.#framePending = true;
-    if (document.visibilityState === "visible") requestAnimationFrame(() => this.#frame());
-    else setTimeout(() => this.#frame(), 250);
-  }
-
-  #frame(): void {
-    if (!this.#framePending) return;
-    this.#framePending = false;
-    if (this.#outboxDirty) this.outbox = this.#outbox?.all() ?? [];
+  #draw(): void {
+    if (this.#outboxDirty) this.outbox = this.#relay?.outbox.all() ?? [];
     this.#outboxDirty = false;
     if (this.#dirty.size === 0) return;
     const views = new Map(this.views);
     for (const id of this.#dirty) {
-      const link = this.#links.get(id);
+      const link = this.link(id);
       if (link !== undefined) views.set(id, viewOf(link));
     }
     this.#dirty.clear();
@@ -451,22 +342,6 @@ export interface About {
   readonly threadId?: string;
   readonly text?: string;
   readonly answer?: ApprovalAnswer;
-}
-
-function viewOf(link: Machine): MachineView {
-  return {
-    id: link.id,
-    paired: link.paired,
-    status: link.status,
-    closed: link.closed,
-    admission: link.admission,
-    model: link.model,
-    thread: link.thread,
-    threadProblem: link.threadProblem,
-    probe: link.probe,
-    caughtUp: link.caughtUp,
-    clockOffsetMs: link.clock.now() - Date.now(),
-  };
 }
 
 export const app = new App();

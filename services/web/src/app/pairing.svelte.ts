@@ -1,18 +1,19 @@
 /** A pairing in progress, from the claim in the link to the machine's verified word. */
 import { api, keyJson, type LocalConnectJson } from "../api/client";
 import { CODE_NAMES } from "../api/names";
-import { Problem } from "../api/problem";
+import { LOCAL, Problem } from "../api/problem";
 import { base64url, fromBase64url } from "../protocol/bytes";
 import type { PublicKey } from "../protocol/keys";
 import {
   type Claim,
-  type ClaimKeys,
   type PairingTerms,
   claimKeys,
   pairingMac,
   shortCode,
   verifyPairingMac,
+  verifyingKey,
 } from "../protocol/pairing";
+import type { StoredPairing } from "../session/storage";
 import { app } from "./app.svelte";
 import { deviceLabel } from "./label";
 
@@ -22,6 +23,8 @@ const POLL_WAIT_MS = 10_000;
 const POLL_RETRY_MS = 1_500;
 /** The desk's time to answer; mirrors LOCAL_CONNECT_LIFETIME of `domain/src/limits.rs`. */
 const GIVE_UP_AFTER_MS = 600_000;
+/** The relay is away or busy for a moment: asked again, the pairing goes on. */
+const PASSING_CODES = new Set<number>([LOCAL.unreachable, 1006, 1007, 1008]);
 
 export class Pairing {
   step: PairingStep = $state("start");
@@ -32,30 +35,49 @@ export class Pairing {
   #localConnectId = "";
   #stopped = false;
 
+  /** Begins a pairing with the claim of a link. */
   async run(claim: Claim): Promise<void> {
-    try {
+    await this.#attempt(async () => {
       this.step = "redeeming";
-      const keys = await claimKeys(claim.secret);
-      const terms = await this.#redeem(claim, keys);
-      const mac = await pairingMac(terms, keys.deviceToMachine);
-      await api.finalize(claim.claimId, base64url(mac));
-      this.code = await shortCode(terms);
-      this.step = "comparing";
-      await this.#follow(terms, keys);
-    } catch (reason) {
-      this.#fail(Problem.from(reason));
-    }
+      const pairing = await this.#redeem(claim);
+      await app.keepPairing(pairing);
+      await this.#go(pairing);
+    });
+  }
+
+  /** Goes on with a pairing that an earlier life of the page began. */
+  async resume(pairing: StoredPairing): Promise<void> {
+    await this.#attempt(() => this.#go(pairing));
   }
 
   async cancel(): Promise<void> {
-    this.#stopped = true;
+    await this.leave();
     if (this.#localConnectId !== "" && this.step !== "done") {
       await api.cancelLocalConnect(this.#localConnectId).catch(() => undefined);
     }
   }
 
-  async #redeem(claim: Claim, keys: ClaimKeys): Promise<PairingTerms> {
+  /** Looks at it no longer; what the machine has said holds. */
+  async leave(): Promise<void> {
+    this.#stopped = true;
+    await app.forgetPairing();
+  }
+
+  async #attempt(action: () => Promise<void>): Promise<void> {
+    try {
+      await action();
+      if (this.step === "done") await app.forgetPairing();
+    } catch (reason) {
+      if (this.#stopped) return;
+      this.problem = Problem.from(reason);
+      this.step = "failed";
+      await app.forgetPairing();
+    }
+  }
+
+  async #redeem(claim: Claim): Promise<StoredPairing> {
     const key = app.deviceKey;
+    const keys = await claimKeys(claim.secret);
     const redeemed = await api.redeem(claim.claimId, {
       redeem_key: base64url(keys.redeem),
       device_key: keyJson(key.publicKey),
@@ -65,10 +87,7 @@ export class Pairing {
     if (redeemed.origin !== location.origin || redeemed.account_id !== app.account?.account_id) throw new Problem(3004);
     const machineKey = fromBase64url(redeemed.machine_key.key);
     if (machineKey === undefined || machineKey.length !== 32) throw new Problem(3004);
-    this.#localConnectId = redeemed.local_connect_id;
-    this.machineLabel = redeemed.machine_label;
-    this.machineId = redeemed.machine_id;
-    return {
+    const terms: PairingTerms = {
       origin: location.origin,
       claimId: claim.claimId,
       expiresAtMs: redeemed.expires_at_ms,
@@ -78,19 +97,38 @@ export class Pairing {
       machineKey: { algorithm: "ed25519", bytes: machineKey } satisfies PublicKey,
       deviceKey: key.publicKey,
     };
+    return {
+      localConnectId: redeemed.local_connect_id,
+      machineLabel: redeemed.machine_label,
+      terms,
+      deviceMac: await pairingMac(terms, keys.deviceToMachine),
+      machineMacKey: await verifyingKey(keys.machineToDevice),
+      giveUpAtMs: Date.now() + GIVE_UP_AFTER_MS,
+    };
   }
 
-  async #follow(terms: PairingTerms, keys: ClaimKeys): Promise<void> {
-    const giveUpAt = Date.now() + GIVE_UP_AFTER_MS;
+  async #go(pairing: StoredPairing): Promise<void> {
+    const { terms, deviceMac, localConnectId, machineLabel } = pairing;
+    this.#localConnectId = localConnectId;
+    this.machineLabel = machineLabel;
+    this.machineId = terms.machineId;
+    this.code = await shortCode(terms);
+    // Said again after a reload, because nobody knows whether it arrived; the same word twice changes nothing.
+    await this.#asked(pairing, () => api.finalize(terms.claimId, base64url(deviceMac)));
+    this.step = "comparing";
+    await this.#follow(pairing);
+  }
+
+  async #follow(pairing: StoredPairing): Promise<void> {
     let confirmed = false;
     let seen = "awaiting_browser_finalize";
     let waitMs = 0;
-    while (!this.#stopped && Date.now() < giveUpAt) {
+    while (!this.#stopped) {
       const askedAt = Date.now();
-      const state = await this.#poll(seen, waitMs);
-      if (state === undefined) continue;
+      const state = await this.#asked(pairing, () => api.localConnect(pairing.localConnectId, seen, waitMs));
+      if (state === undefined) return;
       if (state.machine?.mac !== undefined && !confirmed) {
-        await this.#confirm(terms, keys, state.machine.mac);
+        await this.#confirm(pairing, state.machine.mac);
         confirmed = true;
         this.step = "confirmed";
       }
@@ -105,25 +143,27 @@ export class Pairing {
       // Any change ends the wait, also one that leaves the status as it is: the machine's word.
       waitMs = POLL_WAIT_MS;
     }
-    if (!this.#stopped) throw new Problem(3005);
   }
 
-  async #poll(seen: string, waitMs: number): Promise<LocalConnectJson | undefined> {
-    try {
-      return await api.localConnect(this.#localConnectId, seen, waitMs);
-    } catch (reason) {
-      const problem = Problem.from(reason);
-      // A phone that changes networks: asked again, the pairing goes on.
-      if (problem.code > 0 && problem.code !== 1006 && problem.code !== 1007 && problem.code !== 1008) throw problem;
-      await pause(POLL_RETRY_MS);
-      return undefined;
+  /** Asks until there is an answer, through changes of the network; undefined when it was stopped meanwhile. */
+  async #asked<T>({ giveUpAtMs }: StoredPairing, ask: () => Promise<T>): Promise<T | undefined> {
+    while (!this.#stopped) {
+      if (Date.now() > giveUpAtMs) throw new Problem(3005);
+      try {
+        return await ask();
+      } catch (reason) {
+        const problem = Problem.from(reason);
+        if (!PASSING_CODES.has(problem.code)) throw problem;
+        await pause(Math.max(POLL_RETRY_MS, problem.retryAfterMs));
+      }
     }
+    return undefined;
   }
 
   /** The machine's MAC verifies: its key is pinned, and only from here on is it believed. */
-  async #confirm(terms: PairingTerms, keys: ClaimKeys, mac: string): Promise<void> {
+  async #confirm({ terms, machineMacKey }: StoredPairing, mac: string): Promise<void> {
     const bytes = fromBase64url(mac);
-    if (bytes === undefined || !(await verifyPairingMac(terms, keys.machineToDevice, bytes))) throw new Problem(3004);
+    if (bytes === undefined || !(await verifyPairingMac(terms, machineMacKey, bytes))) throw new Problem(3004);
     await app.pin({
       machineId: terms.machineId,
       accountId: terms.accountId,
@@ -132,12 +172,6 @@ export class Pairing {
       role: terms.role,
       pairedAtMs: Date.now(),
     });
-  }
-
-  #fail(problem: Problem): void {
-    if (this.#stopped) return;
-    this.problem = problem;
-    this.step = "failed";
   }
 }
 

@@ -59,14 +59,18 @@ export async function claimKeys(secret: Uint8Array): Promise<ClaimKeys> {
 }
 
 export async function pairingMac(terms: PairingTerms, key: Uint8Array): Promise<Uint8Array> {
-  const hmac = await crypto.subtle.importKey("raw", source(key), { name: "HMAC", hash: "SHA-256" }, false, ["sign"]);
+  const hmac = await macKey(key, "sign");
   return new Uint8Array(await crypto.subtle.sign("HMAC", hmac, transcript(LABEL.pairing, terms).finish()));
 }
 
+/** A handle of a MAC key that verifies, and that cannot be read any more. */
+export function verifyingKey(key: Uint8Array): Promise<CryptoKey> {
+  return macKey(key, "verify");
+}
+
 /** Whether `mac` is the terms' MAC under `key`; WebCrypto compares in constant time. */
-export async function verifyPairingMac(terms: PairingTerms, key: Uint8Array, mac: Uint8Array): Promise<boolean> {
-  const hmac = await crypto.subtle.importKey("raw", source(key), { name: "HMAC", hash: "SHA-256" }, false, ["verify"]);
-  return crypto.subtle.verify("HMAC", hmac, source(mac), transcript(LABEL.pairing, terms).finish());
+export async function verifyPairingMac(terms: PairingTerms, key: CryptoKey, mac: Uint8Array): Promise<boolean> {
+  return crypto.subtle.verify("HMAC", key, source(mac), transcript(LABEL.pairing, terms).finish());
 }
 
 /** The six digits that both screens show, for people to compare. */
@@ -89,6 +93,10 @@ function transcript(label: typeof LABEL.pairing | typeof LABEL.pairingCode, term
     .bytes(terms.machineKey.bytes)
     .text(terms.deviceKey.algorithm)
     .bytes(terms.deviceKey.bytes);
+}
+
+function macKey(key: Uint8Array, usage: "sign" | "verify"): Promise<CryptoKey> {
+  return crypto.subtle.importKey("raw", source(key), { name: "HMAC", hash: "SHA-256" }, false, [usage]);
 }
 
 function uuid(text: string): Uint8Array {

@@ -12,7 +12,7 @@ import { fromHex, hex } from "./bytes";
 import { commandHash, commandTranscript } from "./command";
 import { LABEL, Transcript } from "./encoding";
 import { type PublicKey, fingerprint, generateKey, openKey, verify } from "./keys";
-import { type PairingTerms, type Role, claimKeys, pairingMac, shortCode, verifyPairingMac } from "./pairing";
+import { type PairingTerms, type Role, claimKeys, pairingMac, shortCode, verifyPairingMac, verifyingKey } from "./pairing";
 
 const ed25519 = (text: string): PublicKey => ({ algorithm: "ed25519", bytes: fromHex(text) });
 
@@ -44,10 +44,12 @@ test("pairing keys, MACs and the short code are the same on both sides", async (
     deviceKey: ed25519(pairing.device_key),
   };
   expect(hex(await pairingMac(terms, keys.deviceToMachine))).toBe(pairing.device_mac);
-  expect(await verifyPairingMac(terms, keys.machineToDevice, fromHex(pairing.machine_mac))).toBe(true);
-  expect(await verifyPairingMac(terms, keys.deviceToMachine, fromHex(pairing.machine_mac))).toBe(false);
+  const machineToDevice = await verifyingKey(keys.machineToDevice);
+  const deviceToMachine = await verifyingKey(keys.deviceToMachine);
+  expect(await verifyPairingMac(terms, machineToDevice, fromHex(pairing.machine_mac))).toBe(true);
+  expect(await verifyPairingMac(terms, deviceToMachine, fromHex(pairing.machine_mac))).toBe(false);
   const promoted = { ...terms, role: "viewer" as const };
-  expect(await verifyPairingMac(promoted, keys.machineToDevice, fromHex(pairing.machine_mac))).toBe(false);
+  expect(await verifyPairingMac(promoted, machineToDevice, fromHex(pairing.machine_mac))).toBe(false);
   expect(await shortCode(terms)).toBe(pairing.short_code);
   expect(hex(await fingerprint(terms.deviceKey))).toBe(pairing.device_id);
 });

@@ -1,7 +1,7 @@
 /** What this browser keeps on disk: its key, the machines it has paired with, and its outbox. */
 import { LOCAL, Problem } from "../api/problem";
 import type { StoredKey } from "../protocol/keys";
-import type { Role } from "../protocol/pairing";
+import type { PairingTerms, Role } from "../protocol/pairing";
 import type { OutboxEntry } from "./outbox";
 
 /** A machine whose key was verified in a pairing made by this browser. */
@@ -12,6 +12,23 @@ export interface PinnedMachine {
   readonly label: string;
   readonly role: Role;
   readonly pairedAtMs: number;
+}
+
+/**
+ * A pairing that was begun and has not ended, so that a reload, or a phone that drops the page, goes on with it.
+ *
+ * It lies beside the device key, in the storage of this origin: whoever can read it here could use that key too.
+ * Neither the claim's secret nor the key of the device's MAC is kept, so it cannot be used to begin a pairing anew;
+ * the key of the machine's MAC is a handle that verifies and that no script can read. It is wiped when the
+ * pairing ends, and at the next start when its time is over.
+ */
+export interface StoredPairing {
+  readonly localConnectId: string;
+  readonly machineLabel: string;
+  readonly terms: PairingTerms;
+  readonly deviceMac: Uint8Array;
+  readonly machineMacKey: CryptoKey;
+  readonly giveUpAtMs: number;
 }
 
 export interface Table<T> {
@@ -25,11 +42,12 @@ export interface Storage {
   readonly keys: Table<StoredKey>;
   readonly machines: Table<PinnedMachine>;
   readonly outbox: Table<OutboxEntry>;
+  readonly pairings: Table<StoredPairing>;
 }
 
 const DATABASE = "flydex";
-const VERSION = 1;
-const TABLES = ["keys", "machines", "outbox"] as const;
+const VERSION = 2;
+const TABLES = ["keys", "machines", "outbox", "pairings"] as const;
 
 export async function openStorage(): Promise<Storage> {
   const database = await openDatabase();
@@ -37,6 +55,7 @@ export async function openStorage(): Promise<Storage> {
     keys: new IndexedTable<StoredKey>(database, "keys"),
     machines: new IndexedTable<PinnedMachine>(database, "machines"),
     outbox: new IndexedTable<OutboxEntry>(database, "outbox"),
+    pairings: new IndexedTable<StoredPairing>(database, "pairings"),
   };
 }
 
@@ -91,9 +110,18 @@ class IndexedTable<T> implements Table<T> {
     return this.#run("readonly", (store) => store.getAll() as IDBRequest<T[]>);
   }
 
+  /** A database that was closed is one that a newer version of the app in another tab has changed. */
+  #transaction(mode: IDBTransactionMode): IDBTransaction {
+    try {
+      return this.#database.transaction(this.#name, mode, { durability: "strict" });
+    } catch {
+      throw new Problem(LOCAL.stale);
+    }
+  }
+
   #run<R>(mode: IDBTransactionMode, action: (store: IDBObjectStore) => IDBRequest<R>): Promise<R> {
     return new Promise((resolve, reject) => {
-      const transaction = this.#database.transaction(this.#name, mode, { durability: "strict" });
+      const transaction = this.#transaction(mode);
       const request = action(transaction.objectStore(this.#name));
       transaction.oncomplete = () => resolve(request.result);
       transaction.onabort = () => reject(new Problem(LOCAL.storage));
@@ -106,9 +134,15 @@ function openDatabase(): Promise<IDBDatabase> {
   return new Promise((resolve, reject) => {
     const request = indexedDB.open(DATABASE, VERSION);
     request.onupgradeneeded = () => {
-      for (const table of TABLES) request.result.createObjectStore(table);
+      const { result } = request;
+      for (const table of TABLES) if (!result.objectStoreNames.contains(table)) result.createObjectStore(table);
     };
-    request.onsuccess = () => resolve(request.result);
+    request.onsuccess = () => {
+      const database = request.result;
+      // Makes way for a newer version of the app in another tab, which could not start otherwise.
+      database.onversionchange = () => database.close();
+      resolve(database);
+    };
     request.onerror = () => reject(new Problem(LOCAL.storage));
     request.onblocked = () => reject(new Problem(LOCAL.storage));
   });

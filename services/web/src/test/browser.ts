@@ -1,6 +1,6 @@
 /** The built app in real Chromium, with the server's own content security policy and the fake relay behind it. */
 import { readFile } from "node:fs/promises";
-import { type Server, createServer } from "node:http";
+import { type IncomingMessage, type Server, type ServerResponse, createServer } from "node:http";
 import type { AddressInfo } from "node:net";
 import { extname, join } from "node:path";
 
@@ -22,12 +22,23 @@ const TYPES: Record<string, string> = {
   ".webmanifest": "application/manifest+json",
 };
 
+/** An element by its test id. */
+export const at = (id: string) => `[data-testid=${id}]`;
+
+export interface PageOptions {
+  readonly dark?: boolean;
+  readonly wide?: boolean;
+  readonly width?: number;
+  readonly worker?: boolean;
+}
+
 export class Stage {
   readonly machine: FakeMachine;
   readonly browser: Browser;
   readonly origin: string;
   readonly secret = crypto.getRandomValues(new Uint8Array(32));
   readonly problems: string[] = [];
+  /** Those that are open. */
   sessions: FakeSession[] = [];
   signedIn = false;
   /** Whether the machine is in the account. */
@@ -35,6 +46,8 @@ export class Stage {
   relayDown = false;
   deskSaysYes = false;
   readonly intents: unknown[] = [];
+  /** Every request of the API, as method and path. */
+  readonly asked: string[] = [];
   readonly #server: Server;
   #terms: PairingTerms | undefined;
   #deviceMac = "";
@@ -48,26 +61,15 @@ export class Stage {
 
   static async open(): Promise<Stage> {
     const csp = await contentSecurityPolicy();
-    const server = createServer((request, response) => {
-      const path = new URL(request.url ?? "/", "http://localhost").pathname;
-      const file = extname(path) === "" ? "index.html" : path.slice(1);
-      readFile(join(DIST, file)).then(
-        (body) => {
-          response.writeHead(200, {
-            "content-type": TYPES[extname(file)] ?? "application/octet-stream",
-            "content-security-policy": csp,
-          });
-          response.end(body);
-        },
-        () => response.writeHead(404).end(),
-      );
-    });
+    const server = createServer();
     await new Promise<void>((resolve) => server.listen(0, "localhost", resolve));
     const browser = await chromium.launch({
       executablePath: process.env["FLYDEX_CHROMIUM"] ?? "/usr/bin/chromium",
       args: ["--no-sandbox", "--disable-gpu", "--disable-quic", "--no-first-run", "--disable-background-networking"],
     });
-    return new Stage(await FakeMachine.create(), browser, server);
+    const stage = new Stage(await FakeMachine.create(), browser, server);
+    server.on("request", (request, response) => void stage.#serve(request, response, csp));
+    return stage;
   }
 
   async close(): Promise<void> {
@@ -75,23 +77,40 @@ export class Stage {
     this.#server.close();
   }
 
-  /** A phone, or a desk when `wide`. */
-  async page(options: { dark?: boolean; wide?: boolean; width?: number } = {}): Promise<Page> {
+  /** A phone, or a desk when `wide`; with the service worker when it is wanted. */
+  async page(options: PageOptions = {}): Promise<Page> {
     const context = await this.browser.newContext({
       viewport: { width: options.width ?? (options.wide ? 1200 : 390), height: options.wide ? 800 : 844 },
       deviceScaleFactor: 2,
       hasTouch: !options.wide,
       isMobile: !options.wide,
       colorScheme: options.dark ? "dark" : "light",
-      serviceWorkers: "block",
+      serviceWorkers: options.worker ? "allow" : "block",
     });
-    await this.#answer(context);
+    await this.#relay(context);
+    return this.tab(context);
+  }
+
+  /** One more tab of the same browser. */
+  async tab(context: BrowserContext): Promise<Page> {
     const page = await context.newPage();
     page.on("pageerror", (error) => this.problems.push(String(error)));
     page.on("console", (message) => {
-      const expected = /401|503|ERR_FAILED|WebSocket/.test(message.text());
+      const expected = /401|503|ERR_FAILED|ERR_EMPTY_RESPONSE|WebSocket/.test(message.text());
       if (message.type() === "error" && !expected) this.problems.push(message.text());
     });
+    return page;
+  }
+
+  /** A page that is signed in and paired, at the list of threads. */
+  async paired(options: PageOptions = {}): Promise<Page> {
+    this.signedIn = true;
+    this.deskSaysYes = true;
+    const page = await this.page(options);
+    await page.goto(this.pairUrl());
+    await page.waitForSelector(`${at("pair-status")}[data-state=done]`);
+    await page.click(at("pair-open"));
+    await page.waitForSelector(at("thread-row"));
     return page;
   }
 
@@ -99,16 +118,27 @@ export class Stage {
     return `${this.origin}/pair#${CLAIM_ID}.${base64url(this.secret)}`;
   }
 
-  async #answer(context: BrowserContext): Promise<void> {
-    await context.route("**/api/**", async (route) => {
-      if (this.relayDown) return route.abort();
-      const request = route.request();
-      const path = new URL(request.url()).pathname;
-      const body = request.postDataJSON() as Record<string, never> | null;
-      const answer = await this.#api(`${request.method()} ${path}`, body ?? {});
-      if (answer === undefined) return route.fulfill({ status: 204 });
-      return route.fulfill({ status: answer.status ?? 200, json: answer.json });
-    });
+  async #serve(request: IncomingMessage, response: ServerResponse, csp: string): Promise<void> {
+    if (this.relayDown) {
+      request.socket.destroy();
+      return;
+    }
+    const { pathname } = new URL(request.url ?? "/", this.origin);
+    if (pathname.startsWith("/api/")) await this.#answer(`${request.method} ${pathname}`, request, response);
+    else await sendFile(pathname, response, csp);
+  }
+
+  async #answer(what: string, request: IncomingMessage, response: ServerResponse): Promise<void> {
+    const chunks: Buffer[] = [];
+    for await (const chunk of request) chunks.push(chunk as Buffer);
+    const text = Buffer.concat(chunks).toString();
+    this.asked.push(what);
+    const answer = await this.#api(what, text === "" ? {} : (JSON.parse(text) as Record<string, unknown>));
+    response.writeHead(answer === undefined ? 204 : (answer.status ?? 200), { "content-type": "application/json" });
+    response.end(answer === undefined ? undefined : JSON.stringify(answer.json));
+  }
+
+  async #relay(context: BrowserContext): Promise<void> {
     await context.routeWebSocket("**/v1/session", (webSocket) => {
       if (this.relayDown) {
         void webSocket.close({ code: 1012 });
@@ -116,6 +146,9 @@ export class Stage {
       }
       const session = new FakeSession(this.machine, (frame) => webSocket.send(Buffer.from(frame)));
       this.sessions.push(session);
+      webSocket.onClose(() => {
+        this.sessions = this.sessions.filter((other) => other !== session);
+      });
       webSocket.onMessage((data) => void session.up(new Uint8Array(data as Buffer)));
     });
   }
@@ -217,6 +250,14 @@ const AUDIT = ["approval_answered", "device_paired", "session_opened"].map((kind
   device_id: "tablet-key-fingerprint",
   ...(index === 0 ? { decision: "accept" } : {}),
 }));
+
+async function sendFile(path: string, response: ServerResponse, csp: string): Promise<void> {
+  const file = extname(path) === "" ? "index.html" : path.slice(1);
+  const body = await readFile(join(DIST, file)).catch(() => undefined);
+  const type = TYPES[extname(file)] ?? "application/octet-stream";
+  response.writeHead(body === undefined ? 404 : 200, { "content-type": type, "content-security-policy": csp });
+  response.end(body);
+}
 
 /** The policy as the server sends it, so that what passes here passes there. */
 async function contentSecurityPolicy(): Promise<string> {

@@ -17,7 +17,7 @@ import {
 import { CommandHeaderSchema } from "../gen/flydex/v1/command_pb";
 import { MachineState } from "../gen/flydex/v1/relay_pb";
 import { uuidText } from "../protocol/bytes";
-import { Stage } from "./browser";
+import { Stage, at } from "./browser";
 import { MACHINE_ID, fakeThread } from "./fake";
 
 const SHOTS = process.env["FLYDEX_SHOTS"] ?? new URL("../../../../target/web-shots/", import.meta.url).pathname;
@@ -36,7 +36,6 @@ beforeAll(async () => {
 
 afterAll(() => stage.close());
 
-const at = (id: string) => `[data-testid=${id}]`;
 const shot = (page: Page, name: string) => page.screenshot({ path: `${SHOTS}/${name}.png` });
 
 test("a phone signs in, pairs, reads, writes, watches, approves, and sees what became of it", async () => {
@@ -99,7 +98,7 @@ test("a phone signs in, pairs, reads, writes, watches, approves, and sees what b
 });
 
 test("the same in the dark, with diffs, an approval of a long change, and each way to be away", async () => {
-  const page = await paired({ dark: true });
+  const page = await stage.paired({ dark: true });
   await page.goto(`${stage.origin}/#/`);
   await page.waitForSelector(`${at("machine-status")}[data-state=live]`);
   await shot(page, "11-computers-dark");
@@ -149,7 +148,7 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
 });
 
 test("a narrow phone has no sideways scroll, and a desk sees list and thread together", async () => {
-  const narrow = await paired({ width: 320 });
+  const narrow = await stage.paired({ width: 320 });
   for (const route of [`#/m/${MACHINE_ID}`, `#/m/${MACHINE_ID}/t/t1`, `#/m/${MACHINE_ID}/t/t2`, "#/account", `#/m/${MACHINE_ID}/about`, `#/m/${MACHINE_ID}/new`, "#/audit", "#/"]) {
     await narrow.evaluate((hash) => (location.hash = hash), route);
     await narrow.waitForTimeout(300);
@@ -159,7 +158,7 @@ test("a narrow phone has no sideways scroll, and a desk sees list and thread tog
     await axe(narrow);
   }
   await narrow.context().close();
-  const desk = await paired({ wide: true });
+  const desk = await stage.paired({ wide: true });
   await desk.goto(`${stage.origin}/#/m/${MACHINE_ID}/t/t1`);
   await desk.waitForSelector(at("item-command"));
   await shot(desk, "30-desk");
@@ -186,7 +185,7 @@ test("5,000 threads and a 20 MB history open and scroll without a pause", async 
     }),
   );
   stage.machine.turns.set("bulk0", turns);
-  const page = await paired({});
+  const page = await stage.paired({});
   await page.goto(`${stage.origin}/#/m/${MACHINE_ID}`);
   await page.waitForSelector(at("thread-row"));
   for (let turn = 0; turn < 30; turn += 1) {
@@ -206,18 +205,6 @@ test("5,000 threads and a 20 MB history open and scroll without a pause", async 
   stage.machine.threads.length = before;
   expect(stage.problems).toEqual([]);
 });
-
-/** A signed-in, paired page. */
-async function paired(options: { dark?: boolean; wide?: boolean; width?: number }): Promise<Page> {
-  stage.signedIn = true;
-  stage.deskSaysYes = true;
-  const page = await stage.page(options);
-  await page.goto(stage.pairUrl());
-  await page.waitForSelector(`${at("pair-status")}[data-state=done]`);
-  await page.click(at("pair-open"));
-  await page.waitForSelector(at("thread-row"));
-  return page;
-}
 
 async function axe(page: Page): Promise<void> {
   const { violations } = await new AxeBuilder({ page }).analyze();
