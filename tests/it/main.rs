@@ -5,6 +5,7 @@ mod codex_approvals;
 mod codex_client;
 mod codex_faults;
 mod codex_threads;
+mod demo;
 mod flows;
 mod fuzz_corpus;
 mod scripted_browser;

@@ -1,16 +1,19 @@
 //! The demo: everything on this computer, for a person at a browser, or with `--check` for a browser alone.
 
 use std::path::PathBuf;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use clap::Parser;
 use flydex_tests::browser::Target;
+use flydex_tests::canary;
 use flydex_tests::codex::CodexHome;
 use flydex_tests::connector::Machine;
 use flydex_tests::model::Model;
 use flydex_tests::phone::{Answer, Phone};
 use flydex_tests::server::{Server, Settings};
 use flydex_tests::world::{Paired, World};
+use tokio::signal::unix::{SignalKind, signal};
 
 /// Starts FlyDex on this computer; `cargo xtask demo` builds what it needs and runs it.
 #[derive(Parser)]
@@ -55,7 +58,12 @@ fn say(line: &str) {
 
 // === For a person ===
 
+/// Time that the connector has to end by itself, as the relay and Codex do with it.
+const STOP_GRACE: Duration = Duration::from_secs(5);
+
 async fn for_a_person(arguments: &Arguments) -> anyhow::Result<()> {
+    canary::off();
+    let mut stop = signal(SignalKind::terminate())?;
     let server = Server::start_with(Settings { port: arguments.port, ..Settings::default() }).await?;
     let model = Model::start().await?;
     let scripted = if arguments.own_codex { None } else { Some(CodexHome::create(&model)?) };
@@ -79,8 +87,17 @@ async fn for_a_person(arguments: &Arguments) -> anyhow::Result<()> {
     }
     say("2. Pair: open the address below in that browser, compare the digits, and answer here.\n");
     let mut connector = machine.connect_at_terminal()?;
-    let ended = connector.wait().await.context("run the connector")?;
-    say(&format!("the connector has ended: {ended}"));
+    tokio::select! {
+        ended = connector.wait() => say(&format!("the connector has ended: {}", ended.context("run the connector")?)),
+        // At a terminal the connector hears Ctrl-C too; what still runs afterwards is killed.
+        interrupted = tokio::signal::ctrl_c() => {
+            interrupted?;
+            let _ = tokio::time::timeout(STOP_GRACE, connector.wait()).await;
+        }
+        _ = stop.recv() => connector.kill().await?,
+    }
+    server.stop().await?;
+    say("everything has ended");
     Ok(())
 }
 
