@@ -1,5 +1,7 @@
 //! The HTTP front door: accepts TCP, speaks TLS where it ends here, HTTP/1.1 and HTTP/2, and drains.
 
+pub mod trace;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
