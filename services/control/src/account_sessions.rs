@@ -35,7 +35,7 @@ struct SessionJson {
 }
 
 /// Lists the user's account sessions, newest first.
-#[utoipa::path(get, path = "/api/sessions", tag = "sign-in", responses(
+#[utoipa::path(get, path = "/api/sessions", tag = "sign-in", security(("cookie" = [])), responses(
     (status = 200, body = Sessions), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Sessions>, ApiError> {
     let mut tx = control.store.read().await?;
@@ -51,7 +51,8 @@ pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result
 }
 
 /// Ends one of the user's account sessions.
-#[utoipa::path(delete, path = "/api/sessions/{id}", tag = "sign-in", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/api/sessions/{id}", tag = "sign-in", security(("cookie" = [])),
+    params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn end(
     State(control): State<App>,

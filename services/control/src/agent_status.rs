@@ -56,7 +56,8 @@ pub(crate) struct Paired {
 }
 
 /// Takes a connector's report on its pairing.
-#[utoipa::path(post, path = "/api/local-connect/{id}/agent-status", tag = "pairing", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/local-connect/{id}/agent-status", tag = "pairing", security(("local_connect" = [])),
+    params(("id" = String, Path)),
     request_body = AgentStatus, responses((status = 200, description = "`confirmed`", body = Paired), (status = 204),
     (status = "default", body = ErrorBody)))]
 pub(crate) async fn report(

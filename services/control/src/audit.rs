@@ -144,7 +144,8 @@ pub(crate) struct Acknowledged {
 }
 
 /// Records that a device is about to answer an approval. The receipt is signed once the record is durable.
-#[utoipa::path(post, path = "/api/audit/intents", tag = "audit", request_body = IntentBody, responses(
+#[utoipa::path(post, path = "/api/audit/intents", tag = "audit", security(("cookie" = [])),
+    request_body = IntentBody, responses(
     (status = 200, body = IntentRecorded), (status = "default", body = ErrorBody)))]
 pub(crate) async fn record_intent(
     State(control): State<App>,
@@ -152,6 +153,7 @@ pub(crate) async fn record_intent(
     ApiJson(body): ApiJson<IntentBody>,
 ) -> Result<Json<IntentRecorded>, ApiError> {
     browser.require(Role::Operator)?;
+    control.rates.intents.check(browser.user.account_id)?;
     let entry = intent(&control, &browser, &body)?;
     let scope = browser.scope();
     let mut tx = control.store.write().await?;
@@ -186,7 +188,7 @@ pub(crate) async fn record_intent(
 }
 
 /// Lists the account's audit, newest first.
-#[utoipa::path(get, path = "/api/audit", tag = "audit", params(PageQuery), responses(
+#[utoipa::path(get, path = "/api/audit", tag = "audit", security(("cookie" = [])), params(PageQuery), responses(
     (status = 200, body = Page), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(
     State(control): State<App>,
@@ -202,7 +204,9 @@ pub(crate) async fn list(
 }
 
 /// Takes a machine's audit records. Repeats are acknowledged again and stored once.
-#[utoipa::path(post, path = "/api/machines/{id}/audit", tag = "audit", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/machines/{id}/audit", tag = "audit",
+    security(("machine_credential" = [], "machine_timestamp" = [], "machine_signature" = [])),
+    params(("id" = String, Path)),
     request_body = UploadBody, responses((status = 200, body = Acknowledged), (status = "default", body = ErrorBody)))]
 pub(crate) async fn upload(
     State(control): State<App>,

@@ -63,7 +63,8 @@ pub(crate) struct FinalizeBody {
 }
 
 /// Redeems a claim for the browser's account. A wrong key and an unknown claim give the same answer.
-#[utoipa::path(post, path = "/api/claims/{id}/redeem", tag = "pairing", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/claims/{id}/redeem", tag = "pairing", security(("cookie" = [])),
+    params(("id" = String, Path)),
     request_body = RedeemBody, responses((status = 200, body = Redeemed), (status = "default", body = ErrorBody)))]
 pub(crate) async fn redeem(
     State(control): State<App>,
@@ -123,7 +124,8 @@ pub(crate) async fn redeem(
 }
 
 /// Hands the device's MAC on to the connector.
-#[utoipa::path(post, path = "/api/claims/{id}/finalize", tag = "pairing", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/claims/{id}/finalize", tag = "pairing", security(("cookie" = [])),
+    params(("id" = String, Path)),
     request_body = FinalizeBody, responses((status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn finalize(
     State(control): State<App>,

@@ -8,7 +8,8 @@ use http::{HeaderMap, HeaderName, HeaderValue, header};
 
 use crate::wire::decode;
 
-const NAME: &str = "__Host-flydex";
+/// The cookie's name; browsers keep `__Host-` cookies to one host and to https.
+pub(crate) const NAME: &str = "__Host-flydex";
 
 /// The header that gives a browser its token.
 pub(crate) fn set(token: &[u8; 32]) -> [(HeaderName, HeaderValue); 1] {

@@ -38,7 +38,7 @@ struct DeviceJson {
 }
 
 /// Lists the account's devices, newest first.
-#[utoipa::path(get, path = "/api/devices", tag = "devices", responses(
+#[utoipa::path(get, path = "/api/devices", tag = "devices", security(("cookie" = [])), responses(
     (status = 200, body = Devices), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Devices>, ApiError> {
     let mut tx = control.store.read().await?;
@@ -53,7 +53,8 @@ pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result
 }
 
 /// Revokes a device for good: one's own, or as owner any.
-#[utoipa::path(delete, path = "/api/devices/{id}", tag = "devices", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/api/devices/{id}", tag = "devices", security(("cookie" = [])),
+    params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn revoke(
     State(control): State<App>,

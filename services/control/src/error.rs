@@ -6,9 +6,12 @@ use std::time::Duration;
 use axum::Json;
 use axum::response::{IntoResponse, Response};
 use flydex_domain::error::{ErrorCode, Retry};
+use flydex_runtime::telemetry::log::chain;
+use flydex_runtime::telemetry::trace::Traceparent;
 use flydex_store::StoreError;
 use http::{HeaderValue, StatusCode, header};
 use serde::Serialize;
+use tracing::Span;
 use utoipa::ToSchema;
 
 /// A request that failed.
@@ -42,12 +45,15 @@ struct ErrorJson {
     /// When trying again may help.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// The trace of the request, where traces are kept: what to name when asking for help.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    trace_id: Option<String>,
 }
 
 impl ApiError {
-    /// The caller exceeded its rate.
-    pub(crate) fn rate_limited(retry_after: Duration) -> Self {
-        Self { retry_after: Some(retry_after), ..Self::from(ErrorCode::RateLimited) }
+    /// Trying again may help after a time.
+    pub(crate) fn later(code: ErrorCode, retry_after: Duration) -> Self {
+        Self { retry_after: Some(retry_after), ..Self::from(code) }
     }
 }
 
@@ -87,6 +93,7 @@ impl IntoResponse for ApiError {
             message: self.code.message(),
             retry,
             retry_after_ms,
+            trace_id: Traceparent::of(&Span::current()).map(Traceparent::trace_id_text),
         };
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);
         let mut response = (status, Json(ErrorBody { error })).into_response();
@@ -97,15 +104,4 @@ impl IntoResponse for ApiError {
         }
         response
     }
-}
-
-fn chain(error: &(dyn Error + 'static)) -> String {
-    let mut text = error.to_string();
-    let mut source = error.source();
-    while let Some(error) = source {
-        text.push_str(": ");
-        text.push_str(&error.to_string());
-        source = error.source();
-    }
-    text
 }

@@ -7,6 +7,7 @@ use axum::RequestPartsExt as _;
 use axum::body::Bytes;
 use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
 use flydex_domain::error::ErrorCode;
+use flydex_runtime::client::ClientAddress;
 use http::request::Parts;
 use http::{HeaderMap, StatusCode, header};
 use serde::de::DeserializeOwned;
@@ -89,9 +90,10 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let client = parts.extensions.get::<ClientAddress>().map(|ClientAddress(client)| *client);
+        let peer = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
         // Where no address is known, all callers share one.
-        Ok(Self(peer.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network_of)))
+        Ok(Self(client.or_else(peer).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network_of)))
     }
 }
 

@@ -21,13 +21,14 @@ mod principal;
 mod rate;
 mod regions;
 mod routes;
+mod security;
 mod service;
 mod sign_in;
 mod tickets;
 mod waiters;
 mod wire;
 
-pub use self::config::{Config, PublicOrigin, QuicEndpoint, Region};
+pub use self::config::{Config, QuicEndpoint, Region};
 pub use self::service::{Service, StartError};
 
 #[cfg(test)]

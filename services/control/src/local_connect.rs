@@ -72,7 +72,8 @@ pub(crate) struct Started {
 }
 
 /// Begins a pairing. The claim's secret never comes here; only the hash of one of its keys does.
-#[utoipa::path(post, path = "/api/local-connect/start", tag = "pairing", request_body = StartBody, responses(
+#[utoipa::path(post, path = "/api/local-connect/start", tag = "pairing", security(()),
+    request_body = StartBody, responses(
     (status = 200, body = Started), (status = "default", body = ErrorBody)))]
 pub(crate) async fn start(
     State(control): State<App>,
@@ -131,7 +132,8 @@ pub(crate) async fn start(
 }
 
 /// Ends a pairing from the browser that redeemed it.
-#[utoipa::path(post, path = "/api/local-connect/{id}/cancel", tag = "pairing", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/local-connect/{id}/cancel", tag = "pairing", security(("cookie" = [])),
+    params(("id" = String, Path)),
     responses((status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn cancel(
     State(control): State<App>,

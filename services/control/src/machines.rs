@@ -61,7 +61,7 @@ pub(crate) struct CredentialJson {
 }
 
 /// Lists the account's machines in the order of their pairing.
-#[utoipa::path(get, path = "/api/machines", tag = "machines", responses(
+#[utoipa::path(get, path = "/api/machines", tag = "machines", security(("cookie" = [])), responses(
     (status = 200, body = Machines), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Machines>, ApiError> {
     let mut tx = control.store.read().await?;
@@ -78,7 +78,8 @@ pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result
 }
 
 /// Renames a machine.
-#[utoipa::path(patch, path = "/api/machines/{id}", tag = "machines", params(("id" = String, Path)),
+#[utoipa::path(patch, path = "/api/machines/{id}", tag = "machines", security(("cookie" = [])),
+    params(("id" = String, Path)),
     request_body = RenameBody, responses((status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn rename(
     State(control): State<App>,
@@ -99,7 +100,8 @@ pub(crate) async fn rename(
 }
 
 /// Removes a machine from the account for good; its links and sessions end.
-#[utoipa::path(delete, path = "/api/machines/{id}", tag = "machines", params(("id" = String, Path)), responses(
+#[utoipa::path(delete, path = "/api/machines/{id}", tag = "machines", security(("cookie" = [])),
+    params(("id" = String, Path)), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn revoke(
     State(control): State<App>,
@@ -123,7 +125,9 @@ pub(crate) async fn revoke(
 
 /// Renews a machine's credential. Each renewal follows from the last; an older one that returns is a cloned key, and
 /// then none holds until the machine is paired again.
-#[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines", params(("id" = String, Path)),
+#[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines",
+    security(("machine_credential" = [], "machine_timestamp" = [], "machine_signature" = [])),
+    params(("id" = String, Path)),
     responses((status = 200, body = CredentialJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn renew_credential(
     State(control): State<App>,

@@ -5,12 +5,12 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{ACCOUNT_SESSION_LIFETIME, ACCOUNT_SESSION_ROLL_AFTER};
 use flydex_domain::scope::{AccountScope, Role};
+use flydex_runtime::origin::PublicOrigin;
 use flydex_store::StoreError;
 use flydex_store::sql::{AccountSession, SignedIn, User};
 use http::request::Parts;
 use http::{HeaderMap, Method, header};
 
-use crate::config::PublicOrigin;
 use crate::cookie;
 use crate::error::ApiError;
 use crate::service::{App, Control};

@@ -22,13 +22,13 @@ pub(crate) struct Keys {
 }
 
 /// Lists where sessions and links are opened.
-#[utoipa::path(get, path = "/api/regions", tag = "regions", responses((status = 200, body = Regions)))]
+#[utoipa::path(get, path = "/api/regions", tag = "regions", security(()), responses((status = 200, body = Regions)))]
 pub(crate) async fn list(State(control): State<App>) -> Json<Regions> {
     Json(Regions { regions: control.config.regions.clone() })
 }
 
 /// Lists the keys that tokens verify with.
-#[utoipa::path(get, path = "/api/keys", tag = "regions", responses((status = 200, body = Keys)))]
+#[utoipa::path(get, path = "/api/keys", tag = "regions", security(()), responses((status = 200, body = Keys)))]
 pub(crate) async fn keys(State(control): State<App>) -> Json<Keys> {
     Json(Keys { token_keys: token_keys(&control.verifier) })
 }

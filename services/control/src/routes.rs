@@ -2,21 +2,22 @@
 
 use std::sync::Arc;
 
-use axum::extract::{DefaultBodyLimit, MatchedPath, Request, State};
+use axum::extract::{DefaultBodyLimit, Request, State};
 use axum::middleware::{self, Next};
-use axum::response::{IntoResponse, Response};
+use axum::response::{IntoResponse as _, Response};
 use axum::routing::{any, get};
 use axum::{Json, Router};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{API_BODY_BYTES_MAX, API_TIMEOUT};
+use flydex_runtime::http::trace::{route, traced};
 use http::{HeaderName, HeaderValue, header};
-use tracing::Instrument as _;
 use utoipa::OpenApi;
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::error::{ApiError, Told};
 use crate::principal::refuse_foreign_page;
+use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
     account_sessions, agent_status, audit, claims, devices, local_connect, machines, regions, sign_in, tickets,
@@ -30,28 +31,30 @@ const HEADERS: [(HeaderName, HeaderValue); 4] = [
     (HeaderName::from_static("cross-origin-resource-policy"), HeaderValue::from_static("same-origin")),
 ];
 
-/// The route of a request that no route is for.
-const UNMATCHED: &str = "unmatched";
-
 #[derive(OpenApi)]
-#[openapi(info(
-    title = "FlyDex control API",
-    version = "1",
-    description = "Bytes are base64url without padding; times are milliseconds since the Unix epoch. Browsers \
-                   authenticate by the cookie `__Host-flydex`; machines sign each request."
-))]
+#[openapi(
+    info(
+        title = "FlyDex control API",
+        version = "1",
+        description = "Bytes are base64url without padding; times are milliseconds since the Unix epoch. A route \
+                       whose security is empty is public."
+    ),
+    modifiers(&SecuritySchemes)
+)]
 struct Description;
 
 /// The routes over the shared state.
 pub(crate) fn router(control: App) -> Router {
     let (api, description) = described().split_for_parts();
-    api.route("/api/openapi.json", get(async move || Json(description.clone())))
+    let router = api
+        .route("/api/openapi.json", get(async move || Json(description.clone())))
         .route("/api", any(unknown))
         .route("/api/{*rest}", any(unknown))
         .method_not_allowed_fallback(unknown)
         .layer(DefaultBodyLimit::max(API_BODY_BYTES_MAX))
         .layer(middleware::from_fn_with_state(Arc::clone(&control), guard))
-        .with_state(control)
+        .with_state(control);
+    traced(router)
 }
 
 /// The description (OpenAPI 3.1) as JSON.
@@ -87,18 +90,14 @@ fn described() -> OpenApiRouter<App> {
 }
 
 async fn guard(State(control): State<App>, request: Request, next: Next) -> Response {
-    let route = request.extensions().get::<MatchedPath>().map_or(UNMATCHED, MatchedPath::as_str).to_owned();
-    let span = tracing::info_span!("request", http.method = request.method().as_str(), http.route = route);
+    let route = route(&request).to_owned();
     let began = control.clock.instant();
-    let answered = answer(&control, request, next).instrument(span.clone()).await;
-    let mut response = answered.unwrap_or_else(ApiError::into_response);
+    let mut response = answer(&control, request, next).await.unwrap_or_else(ApiError::into_response);
     let code = response.extensions().get::<Told>().map(|told| told.0);
     let took = control.clock.instant().saturating_duration_since(began);
     control.metrics.answered(&route, code, took);
-    span.in_scope(|| {
-        let (status, code) = (response.status().as_u16(), code.map(ErrorCode::name));
-        tracing::debug!(http.status = status, error.code = code, duration_ms = took.as_millis(), "request answered");
-    });
+    let (status, code) = (response.status().as_u16(), code.map(ErrorCode::name));
+    tracing::debug!(http.status = status, error.code = code, duration_ms = took.as_millis(), "request answered");
     response.headers_mut().extend(HEADERS);
     response
 }

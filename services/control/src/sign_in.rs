@@ -56,7 +56,7 @@ pub(crate) struct SignInLinkJson {
 }
 
 /// Uses a one-time link up and begins an account session.
-#[utoipa::path(post, path = "/api/sign-in", tag = "sign-in", request_body = SignInBody, responses(
+#[utoipa::path(post, path = "/api/sign-in", tag = "sign-in", security(()), request_body = SignInBody, responses(
     (status = 200, body = WhoAmI), (status = "default", body = ErrorBody)))]
 pub(crate) async fn sign_in(
     State(control): State<App>,
@@ -85,7 +85,7 @@ pub(crate) async fn sign_in(
 }
 
 /// Ends this browser's account session.
-#[utoipa::path(post, path = "/api/sign-out", tag = "sign-in", responses(
+#[utoipa::path(post, path = "/api/sign-out", tag = "sign-in", security(("cookie" = [])), responses(
     (status = 204), (status = "default", body = ErrorBody)))]
 pub(crate) async fn sign_out(
     State(control): State<App>,
@@ -97,14 +97,14 @@ pub(crate) async fn sign_out(
 }
 
 /// Who this browser is signed in as; its cookie is set anew.
-#[utoipa::path(get, path = "/api/session", tag = "sign-in", responses(
+#[utoipa::path(get, path = "/api/session", tag = "sign-in", security(("cookie" = [])), responses(
     (status = 200, body = WhoAmI), (status = "default", body = ErrorBody)))]
 pub(crate) async fn session(browser: Browser) -> impl IntoResponse {
     (cookie::set(&browser.token), Json(who_am_i(&browser.user, browser.account_name, &browser.session)))
 }
 
 /// Makes a link that signs another browser of the same user in.
-#[utoipa::path(post, path = "/api/sign-in-links", tag = "sign-in", responses(
+#[utoipa::path(post, path = "/api/sign-in-links", tag = "sign-in", security(("cookie" = [])), responses(
     (status = 200, body = SignInLinkJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn create_link(
     State(control): State<App>,

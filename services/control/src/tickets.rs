@@ -39,13 +39,15 @@ pub(crate) struct TicketJson {
 }
 
 /// Issues a ticket and a grant. What the device may do is decided at each machine.
-#[utoipa::path(post, path = "/api/tickets", tag = "tickets", request_body = TicketBody, responses(
+#[utoipa::path(post, path = "/api/tickets", tag = "tickets", security(("cookie" = [])),
+    request_body = TicketBody, responses(
     (status = 200, body = TicketJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn create(
     State(control): State<App>,
     browser: Browser,
     ApiJson(body): ApiJson<TicketBody>,
 ) -> Result<Json<TicketJson>, ApiError> {
+    control.rates.tickets.check(browser.user.account_id)?;
     if !control.config.regions.iter().any(|region| region.region == body.region) {
         return Err(ErrorCode::NotFound.into());
     }

@@ -247,6 +247,8 @@ pub const DELTA_COALESCE_BYTES_MAX: usize = 16 * 1024;
 
 // === Pairing and sign-in ===
 
+/// Codes that one `flydex connect` draws, one after the other, while nobody scans them.
+pub const PAIRING_CODES_MAX: u32 = 5;
 /// Life of a claim.
 pub const CLAIM_LIFETIME: Duration = Duration::from_secs(120);
 /// Wrong tries that end a claim.
@@ -299,6 +301,12 @@ pub const SIGN_IN_RATE_PER_MINUTE: u32 = 20;
 pub const CLAIM_RATE_PER_MINUTE: u32 = 60;
 /// Pairings begun per minute and address.
 pub const LOCAL_CONNECT_RATE_PER_MINUTE: u32 = 20;
+/// Accounts that the rate limits remember; past it unknown accounts are told to wait.
+pub const RATE_ACCOUNTS_MAX: usize = 65_536;
+/// Tickets per minute and account: each of a large team's devices may come back in one minute, and again.
+pub const ACCOUNT_TICKET_RATE_PER_MINUTE: u32 = 1_200;
+/// Audit intents per minute and account: people answer approvals by hand, and each is a durable write.
+pub const ACCOUNT_INTENT_RATE_PER_MINUTE: u32 = 600;
 /// Connections to the database: readers beside one writer.
 pub const SQL_CONNECTIONS_MAX: u32 = 8;
 /// Time a statement waits for the database before it fails.

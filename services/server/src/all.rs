@@ -14,9 +14,11 @@ use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::token::TokenVerifier;
 use flydex_proto::codec::SUBPROTOCOL;
 use flydex_runtime::admin::{self, Readiness};
+use flydex_runtime::client::located;
 use flydex_runtime::clock::Clock;
-use flydex_runtime::http;
+use flydex_runtime::http::{self, trace::traced};
 use flydex_runtime::lifecycle::Shutdown;
+use flydex_runtime::origin::PublicOrigin;
 use flydex_runtime::telemetry::Telemetry;
 use flydex_runtime::tls::Identity;
 use flydex_store::directory::{Directory, InProcessDirectory};
@@ -24,12 +26,14 @@ use flydex_store::sql::Sql;
 use tokio::net::TcpListener;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::address::PublicOrigin;
 use crate::assets;
 use crate::config::AllConfig;
 
 /// Time that sessions and links have to go elsewhere on a stop; here there is nowhere, so it is short.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
+
+/// The condition of readiness that the process neither starts nor stops.
+const LIFE: &str = "life";
 
 /// Runs until a signal. `say` prints a line for the person who started it.
 ///
@@ -42,21 +46,23 @@ pub async fn run(config: AllConfig, owner_link: bool, say: impl Fn(&str)) -> any
     let identity = identity(&config, &origin)?;
     let shutdown = Shutdown::new();
     let readiness = Readiness::default();
-    readiness.set("started", false);
+    readiness.fails(LIFE, "still starting");
 
     let roles = Roles::start(&config, &origin, address, &identity, &shutdown).await?;
     let tls = if origin.is_https() { Some(Arc::new(identity.server_config(&[b"h2", b"http/1.1"])?)) } else { None };
-    shutdown.spawn(http::serve(listener, tls, roles.router(&origin), shutdown.clone()));
+    let router = located(roles.router(&origin), config.trusted_proxies.clone());
+    shutdown.spawn(http::serve(listener, tls, router, shutdown.clone()));
+    watch(&readiness, roles.sql.clone(), roles.gateway.handle());
     let admin = TcpListener::bind(config.admin_listen).await.context("listen on the admin address")?;
     let admin_address = admin.local_addr().context("read the admin address")?;
     let admin_router = admin::router(readiness.clone(), Arc::clone(&telemetry));
     shutdown.spawn(http::serve(admin, None, admin_router, shutdown.clone()));
-    readiness.set("started", true);
+    readiness.holds(LIFE);
 
     announce(&config, &origin, &identity, admin_address, &say);
     roles.announce_owner_link(owner_link, &say).await?;
     shutdown.on_signals().await.context("listen for signals")?;
-    readiness.set("started", false);
+    readiness.fails(LIFE, "stopping");
     if !shutdown.drain(DRAIN_GRACE).await {
         tracing::warn!("stopped with tasks still running");
     }
@@ -105,6 +111,7 @@ fn announce(config: &AllConfig, origin: &PublicOrigin, identity: &Identity, admi
 }
 
 struct Roles {
+    sql: Sql,
     control: flydex_control::Service,
     gateway: flydex_gateway::Service,
 }
@@ -121,8 +128,8 @@ impl Roles {
         let node_id = NodeId::try_from("all".to_owned()).context("name the node")?;
         let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
         let sql = Sql::open(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
-        let control_config = control_config(config, origin, address, identity)?;
-        let control = flydex_control::Service::start(control_config, sql, clock.clone(), shutdown.clone())
+        let control_config = control_config(config, origin, address, identity);
+        let control = flydex_control::Service::start(control_config, sql.clone(), clock.clone(), shutdown.clone())
             .await
             .context("start the control plane")?;
         let verifier: Arc<TokenVerifier> = control.verifier();
@@ -153,11 +160,11 @@ impl Roles {
             shutdown.spawn(async move { links.serve_quic(endpoint).await });
         }
         node::forward_revocations(control.clone(), gateway.handle(), machines_handle, shutdown);
-        Ok(Self { control, gateway })
+        Ok(Self { sql, control, gateway })
     }
 
     fn router(&self, origin: &PublicOrigin) -> Router {
-        let mut router = self.control.router().merge(self.gateway.router()).merge(assets::router());
+        let mut router = self.control.router().merge(traced(self.gateway.router())).merge(assets::router());
         for (name, value) in assets::security_headers(origin.is_https()) {
             router = router.layer(SetResponseHeaderLayer::if_not_present(name, value));
         }
@@ -175,12 +182,21 @@ impl Roles {
     }
 }
 
+/// Adds what must hold for new work to be served.
+fn watch(readiness: &Readiness, sql: Sql, gateway: flydex_gateway::Handle) {
+    readiness.look("database", "it does not answer", move || {
+        let sql = sql.clone();
+        async move { sql.ping().await.is_ok() }
+    });
+    readiness.look("node", "not every stream to it is up", move || std::future::ready(gateway.is_ready()));
+}
+
 fn control_config(
     config: &AllConfig,
     origin: &PublicOrigin,
     address: SocketAddr,
     identity: &Identity,
-) -> anyhow::Result<flydex_control::Config> {
+) -> flydex_control::Config {
     let quic = config.quic.then(|| QuicEndpoint {
         address: format!("{}:{}", origin.host(), address.port()),
         server_name: origin.host().trim_matches(['[', ']']).to_owned(),
@@ -192,13 +208,12 @@ fn control_config(
         quic,
         certificate_pem: identity.self_made_pem().map(str::to_owned),
     };
-    Ok(flydex_control::Config {
-        public_origin: flydex_control::PublicOrigin::parse(origin.as_str())
-            .map_err(|code| anyhow::anyhow!("use {} as origin: {}", origin.as_str(), code.message()))?,
+    flydex_control::Config {
+        public_origin: origin.clone(),
         region: config.region.clone(),
         regions: vec![region],
         account_name: config.account_name.clone(),
-    })
+    }
 }
 
 fn quic_endpoint(address: SocketAddr, identity: &Identity) -> anyhow::Result<quinn::Endpoint> {
@@ -206,3 +221,6 @@ fn quic_endpoint(address: SocketAddr, identity: &Identity) -> anyhow::Result<qui
     let config = flydex_gateway::quic::server_config(tls).context("configure QUIC")?;
     quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
 }
+
+#[cfg(test)]
+mod tests;

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
+use flydex_runtime::client::Cidr;
 use toml::{Table, Value};
 
 /// The FlyDex relay: lets people follow and steer the Codex on their own computers from any browser.
@@ -51,6 +52,10 @@ pub struct AllFlags {
     /// Address of the admin port.
     #[arg(long, value_name = "ADDRESS:PORT")]
     pub admin_listen: Option<SocketAddr>,
+    /// Address range of proxies that are believed about whom they speak for (X-Forwarded-For); may be given several
+    /// times. Without it the address of each connection counts.
+    #[arg(long, value_name = "ADDRESS/PREFIX")]
+    pub trusted_proxy: Vec<Cidr>,
     /// Print a new one-time sign-in link for the owner and go on.
     #[arg(long)]
     pub owner_link: bool,
@@ -65,12 +70,47 @@ impl AllFlags {
     pub fn layer(&self) -> Table {
         let text = |value: &dyn ToString| Value::String(value.to_string());
         let path = |path: &PathBuf| Value::String(path.to_string_lossy().into_owned());
+        let proxies: Vec<Value> = self.trusted_proxy.iter().map(|range| text(range)).collect();
         let entries = [
             ("listen", self.listen.as_ref().map(|listen| text(listen))),
             ("public_origin", self.public_origin.as_ref().map(|origin| text(origin))),
             ("data_dir", self.data_dir.as_ref().map(path)),
             ("admin_listen", self.admin_listen.as_ref().map(|listen| text(listen))),
+            ("trusted_proxies", (!proxies.is_empty()).then_some(Value::Array(proxies))),
         ];
         entries.into_iter().filter_map(|(key, value)| Some((key.to_owned(), value?))).collect()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use flydex_runtime::config;
+
+    use super::*;
+    use crate::config::AllConfig;
+
+    fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> AllConfig {
+        let cli = Cli::try_parse_from(["flydex-server", "all"].iter().chain(arguments)).unwrap();
+        let Role::All(flags) = cli.role;
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
+        config::load(None, environment, flags.layer()).unwrap()
+    }
+
+    #[test]
+    fn proxies_are_trusted_by_flag_or_variable_and_by_default_none_is() {
+        let written = |config: AllConfig| serde_json::to_value(config.trusted_proxies).unwrap();
+        assert_eq!(written(loaded(&[], &[])), serde_json::json!([]));
+        let variable = [("FLYDEX__TRUSTED_PROXIES", "10.0.0.0/8, fd00::/8")];
+        assert_eq!(written(loaded(&[], &variable)), serde_json::json!(["10.0.0.0/8", "fd00::/8"]));
+        let flags = ["--trusted-proxy", "192.0.2.1", "--trusted-proxy", "::1"];
+        assert_eq!(written(loaded(&flags, &variable)), serde_json::json!(["192.0.2.1/32", "::1/128"]));
+    }
+
+    #[test]
+    fn what_is_in_force_can_be_printed_and_read_again() {
+        let config = loaded(&["--trusted-proxy", "10.0.0.0/8"], &[]);
+        let printed = toml::to_string_pretty(&config).unwrap();
+        let read: AllConfig = toml::from_str(&printed).unwrap();
+        assert_eq!(read.trusted_proxies, config.trusted_proxies);
     }
 }

@@ -3,6 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::PathBuf;
 
+use flydex_runtime::client::TrustedProxies;
 use flydex_runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
@@ -26,6 +27,10 @@ pub struct AllConfig {
     pub account_name: String,
     /// Whether connectors may use QUIC beside WebSocket. Default true.
     pub quic: bool,
+    /// Address ranges of proxies in front, such as `["10.0.0.0/8"]`, or one text with commas. Only they are believed
+    /// about whom they speak for (`X-Forwarded-For`, from the right), which the rates per address count by. Default
+    /// none: the address of each connection counts.
+    pub trusted_proxies: TrustedProxies,
     /// Certificate for an https origin.
     pub tls: TlsFiles,
     /// Logs, traces and metrics.
@@ -52,6 +57,7 @@ impl Default for AllConfig {
             region: "local".to_owned(),
             account_name: "home".to_owned(),
             quic: true,
+            trusted_proxies: TrustedProxies::default(),
             tls: TlsFiles::default(),
             telemetry: TelemetryConfig::default(),
         }

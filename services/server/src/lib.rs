@@ -1,6 +1,5 @@
 //! Composition of the server's roles; each role lives in its own crate.
 
-pub mod address;
 pub mod all;
 pub mod assets;
 pub mod cli;

@@ -87,7 +87,9 @@ struct SideJson {
 }
 
 /// Tells where a pairing stands, to its connector and to the browser that redeemed it; waits if asked to.
-#[utoipa::path(get, path = "/api/local-connect/{id}", tag = "pairing", params(("id" = String, Path), PollQuery),
+#[utoipa::path(get, path = "/api/local-connect/{id}", tag = "pairing",
+    security(("cookie" = []), ("local_connect" = [])),
+    params(("id" = String, Path), PollQuery),
     responses((status = 200, body = LocalConnectJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn get(
     State(control): State<App>,

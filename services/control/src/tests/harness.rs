@@ -1,6 +1,6 @@
 //! A control plane in a temporary folder, and the parties that talk to it.
 
-use std::net::{Ipv4Addr, SocketAddr};
+use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
@@ -20,6 +20,7 @@ use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
+use flydex_runtime::origin::PublicOrigin;
 use flydex_store::Sql;
 use flydex_store::sql::{Account, User};
 use http::{HeaderMap, Method, Request, StatusCode, header};
@@ -78,7 +79,8 @@ impl World {
 
     async fn start_in(folder: TempDir, clock: Clock) -> Self {
         let store = Sql::open(&folder.path().join("flydex.sqlite")).await.expect("the database opens");
-        let config = Config::new(ORIGIN, "local").expect("the origin is trusted");
+        let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
+        let config = Config::new(origin, "local");
         let service =
             Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
         let router = service.router();
@@ -103,13 +105,7 @@ impl World {
     }
 
     pub(super) async fn send(&self, request: Request<Body>) -> Answer {
-        let mut request = request;
-        request.extensions_mut().insert(ConnectInfo(SocketAddr::from((Ipv4Addr::LOCALHOST, 40_000))));
-        let response = self.router.clone().oneshot(request).await.expect("the router never fails");
-        let (parts, body) = response.into_parts();
-        let bytes = body.collect().await.expect("the body is whole").to_bytes();
-        let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
-        Answer { status: parts.status, headers: parts.headers, body }
+        send_to(self.router.clone(), IpAddr::V4(Ipv4Addr::LOCALHOST), request).await
     }
 
     /// A request of our own page.
@@ -252,6 +248,16 @@ impl World {
         let credential = desk.credential.as_deref().expect("the machine is paired");
         self.send(machine_request(&desk.machine_key, credential, Method::POST, path, body, self.now())).await
     }
+}
+
+/// Sends a request from a peer's address.
+pub(super) async fn send_to(router: Router, peer: IpAddr, mut request: Request<Body>) -> Answer {
+    request.extensions_mut().insert(ConnectInfo(SocketAddr::new(peer, 40_000)));
+    let response = router.oneshot(request).await.expect("the router never fails");
+    let (parts, body) = response.into_parts();
+    let bytes = body.collect().await.expect("the body is whole").to_bytes();
+    let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+    Answer { status: parts.status, headers: parts.headers, body }
 }
 
 pub(super) fn phone(answer: &Answer) -> Phone {

@@ -82,3 +82,6 @@ pub(super) fn forward_revocations(
         }
     });
 }
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,53 @@
+use tonic::transport::{Channel, Endpoint, Uri};
+
+use super::*;
+
+/// A gateway over that way to its node.
+pub(super) fn gateway(channel: Channel, directory: Arc<dyn Directory>, shutdown: &Shutdown) -> flydex_gateway::Service {
+    flydex_gateway::Service::new(
+        flydex_gateway::Config {
+            gateway_id: node_id(),
+            region: "local".to_owned(),
+            public_origin: "http://localhost".to_owned(),
+        },
+        channel,
+        directory,
+        Arc::new(TokenVerifier::new([])),
+        Clock::system(),
+        shutdown.clone(),
+    )
+}
+
+pub(super) fn node_id() -> NodeId {
+    NodeId::try_from("all".to_owned()).unwrap()
+}
+
+#[tokio::test]
+async fn a_server_is_ready_when_its_database_answers_and_its_node_is_reached() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = AllConfig { data_dir: folder.path().to_owned(), quic: false, ..AllConfig::default() };
+    let origin = PublicOrigin::parse("http://localhost:48200").unwrap();
+    let shutdown = Shutdown::new();
+    let identity = identity(&config, &origin).unwrap();
+    let roles = Roles::start(&config, &origin, config.listen, &identity, &shutdown).await.unwrap();
+    let readiness = Readiness::default();
+    watch(&readiness, roles.sql.clone(), roles.gateway.handle());
+    roles.gateway.handle().ready().await;
+    assert_eq!(readiness.missing().await, []);
+    roles.sql.close().await;
+    assert_eq!(readiness.missing().await, [("database", "it does not answer")]);
+}
+
+#[tokio::test]
+async fn a_server_whose_node_is_out_of_reach_is_not_ready() {
+    let folder = tempfile::tempdir().unwrap();
+    let sql = Sql::open(&folder.path().join("flydex.sqlite")).await.unwrap();
+    let nowhere = tower::service_fn(|_: Uri| std::future::pending::<Result<Unconnected, std::io::Error>>());
+    let channel = Endpoint::try_from("http://node.invalid").unwrap().connect_with_connector_lazy(nowhere);
+    let gateway = gateway(channel, Arc::new(InProcessDirectory::default()), &Shutdown::new());
+    let readiness = Readiness::default();
+    watch(&readiness, sql, gateway.handle());
+    assert_eq!(readiness.missing().await, [("node", "not every stream to it is up")]);
+}
+
+type Unconnected = hyper_util::rt::TokioIo<tokio::io::DuplexStream>;
