@@ -65,6 +65,10 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   2013: ["A newer connection of the computer took over.", "Nothing to do."],
   2014: ["Two computers use the same key.", "Run “flydex unpair” on one of them, then pair it again."],
   2015: ["The computer reported an impossible ownership number.", "Run “flydex doctor” on the computer."],
+  2016: [
+    "Something between the computer and the relay ends TLS, and the computer does not accept that.",
+    "Let TLS pass through to the relay, or change “require_channel_binding” on the computer.",
+  ],
 
   3000: ["This pairing code is not valid.", NEW_CODE],
   3001: ["This pairing code has expired.", NEW_CODE],

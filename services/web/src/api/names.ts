@@ -33,6 +33,7 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   link_superseded: 2013,
   machine_key_cloned: 2014,
   epoch_refused: 2015,
+  channel_not_bound: 2016,
   claim_invalid: 3000,
   claim_expired: 3001,
   claim_used: 3002,
