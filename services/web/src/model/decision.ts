@@ -1,7 +1,7 @@
 /** Decisions in their three forms: on the wire, by name, and as people read them. */
 import { ApprovalEnd } from "../gen/flydex/agent/v1/agent_pb";
 import { Decision } from "../gen/flydex/v1/command_pb";
-import type { DecisionName } from "../protocol/approval";
+import type { ApprovalCard, DecisionName } from "../protocol/approval";
 
 const WIRE: Record<DecisionName, Decision> = {
   accept: Decision.ACCEPT,
@@ -16,6 +16,17 @@ export function wireDecision(name: DecisionName): Decision {
 
 export function decisionName(decision: Decision): DecisionName | undefined {
   return (Object.keys(WIRE) as DecisionName[]).find((name) => WIRE[name] === decision);
+}
+
+const ORDER: readonly DecisionName[] = ["accept", "accept_for_session", "decline", "cancel"];
+
+/**
+ * The answers that a card offers here, the mildest yes first. Accepting for a whole session must be in the signed card
+ * and switched on at the computer now: a card may be older than the switch.
+ */
+export function offeredDecisions(card: Pick<ApprovalCard, "decisions">, sessionAcceptance: boolean): DecisionName[] {
+  const offered = ORDER.filter((name) => card.decisions.includes(name));
+  return sessionAcceptance ? offered : offered.filter((name) => name !== "accept_for_session");
 }
 
 /** What became of an approval, in a few words. */

@@ -2,6 +2,7 @@
 import {
   type ApprovalClosed,
   ApprovalEnd,
+  DeviceRole,
   type MachineSnapshot,
   type Question,
   type Thread,
@@ -116,8 +117,10 @@ export function removedThread(model: MachineModel, threadId: string): MachineMod
   return { ...model, threads, removed: new Set(model.removed).add(threadId) };
 }
 
+/** What is said to every device does not say what this one may do: that stays as it was told at the start. */
 export function changedMachine(model: MachineModel, snapshot: MachineSnapshot): MachineModel {
-  return { ...model, snapshot };
+  const ownRole = snapshot.ownRole || (model.snapshot?.ownRole ?? DeviceRole.UNSPECIFIED);
+  return { ...model, snapshot: { ...snapshot, ownRole } };
 }
 
 function withClosed(model: MachineModel, closed: ClosedApproval): MachineModel {

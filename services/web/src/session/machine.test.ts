@@ -3,7 +3,7 @@ import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
 import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 
-import { CommandBodySchema, ItemState, TurnState } from "../gen/flydex/agent/v1/agent_pb";
+import { CommandBodySchema, DeviceRole, ItemState, TurnState } from "../gen/flydex/agent/v1/agent_pb";
 import { CommandHeaderSchema, CommandKind, Outcome } from "../gen/flydex/v1/command_pb";
 import { MachineState } from "../gen/flydex/v1/relay_pb";
 import { OpenMachineSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
@@ -467,6 +467,15 @@ test("an approval opens, and closes wherever it was answered", async () => {
   one.fake.emit("", "approvalClosed", { approvalId, end: 1, deviceLabel: "Tablet", atMs: 5n });
   await until(() => one.machine.model.approvals.size === 0);
   expect([...one.machine.model.closed.values()][0]).toMatchObject({ deviceLabel: "Tablet", end: 1 });
+});
+
+test("what the desk tells every session leaves what this one may do", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.fake.sessionAcceptance = true;
+  one.fake.changed();
+  await until(() => one.machine.model.snapshot?.sessionAcceptance === true);
+  expect(one.machine.model.snapshot?.ownRole).toBe(DeviceRole.OWNER);
 });
 
 function kinds(fake: FakeMachine): (string | undefined)[] {

@@ -65,6 +65,9 @@ export class FakeMachine {
   readonly threads: Thread[] = [];
   readonly turns = new Map<string, Turn[]>();
   readonly approvals = new Map<string, SignedApproval>();
+  /** Whether the desk allows accepting for a whole session. */
+  sessionAcceptance = false;
+  ownRole = DeviceRole.OWNER;
   readonly directories = [{ path: "/home/mira/atlas", label: "atlas" }];
   /** Overrides the answer to a kind of command. */
   readonly handlers = new Map<string, Handler>();
@@ -114,6 +117,11 @@ export class FakeMachine {
     });
   }
 
+  /** Says to every session what changed at the desk; what each may do is not in it. */
+  changed(): void {
+    this.emit("", "machineChanged", { snapshot: this.#shared() });
+  }
+
   async ask(approval: {
     threadId: string;
     turnId: string;
@@ -123,8 +131,9 @@ export class FakeMachine {
     reason?: string;
     cwd?: string;
     lifetimeMs?: number;
+    forSession?: boolean;
   }): Promise<Uint8Array> {
-    const { lifetimeMs = 600_000, ...shown } = approval;
+    const { lifetimeMs = 600_000, forSession = false, ...shown } = approval;
     const approvalId = crypto.getRandomValues(new Uint8Array(32));
     const body = toBinary(
       ApprovalSchema,
@@ -138,7 +147,12 @@ export class FakeMachine {
         openedAtMs: BigInt(Date.now()),
         expiresAtMs: BigInt(Date.now() + lifetimeMs),
         salt: new Uint8Array(16).fill(3),
-        decisions: [OfferedDecision.ACCEPT, OfferedDecision.DECLINE, OfferedDecision.CANCEL],
+        decisions: [
+          OfferedDecision.ACCEPT,
+          ...(forSession ? [OfferedDecision.ACCEPT_FOR_SESSION] : []),
+          OfferedDecision.DECLINE,
+          OfferedDecision.CANCEL,
+        ],
       }),
     );
     const signature = await this.key.sign(new Transcript(LABEL.approval).bytes(body));
@@ -215,12 +229,9 @@ export class FakeMachine {
       case "attach": {
         const resumed = this.#verdict("", commandId, body.kind.value.cursor);
         const snapshot = {
-          machineLabel: "Studio",
-          codexVersion: "0.169.0",
-          connectorVersion: "0.1.0",
-          ownRole: DeviceRole.OWNER,
+          ...this.#shared(),
+          ownRole: this.ownRole,
           approvals: [...this.approvals.values()],
-          directories: this.directories,
         };
         const value = { snapshot: resumed ? undefined : snapshot, machineTimeMs: BigInt(Date.now()) };
         return { result: { case: "attached", value } };
@@ -260,6 +271,16 @@ export class FakeMachine {
       default:
         return {};
     }
+  }
+
+  #shared() {
+    return {
+      machineLabel: "Studio",
+      codexVersion: "0.169.0",
+      connectorVersion: "0.1.0",
+      directories: this.directories,
+      sessionAcceptance: this.sessionAcceptance,
+    };
   }
 
   #page(threadId: string, cursor: string) {
