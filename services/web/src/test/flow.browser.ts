@@ -102,12 +102,15 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
   await page.goto(`${stage.origin}/#/`);
   await page.waitForSelector(`${at("machine-status")}[data-state=live]`);
   await shot(page, "11-computers-dark");
+  await axe(page);
   await page.click(at("machine-card"));
   await page.waitForSelector(at("thread-row"));
   await shot(page, "12-threads-dark");
+  await axe(page);
   await page.click(`${at("thread-row")}[data-thread=t2]`);
   await page.waitForSelector(at("item-edit"));
   await shot(page, "13-diff-dark");
+  await axe(page);
   const lines = Array.from({ length: 80 }, (_, index) => `+  line ${index} of the new file`).join("\n");
   await stage.machine.ask({
     threadId: "t2",
@@ -129,6 +132,7 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
   await page.waitForTimeout(100);
   expect(await inView()).toBe(true);
   await shot(page, "15-approval-diff-middle-dark");
+  await axe(page);
   await page.click(at("approval-decline"));
   await page.waitForSelector(`${at("approval-outcome")}[data-end=declined]`);
   stage.machine.approvals.clear();
@@ -140,6 +144,7 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
   await page.click(at("composer-send"));
   await page.waitForSelector(`${at("outbox-state")}[data-state=queued]`);
   await shot(page, "16-offline-dark");
+  await axe(page);
   await page.reload();
   stage.machine.state = MachineState.CODEX_READY;
   stage.machine.status();

@@ -128,6 +128,32 @@ test("a tab that hangs loses the connection to the one that a person uses", asyn
   expect(waiting).toBe(1);
 });
 
+test("a keyboard finds its way: each view takes the focus, and a sheet gives it back", async () => {
+  const page = await stage.paired({ wide: true });
+  const focused = () => page.evaluate(() => document.activeElement?.textContent?.trim());
+  await page.focus(at("thread-row"));
+  await page.keyboard.press("Enter");
+  await page.waitForSelector(at("composer-text"));
+  await expect.poll(focused).toBe("Nightly job fails since Tuesday");
+  const more = page.getByRole("button", { name: "More about this thread" });
+  await more.focus();
+  await page.keyboard.press("Enter");
+  await page.waitForSelector("dialog[open]");
+  await page.getByRole("button", { name: "Close" }).press("Enter");
+  await page.waitForSelector("dialog", { state: "detached" });
+  expect(await more.evaluate((button) => button === document.activeElement)).toBe(true);
+  await page.goto(`${stage.origin}/#/account`);
+  await expect.poll(focused).toBe("Account");
+});
+
+test("what is asked is read out wherever a person is in the app", async () => {
+  const page = await stage.paired();
+  await page.goto(`${stage.origin}/#/account`);
+  await stage.machine.ask({ threadId: "t1", turnId: "u1", itemId: "i1", command: "id -u" });
+  await expect.poll(() => page.textContent(at("alerts"))).toBe("Codex asks to run a command.");
+  stage.machine.approvals.clear();
+});
+
 test("without a network the app starts from its own files, and no answer of the API is ever kept", async () => {
   const page = await stage.paired({ worker: true });
   await page.evaluate(async () => (await navigator.serviceWorker.ready).active?.state);
