@@ -144,6 +144,8 @@ error_codes! {
     MachineKeyCloned = 2014, "machine_key_cloned", Connector, Never, 403, "two computers use the same machine key; pair one of them again";
     /// A link whose epoch or counter is impossible.
     EpochRefused = 2015, "epoch_refused", Connector, Never, 409, "the ownership number is not plausible";
+    /// TLS ends on the way, so a link cannot be bound to its connection, and the desk wants it bound.
+    ChannelNotBound = 2016, "channel_not_bound", Connector, Never, 403, "something on the way ends TLS, and this computer takes only links that are bound to their connection";
 
     /// There is no such claim, or the secret does not fit it.
     ClaimInvalid = 3000, "claim_invalid", Browser, Never, 404, "this pairing code is not valid";
