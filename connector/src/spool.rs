@@ -27,18 +27,21 @@ pub struct SpoolRecord {
     pub kind: AuditKind,
     /// The machine's clock.
     pub at_ms: UnixMillis,
-    /// Whose command.
-    pub device_id: DeviceId,
+    /// Whose command; absent for what was answered at the desk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_id: Option<DeviceId>,
     /// The approval that it answers.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub approval_id: Option<ApprovalId>,
     /// The life of Codex that asked.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub generation: Option<Generation>,
-    /// The command.
-    pub command_id: CommandId,
+    /// The command; absent for what was answered at the desk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_id: Option<CommandId>,
     /// Its exact bytes.
-    pub command_hash: CommandHash,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub command_hash: Option<CommandHash>,
     /// The answer: `accept`, `accept_for_session`, `decline` or `cancel`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub decision: Option<String>,
@@ -189,11 +192,11 @@ mod tests {
             audit_id: AuditId::from_uuid(Uuid::from_u128(number)),
             kind: AuditKind::ApprovalIntent,
             at_ms: UnixMillis(5),
-            device_id: DeviceId::from_bytes([1; 32]),
+            device_id: Some(DeviceId::from_bytes([1; 32])),
             approval_id: Some(ApprovalId::from_bytes([2; 32])),
             generation: Some(Generation::from_bytes([3; 32])),
-            command_id: CommandId::from_uuid(Uuid::from_u128(4)),
-            command_hash: CommandHash::from_bytes([5; 32]),
+            command_id: Some(CommandId::from_uuid(Uuid::from_u128(4))),
+            command_hash: Some(CommandHash::from_bytes([5; 32])),
             decision: Some("accept".to_owned()),
             outcome: "unknown".to_owned(),
             code: None,

@@ -7,15 +7,16 @@ use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
 use flydex_domain::approval::{ApprovalBinding, ApprovalSource, approval_transcript};
-use flydex_domain::command::Decision;
+use flydex_domain::command::{CommandKind, Decision};
 use flydex_domain::gate::approval::{Approval, End, State};
-use flydex_domain::id::ApprovalId;
+use flydex_domain::id::{ApprovalId, DeviceId};
 use flydex_domain::key::sign;
 use flydex_domain::limits::{APPROVAL_BYTES_MAX, APPROVAL_LIFETIME, APPROVALS_CLOSED_MAX, APPROVALS_OPEN_MAX};
 use flydex_domain::time::UnixMillis;
 use prost::Message as _;
 
 use super::Core;
+use super::kind::with_label;
 use super::port::CodexPort;
 use super::receipt::{Answer, Asked};
 use crate::codex::{AskedApproval, RequestKey, Resolution};
@@ -219,6 +220,10 @@ impl<P: CodexPort> Core<P> {
         // What an ended approval was about is nobody's business any more.
         entry.signed = agent::SignedApproval::default();
         entry.approval.action.changes.clear();
+        if end == End::AtDesk {
+            let generation = entry.approval.binding.generation;
+            self.audit_desk_answer(approval_id, generation);
+        }
         while self.approvals.closed.len() > APPROVALS_CLOSED_MAX {
             if let Some(oldest) = self.approvals.closed.pop_front() {
                 self.approvals.entries.remove(&oldest);
@@ -250,6 +255,18 @@ impl<P: CodexPort> Core<P> {
             device_id: device_id.map(|device_id| Bytes::copy_from_slice(device_id.as_bytes())).unwrap_or_default(),
             device_label: device.map(|device| device.label.clone()).unwrap_or_default(),
             at_ms: answered.map_or(entry.closed_at, |answered| answered.at).0,
+        })
+    }
+
+    /// A result that the journal kept, with the device's present name.
+    pub(super) fn retold(&self, kind: CommandKind, kept: Bytes) -> Bytes {
+        if kind != CommandKind::AnswerApproval {
+            return kept;
+        }
+        with_label(&kept, |closed| {
+            let device_id = DeviceId::try_from(closed.device_id.as_ref()).ok();
+            let device = device_id.and_then(|device_id| self.devices.get(&device_id));
+            closed.device_label = device.map(|device| device.label.clone()).unwrap_or_default();
         })
     }
 

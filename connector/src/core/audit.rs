@@ -2,7 +2,7 @@
 
 use flydex_domain::audit::{AuditKind, AuditOutcome};
 use flydex_domain::command::{ApprovalAnswer, CommandKind, Outcome};
-use flydex_domain::id::AuditId;
+use flydex_domain::id::{ApprovalId, AuditId, Generation};
 
 use super::Core;
 use super::port::CodexPort;
@@ -28,7 +28,28 @@ impl<P: CodexPort> Core<P> {
             Outcome::Refused(code) => (AuditOutcome::Refused, Some(code.name().to_owned())),
             Outcome::Unknown => (AuditOutcome::Unknown, None),
         };
-        let record = SpoolRecord { code, ..self.record(kind, asked, asked.answer, name.name().to_owned()) };
+        self.keep_record(SpoolRecord { code, ..self.record(kind, asked, asked.answer, name.name().to_owned()) });
+    }
+
+    /// Records that a person at the machine answered; Codex does not tell what.
+    pub(super) fn audit_desk_answer(&self, approval_id: ApprovalId, generation: Generation) {
+        self.keep_record(SpoolRecord {
+            audit_id: self.next_audit_id(),
+            kind: AuditKind::ApprovalAnswered,
+            at_ms: self.now(),
+            device_id: None,
+            approval_id: Some(approval_id),
+            generation: Some(generation),
+            command_id: None,
+            command_hash: None,
+            decision: None,
+            outcome: AuditOutcome::Executed.name().to_owned(),
+            code: None,
+            deferred: false,
+        });
+    }
+
+    fn keep_record(&self, record: SpoolRecord) {
         let spool = self.spool.clone();
         self.shutdown.spawn(async move {
             let appended = tokio::task::spawn_blocking(move || spool.append(record)).await;
@@ -39,20 +60,23 @@ impl<P: CodexPort> Core<P> {
     }
 
     fn record(&self, kind: AuditKind, asked: &Asked, answer: Option<ApprovalAnswer>, outcome: String) -> SpoolRecord {
-        let random = self.entropy.bytes::<16>();
         SpoolRecord {
-            audit_id: AuditId::from_uuid(uuid::Builder::from_random_bytes(random).into_uuid()),
+            audit_id: self.next_audit_id(),
             kind,
             at_ms: self.now(),
-            device_id: asked.key.0,
+            device_id: Some(asked.key.0),
             approval_id: answer.map(|answer| answer.approval_id),
             generation: answer.map(|answer| answer.generation),
-            command_id: asked.key.1,
-            command_hash: asked.hash,
+            command_id: Some(asked.key.1),
+            command_hash: Some(asked.hash),
             decision: answer.map(|answer| answer.decision.name().to_owned()),
             outcome,
             code: None,
             deferred: false,
         }
+    }
+
+    fn next_audit_id(&self) -> AuditId {
+        AuditId::from_uuid(uuid::Builder::from_random_bytes(self.entropy.bytes()).into_uuid())
     }
 }

@@ -96,10 +96,14 @@ impl<P: CodexPort> Core<P> {
                     in_flight.asked.session_id = asked.session_id;
                 }
             }
+            // What was read is not kept, and an empty answer would pass for one.
+            Known::Settled(Outcome::Executed) if asked.kind.class() == CommandClass::Read => {
+                self.send_failure(&asked, ErrorCode::CommandIdReused);
+            }
             Known::Settled(outcome) => {
-                let ids = self.journal.get(&asked.key).map(|entry| Bytes::copy_from_slice(entry.ids()));
-                let answer = Answer { result: ids.unwrap_or_default(), as_of: None };
-                self.send_receipt(&asked, outcome, answer);
+                let kept = self.journal.get(&asked.key).map(|entry| Bytes::copy_from_slice(entry.ids()));
+                let result = self.retold(asked.kind, kept.unwrap_or_default());
+                self.send_receipt(&asked, outcome, Answer { result, as_of: None });
             }
             Known::LeftOpen => self.look_for_proof(asked),
         }

@@ -11,7 +11,7 @@ use flydex_domain::limits::JOURNAL_RETRY_AFTER;
 use flydex_domain::stream::StreamId;
 
 use super::command::InFlight;
-use super::kind::{ids_only, thread_of};
+use super::kind::{kept, thread_of};
 use super::port::CodexPort;
 use super::receipt::{Answer, Asked};
 use super::{Core, Done};
@@ -52,7 +52,10 @@ impl<P: CodexPort> Core<P> {
             thread_id,
         });
         self.journal.record(&record);
-        self.in_flight.insert(asked.key, InFlight::new(asked, self.rings.position(StreamId::MACHINE)));
+        let as_of = self.rings.position(StreamId::MACHINE);
+        let in_flight = self.in_flight.entry(asked.key).or_insert_with(|| InFlight::new(asked, as_of));
+        // An accept that was recorded first is in flight already, and its span stays open.
+        (in_flight.asked, in_flight.as_of) = (asked, as_of);
         let waiting = Waiting::Begin { asked, only_stops, act };
         self.write(&record, waiting);
     }
@@ -110,7 +113,8 @@ impl<P: CodexPort> Core<P> {
                 self.reads.settle(asked.key, Outcome::Refused(code));
             }
             CommandClass::Effect => {
-                let record = self.settled(&asked, Outcome::Refused(code), Vec::new());
+                let outcome = Outcome::Refused(code);
+                let record = self.settled(&asked, outcome, kept(asked.kind, outcome, &answer.result));
                 self.journal.record(&record);
                 // Within this life memory holds it, and in the next one an older boot is answered `unknown`.
                 self.write(&record, Waiting::Nobody);
@@ -129,7 +133,7 @@ impl<P: CodexPort> Core<P> {
                 self.send_receipt(&asked, outcome, answer);
             }
             CommandClass::Effect => {
-                let ids = if ids_only(asked.kind, outcome) { answer.result.to_vec() } else { Vec::new() };
+                let ids = kept(asked.kind, outcome, &answer.result);
                 let record = self.settled(&asked, outcome, ids);
                 self.journal.record(&record);
                 self.audit_after(&asked, outcome);

@@ -1,17 +1,28 @@
 //! What kind of command a body is for, and what of it the journal may keep.
 
+use bytes::Bytes;
+use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::command_body::Kind as Body;
+use flydex_agent_proto::v1::command_result::Kind as ResultKind;
 use flydex_domain::command::{CommandKind, Outcome};
+use prost::Message as _;
 
 use crate::codex::ThreadId;
 
-/// Whether the result is nothing but ids, which the journal may keep.
-pub(super) fn ids_only(kind: CommandKind, outcome: Outcome) -> bool {
+/// What of a result the journal may keep: ids, codes and times, and no text of a person.
+pub(super) fn kept(kind: CommandKind, outcome: Outcome, result: &Bytes) -> Vec<u8> {
     match kind {
-        CommandKind::StartThread | CommandKind::StartTurn | CommandKind::Steer | CommandKind::Review => {
-            outcome == Outcome::Executed
+        CommandKind::StartThread | CommandKind::StartTurn | CommandKind::Steer | CommandKind::Review
+            if outcome == Outcome::Executed =>
+        {
+            result.to_vec()
         }
-        CommandKind::Attach
+        CommandKind::AnswerApproval => with_label(result, |closed| closed.device_label.clear()).to_vec(),
+        CommandKind::StartThread
+        | CommandKind::StartTurn
+        | CommandKind::Steer
+        | CommandKind::Review
+        | CommandKind::Attach
         | CommandKind::ListThreads
         | CommandKind::ReadThread
         | CommandKind::ListModels
@@ -21,8 +32,33 @@ pub(super) fn ids_only(kind: CommandKind, outcome: Outcome) -> bool {
         | CommandKind::RenameThread
         | CommandKind::ArchiveThread
         | CommandKind::UnarchiveThread
-        | CommandKind::AnswerApproval
-        | CommandKind::AnswerQuestion => false,
+        | CommandKind::AnswerQuestion => Vec::new(),
+    }
+}
+
+/// The result of an answer to an approval, with the name of the device that was first changed.
+pub(super) fn with_label(result: &Bytes, change: impl FnOnce(&mut agent::ApprovalClosed)) -> Bytes {
+    let Ok(mut result) = agent::CommandResult::decode(result.clone()) else { return Bytes::new() };
+    let closed = match &mut result.kind {
+        Some(ResultKind::ApprovalSettled(settled)) => settled.closed.as_mut(),
+        Some(ResultKind::Refusal(refusal)) => refusal.approval.as_mut(),
+        Some(
+            ResultKind::Attached(_)
+            | ResultKind::ThreadPage(_)
+            | ResultKind::HistoryPage(_)
+            | ResultKind::ModelList(_)
+            | ResultKind::ThreadWatched(_)
+            | ResultKind::ThreadStarted(_)
+            | ResultKind::TurnAccepted(_),
+        )
+        | None => None,
+    };
+    match closed {
+        Some(closed) => {
+            change(closed);
+            result.encode_to_vec().into()
+        }
+        None => Bytes::new(),
     }
 }
 

@@ -17,6 +17,8 @@ use super::world::*;
 use crate::codex::{AnswerOutcome, AskedApproval, CodexEvent, RequestKey, Resolution};
 use crate::paired::DeskPolicy;
 
+mod spans;
+
 fn asked(number: u32) -> AskedApproval {
     AskedApproval {
         key: RequestKey { generation: generation(), request_id: number.to_string() },
@@ -309,4 +311,45 @@ async fn every_open_approval_is_in_the_snapshot() {
     let snapshot = world.attach(1, session(9)).await.snapshot.unwrap();
     let shown = agent::Approval::decode(snapshot.approvals[0].approval.clone()).unwrap();
     assert!(shown == approval);
+}
+
+#[tokio::test]
+async fn after_a_restart_a_repeated_answer_still_tells_who_and_when() {
+    let (mut world, approval) = with_open().await;
+    let digest = rendered(&approval);
+    let first = world.answer(1, &approval, Decision::Accept, digest, no_audit).await;
+    let settled = closed_in(&world.receipt().await);
+    let second = world.answer(2, &approval, Decision::Decline, digest, no_audit).await;
+    let loser = closed_in(&world.receipt().await);
+    // A refusal is told before it is durable; what is executed after it is not.
+    world.start_turn(1, session(1)).await;
+    world.receipt().await;
+    let disks = world.crash().await;
+    let names = |bytes: &[u8]| bytes.windows(5).any(|window| window == b"phone");
+    assert!(!names(&disks.journal.content()), "the journal holds no text of a person");
+
+    let mut again = World::boot(disks, 10).await;
+    again.own(1, 2).await;
+    again.attach(1, session(1)).await;
+    again.attach(2, session(2)).await;
+    again.bring(1, session(1), Role::Owner, first).await;
+    let receipt = again.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Executed);
+    assert!(closed_in(&receipt) == settled);
+    again.bring(2, session(2), Role::Owner, second).await;
+    let receipt = again.receipt().await;
+    assert_eq!(receipt.outcome, Outcome::Refused(ErrorCode::AlreadyAnswered));
+    assert!(closed_in(&receipt) == loser && loser.device_label == "phone");
+}
+
+#[tokio::test]
+async fn an_answer_at_the_desk_is_audited_after_the_fact_without_a_device() {
+    let (mut world, approval) = with_open().await;
+    let how = Resolution::AtDesk;
+    world.events.send(CodexEvent::RequestResolved { key: asked(0).key, how }).await.unwrap();
+    assert!(closed(&mut world).await.end() == agent::ApprovalEnd::AtDesk);
+    world.spool.watch().wait_for(|count| *count == 1).await.unwrap();
+    let record = world.spool.pending(10).remove(0);
+    assert_eq!((record.kind, record.device_id, record.command_id), (AuditKind::ApprovalAnswered, None, None));
+    assert_eq!(record.approval_id.unwrap().as_bytes().as_slice(), approval.approval_id.as_ref());
 }

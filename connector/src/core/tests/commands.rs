@@ -189,3 +189,21 @@ async fn a_large_answer_comes_in_chunks_that_hash_to_what_was_signed() {
     assert_eq!(flydex_domain::encoding::sha256(&bytes), bulk.sha256);
     assert!(agent::CommandResult::decode(bytes.as_slice()).unwrap() == content);
 }
+
+#[tokio::test]
+async fn a_repeated_read_is_told_to_ask_anew_and_a_refused_one_has_its_outcome() {
+    let mut world = World::start().await;
+    world.attach(1, session(1)).await;
+    let read = Body::ListModels(agent::ListModels {});
+    let command = world.send(1, session(1), CommandKind::ListModels, read.clone()).await;
+    assert_eq!(world.receipt().await.outcome, Outcome::Executed);
+    world.bring(1, session(1), Role::Owner, command).await;
+    assert_eq!(world.failure().await, ErrorCode::CommandIdReused);
+
+    world.codex.script(|script| script.result = Err(ErrorCode::CodexUnavailable.into()));
+    let command = world.send(1, session(1), CommandKind::ListModels, read).await;
+    assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::CodexUnavailable));
+    world.bring(1, session(1), Role::Owner, command).await;
+    assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::CodexUnavailable));
+    assert_eq!(world.codex.script(|script| script.executed.len()), 2);
+}
