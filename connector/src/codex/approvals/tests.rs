@@ -272,3 +272,57 @@ fn requests_that_are_not_handled_are_left_in_silence() {
         assert!(read(json!(9), method, &json!({"threadId": "T"}), None).is_none(), "{method}");
     }
 }
+
+#[test]
+fn whatever_a_tool_server_asks_is_shown_and_takes_no_answer_from_here() {
+    for (mode, meta) in [
+        ("form", json!({"codex_approval_kind": "mcp_tool_call", "persist": ["session", "always"]})),
+        ("form", Value::Null),
+        ("openai/form", Value::Null),
+        ("url", Value::Null),
+        ("openai/userVerification", Value::Null),
+        ("novel", Value::Null),
+    ] {
+        let params = json!({"threadId": "T", "turnId": "t", "serverName": "files", "mode": mode,
+            "message": "delete it?", "requestedSchema": {}, "_meta": meta});
+        let told = read(json!(4), "mcpServer/elicitation/request", &params, None);
+        let Some((asking, Ask::Questions { parts, desk_only: true })) = told else { panic!("{mode} is not told") };
+        assert_eq!((parts[0].header.as_str(), parts[0].text.as_str()), ("files", "delete it?"));
+        for decision in [Decision::Accept, Decision::AcceptForSession, Decision::Decline, Decision::Cancel] {
+            assert_eq!(asking.result(&Answer::Decision(decision)), None, "{mode}");
+        }
+        let answer = Answer::Questions(vec![("elicitation".to_owned(), vec!["accept".to_owned()])]);
+        assert_eq!(asking.result(&answer), None, "{mode}");
+    }
+}
+
+#[test]
+fn a_declined_permission_grants_nothing_and_a_cancel_stops_the_turn() {
+    let params = json!({"threadId": "T", "turnId": "t", "itemId": "p", "startedAtMs": 5, "cwd": "/w",
+        "permissions": {"network": {"enabled": true}}});
+    let (asking, _, risk_high, desk_only) = approval("item/permissions/requestApproval", params, None);
+    assert!(risk_high && !desk_only && asking.cancel_needs_interrupt());
+    for decision in [Decision::Decline, Decision::Cancel] {
+        let result = asking.result(&Answer::Decision(decision));
+        assert_eq!(result, Some(json!({"permissions": {}, "scope": "turn"})));
+    }
+    assert_eq!(asking.result(&Answer::Questions(vec![])), None);
+}
+
+#[test]
+fn questions_may_be_skipped_and_too_many_are_for_the_desk() {
+    let method = "item/tool/requestUserInput";
+    let question = |id: usize| json!({"id": id.to_string(), "header": "", "question": "?", "isOther": true});
+    let ask = |count: usize| {
+        let questions: Vec<Value> = (0..count).map(question).collect();
+        let params = json!({"threadId": "T", "turnId": "t", "itemId": "q", "questions": questions});
+        read(json!(3), method, &params, None)
+    };
+    let Some((asking, Ask::Questions { parts, desk_only: false })) = ask(2) else { panic!("told") };
+    assert!(parts.iter().all(|part| part.free_text));
+    assert_eq!(asking.result(&Answer::Questions(vec![])), Some(json!({"answers": {}})));
+    for count in [0, flydex_domain::limits::QUESTION_PARTS_MAX + 1] {
+        let Some((asking, Ask::Questions { desk_only, .. })) = ask(count) else { panic!("told") };
+        assert!(desk_only && asking.result(&Answer::Questions(vec![])).is_none(), "{count}");
+    }
+}

@@ -83,3 +83,11 @@ fn errors_of_codex_are_told_in_our_words() {
     assert_eq!(turn_error(Some(&json!({"message": "x"}))), "The turn failed on the machine.");
     assert_eq!(turn_error(None), "");
 }
+
+#[test]
+fn a_thread_that_is_kept_among_the_archived_is_archived_whoever_tells_of_it() {
+    let kept = |path: &str| threads::thread(&json!({"id": "T", "path": path}), false).archived;
+    assert!(kept("/home/ada/.codex/archived_sessions/rollout-1.jsonl"));
+    assert!(!kept("/home/ada/.codex/sessions/2026/11/22/rollout-1.jsonl"));
+    assert!(!kept("/home/archived_sessions_of_ada/.codex/sessions/rollout-1.jsonl"));
+}

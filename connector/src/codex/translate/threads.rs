@@ -1,5 +1,7 @@
 //! Threads, turns and models.
 
+use std::path::Path;
+
 use flydex_agent_proto::v1;
 use flydex_domain::limits::{LINE_BYTES_MAX, PREVIEW_BYTES_MAX, THREAD_NAME_CHARS_MAX};
 use serde_json::Value;
@@ -8,7 +10,7 @@ use super::{item, turn_error};
 use crate::codex::cut;
 use crate::codex::json::{flag, list, number, present, text};
 
-/// A thread's summary. `archived` is what the caller knows: Codex's rows do not say.
+/// A thread's summary. `archived` is what the caller knows; Codex's rows say it only by where the thread is kept.
 pub(in crate::codex) fn thread(value: &Value, archived: bool) -> v1::Thread {
     let branch = present(value, "gitInfo").map_or("", |info| text(info, "branch"));
     v1::Thread {
@@ -19,10 +21,15 @@ pub(in crate::codex) fn thread(value: &Value, archived: bool) -> v1::Thread {
         created_at_ms: number(value, "createdAt").saturating_mul(1000),
         updated_at_ms: number(value, "updatedAt").saturating_mul(1000),
         state: present(value, "status").map_or(v1::ThreadState::Unspecified, state).into(),
-        archived,
+        archived: archived || is_kept_archived(value),
         model_provider: line(text(value, "modelProvider")),
         git_branch: line(branch),
     }
+}
+
+/// Codex moves what is archived into a folder of that name.
+fn is_kept_archived(value: &Value) -> bool {
+    Path::new(text(value, "path")).components().any(|part| part.as_os_str() == "archived_sessions")
 }
 
 /// A thread's state by Codex's status.
