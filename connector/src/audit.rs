@@ -80,3 +80,6 @@ impl Uploader {
 fn backoff(failures: u32) -> Duration {
     RECONNECT_WAIT_MIN.saturating_mul(1 << failures.min(20)).min(CREDENTIAL_RETRY_MAX)
 }
+
+#[cfg(test)]
+mod tests;

@@ -19,7 +19,9 @@ mod desk_side;
 mod parts;
 mod problem;
 mod run;
+mod said;
 pub mod screen;
+mod settings;
 
 use args::{Arguments, Command};
 pub(crate) use connect::read_certificate;
@@ -103,6 +105,7 @@ async fn perform(context: Context, command: Command) -> Result<(), Problem> {
         Command::Status(arguments) => desk_side::status(&context, arguments.json).await,
         Command::Devices(arguments) => Box::pin(desk_side::devices(context, arguments)).await,
         Command::Directories(arguments) => desk_side::directories(&context, arguments).await,
+        Command::Settings(arguments) => settings::settings(&context, arguments).await,
         Command::Pause => desk_side::pause(&context, true).await,
         Command::Resume => desk_side::pause(&context, false).await,
         Command::Doctor(arguments) => doctor::doctor(&context, arguments).await,

@@ -37,5 +37,5 @@ pub use api::{
     AnswerOutcome, AskedApproval, AskedQuestion, CodexEvent, CodexHandle, CodexStatus, Refused, RequestKey, Resolution,
     ThreadId, TurnId, WatchId,
 };
-pub use config::{AllowedDirectory, CodexConfig};
+pub use config::{Allowed, AllowedDirectory, CodexConfig};
 pub use handle::start;

@@ -171,6 +171,8 @@ pub struct Control {
     pub core_status: watch::Receiver<Option<CoreStatus>>,
     /// How Codex stands.
     pub codex_status: watch::Receiver<CodexStatus>,
+    /// Active threads that are not followed.
+    pub unfollowed: watch::Receiver<usize>,
     /// What the machine proves itself with.
     pub keyring: Arc<Keyring>,
     /// What the desk chose.
@@ -261,7 +263,8 @@ impl Control {
         let devices = self.devices().await?.len();
         let core = *self.core_status.borrow();
         let codex = self.codex_status.borrow().clone();
-        Ok(Status::of(&self.facts, core, &codex, self.settings.borrow().paused, devices))
+        let status = Status::of(&self.facts, core, &codex, self.settings.borrow().paused, devices);
+        Ok(Status { threads_unfollowed: *self.unfollowed.borrow(), ..status })
     }
 
     async fn devices(&self) -> Result<Vec<Device>, ErrorCode> {

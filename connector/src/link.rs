@@ -1,8 +1,9 @@
 //! Links to the relay: dialled, proven, kept alive, and opened again.
 //!
 //! One supervisor keeps one link. It tries QUIC first where the region has it, and falls back to a WebSocket
-//! within [`QUIC_FALLBACK_AFTER`]; on a WebSocket it probes QUIC from time to time. A link that is told to go away
-//! serves on until the next one has attached: the core ends the old one then.
+//! within [`QUIC_FALLBACK_AFTER`]; on a WebSocket it probes QUIC from time to time. A link ends with the credential
+//! that opened it, so a newer credential opens another link. That one, and one that was told to go away, serves on
+//! until the next one has attached: the core ends the old one then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,18 +17,21 @@ use flydex_domain::limits::{
 use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
-use tokio::sync::{mpsc, oneshot};
+use tokio::sync::{mpsc, oneshot, watch};
 
 use crate::core::{CoreConfig, LinkEvent, LinkNumber};
 use crate::epoch::Fence;
-use crate::paired::{Entropy, PairedState, RegionEndpoint, Transport};
+use crate::outbox::Outbox;
+use crate::paired::{Channel, DeskPolicy, Entropy, PairedState, RegionEndpoint, Transport};
 
+mod error;
 mod hello;
 mod quic;
 mod serve;
 mod wire;
 mod ws;
 
+use error::DialError;
 use serve::Ended;
 use wire::Wire;
 
@@ -55,43 +59,6 @@ impl Config {
     }
 }
 
-/// Why a link could not be opened.
-#[derive(Debug, thiserror::Error)]
-enum DialError {
-    /// The address, the network or the transport's handshake.
-    #[error("reach the relay")]
-    Unreachable(#[source] Box<dyn std::error::Error + Send + Sync>),
-    /// The address is plain and not on this machine.
-    #[error("plain connections are made to this machine only")]
-    Plain,
-    /// It took too long.
-    #[error("the relay did not answer in time")]
-    Timeout,
-    /// The relay said no.
-    #[error("the relay refused the link: {code}")]
-    Refused {
-        /// Why.
-        code: ErrorCode,
-        /// When to come back.
-        retry_after: Duration,
-    },
-    /// The link counter cannot be kept.
-    #[error("keep the link counter")]
-    Counter,
-}
-
-impl DialError {
-    fn code(&self) -> ErrorCode {
-        match self {
-            Self::Unreachable(_) => ErrorCode::ServerUnreachable,
-            Self::Plain => ErrorCode::UntrustedAddress,
-            Self::Timeout => ErrorCode::DeadlineExceeded,
-            Self::Refused { code, .. } => *code,
-            Self::Counter => ErrorCode::JournalUnavailable,
-        }
-    }
-}
-
 /// Starts the supervisor.
 pub fn start(config: Config, events: mpsc::Sender<LinkEvent>, clock: Clock, shutdown: &Shutdown) {
     let supervisor = Supervisor {
@@ -101,7 +68,7 @@ pub fn start(config: Config, events: mpsc::Sender<LinkEvent>, clock: Clock, shut
         shutdown: shutdown.clone(),
         numbers: 0,
         failures: 0,
-        may_bind: true,
+        proxied: None,
     };
     shutdown.spawn(Box::pin(supervisor.run()));
 }
@@ -114,13 +81,16 @@ struct Supervisor {
     numbers: LinkNumber,
     /// In a row; a link that served resets it.
     failures: u32,
-    /// False once the relay could not verify a bound proof: TLS ends on the way.
-    may_bind: bool,
+    /// The entrance before which TLS ends on the way: its gateway took the proof only without the channel.
+    proxied: Option<String>,
 }
 
 /// A link that serves in its own task.
 struct Running {
-    transport: Transport,
+    channel: Channel,
+    outbox: Outbox,
+    /// The credential that opened it: with that it ends.
+    credential: String,
     since: Instant,
     ended: oneshot::Receiver<Ended>,
     go_away: mpsc::Receiver<v1::GoAway>,
@@ -184,17 +154,25 @@ impl Supervisor {
     /// Waits until something must be done about the link that serves.
     async fn watch(&mut self, link: &mut Running) -> Next {
         let soft = self.shutdown.soft();
-        let may_probe = link.transport == Transport::WebSocket && self.endpoint().is_some_and(|at| at.quic.is_some());
+        let may_probe =
+            link.channel.transport == Transport::WebSocket && self.endpoint().is_some_and(|at| at.quic.is_some());
+        let mut policy = self.config.paired.policy.clone();
+        let mut newest = self.config.paired.credential.clone();
         tokio::select! {
             // Gone for good counts before gone soon.
             biased;
             () = soft.cancelled() => Next::Stop,
+            Ok(()) = binding_required(&mut policy), if !link.channel.bound => {
+                link.outbox.close(ErrorCode::ChannelNotBound);
+                Next::Replace
+            }
             ended = &mut link.ended => {
                 let ended = ended.unwrap_or(Ended { code: ErrorCode::Internal, retry_after: Duration::ZERO });
                 let served = self.clock.instant().saturating_duration_since(link.since) >= LINK_SERVED_AFTER;
                 self.failures = if served { 0 } else { self.failures.saturating_add(1) };
                 Next::Wait(self.wait_after(ended.code, ended.retry_after))
             }
+            Ok(()) = renewed(&mut newest, &link.credential) => Next::Replace,
             Some(away) = link.go_away.recv() => {
                 tokio::time::sleep(Duration::from_millis(away.reconnect_in_ms.into()).min(RECONNECT_WAIT_MAX)).await;
                 Next::Replace
@@ -215,9 +193,40 @@ impl Supervisor {
                 Err(error) => tracing::info!(error = error.code().name(), "quic is not to be had; falling back"),
             }
         }
-        let dialled = tokio::time::timeout(HANDSHAKE_TIMEOUT, ws::dial(&endpoint, &self.shutdown));
-        let wire = dialled.await.unwrap_or(Err(DialError::Timeout))?;
-        self.greet(&endpoint, wire).await
+        self.open_websocket(&endpoint).await
+    }
+
+    /// The proof covers the TLS connection. Where a proxy ends TLS on the way, such a proof cannot hold: one more
+    /// connection is opened without it, unless the desk forbids that. What was learnt is kept, and told with the
+    /// link.
+    async fn open_websocket(&mut self, endpoint: &RegionEndpoint) -> Result<Running, DialError> {
+        let mut wire = self.dial_websocket(endpoint).await?;
+        if self.proxied.as_ref() != Some(&endpoint.link_url) || self.requires_binding() {
+            let bindable = wire.exporter.is_some();
+            match self.greet(endpoint, wire).await {
+                Err(error) if bindable && error.code() == ErrorCode::ProofInvalid => {}
+                settled => return settled,
+            }
+            if self.requires_binding() {
+                return Err(DialError::Unbound);
+            }
+            wire = self.dial_websocket(endpoint).await?;
+        }
+        wire.exporter = None;
+        let running = self.greet(endpoint, wire).await?;
+        if self.proxied.replace(endpoint.link_url.clone()).as_ref() != Some(&endpoint.link_url) {
+            tracing::warn!("tls ends on the way to the relay; the link is not bound to its connection");
+        }
+        Ok(running)
+    }
+
+    async fn dial_websocket(&self, endpoint: &RegionEndpoint) -> Result<Wire, DialError> {
+        let dialled = tokio::time::timeout(HANDSHAKE_TIMEOUT, ws::dial(endpoint, &self.shutdown));
+        dialled.await.unwrap_or(Err(DialError::Timeout))
+    }
+
+    fn requires_binding(&self) -> bool {
+        self.config.paired.policy.borrow().require_channel_binding
     }
 
     async fn probe(&mut self) -> Option<Running> {
@@ -229,17 +238,17 @@ impl Supervisor {
 
     /// Proves this machine on a fresh connection and lets it serve.
     async fn greet(&mut self, endpoint: &RegionEndpoint, mut wire: Wire) -> Result<Running, DialError> {
-        let must_bind = wire.transport == Transport::Quic;
-        if !self.may_bind && !must_bind {
-            wire.exporter = None;
+        let channel = wire.channel();
+        if !channel.bound && self.requires_binding() {
+            return Err(DialError::Unbound);
         }
+        let credential = self.config.paired.credential.borrow().clone();
         let fence = self.config.fence.clone();
         let now = flydex_domain::time::UnixMillis(self.clock.unix_millis());
         let counted = tokio::task::spawn_blocking(move || fence.next_link(now)).await;
         let Ok(Ok(link_counter)) = counted else {
             return Err(DialError::Counter);
         };
-        let bound = wire.exporter.is_some();
         let greeted =
             tokio::time::timeout(HANDSHAKE_TIMEOUT, hello::greet(&self.config, endpoint, &mut wire, link_counter));
         let greeted = greeted.await.unwrap_or(Err(DialError::Timeout));
@@ -247,40 +256,31 @@ impl Supervisor {
             Ok(pace) => pace,
             Err(error) => {
                 wire.outbox.close(error.code());
-                if error.code() == ErrorCode::ProofInvalid && bound && !must_bind {
-                    tracing::warn!("the relay cannot verify a bound proof; tls seems to end on the way");
-                    self.may_bind = false;
-                }
                 return Err(error);
             }
         };
-        tracing::info!(transport = ?wire.transport, link.bound = bound, "link open");
+        tracing::info!(transport = ?channel.transport, link.bound = channel.bound, "link open");
         self.numbers += 1;
         let (ended_tx, ended) = oneshot::channel();
         let (away_tx, go_away) = mpsc::channel(1);
-        let transport = wire.transport;
+        let outbox = wire.outbox.clone();
         let serving = serve::serve(wire, pace, self.numbers, self.events.clone(), away_tx);
         self.shutdown.spawn(async move {
             // Nobody waits any more when another link has taken over.
             let _ = ended_tx.send(serving.await);
         });
-        Ok(Running { transport, since: self.clock.instant(), ended, go_away })
+        Ok(Running { channel, outbox, credential, since: self.clock.instant(), ended, go_away })
     }
 
     async fn failed(&mut self, error: &DialError) -> Duration {
-        let (code, retry_after) = match error {
-            DialError::Refused { code, retry_after } => (*code, *retry_after),
-            DialError::Unreachable(_) | DialError::Plain | DialError::Timeout | DialError::Counter => {
-                (error.code(), Duration::ZERO)
-            }
-        };
+        let code = error.code();
         tracing::info!(error.code = code.name(), "no link could be opened");
         self.failures = self.failures.saturating_add(1);
         self.numbers += 1;
         let down = LinkEvent::Down { link: self.numbers, code: Some(code) };
         // The core is gone only when the process ends.
         let _ = self.events.send(down).await;
-        self.wait_after(code, retry_after)
+        self.wait_after(code, error.retry_after())
     }
 
     /// Doubles with each failure, with jitter so that a whole fleet does not come back at once.
@@ -308,6 +308,16 @@ impl Supervisor {
             }
         }
     }
+}
+
+/// Waits until the desk wants links bound to their TLS connection; an error when nothing will change any more.
+async fn binding_required(policy: &mut watch::Receiver<DeskPolicy>) -> Result<(), watch::error::RecvError> {
+    policy.wait_for(|policy| policy.require_channel_binding).await.map(drop)
+}
+
+/// Waits until there is a newer credential than the one in use; an error when none will come any more.
+async fn renewed(newest: &mut watch::Receiver<String>, used: &str) -> Result<(), watch::error::RecvError> {
+    newest.wait_for(|newest| newest != used).await.map(drop)
 }
 
 #[cfg(test)]

@@ -35,7 +35,7 @@ pub use error::PairError;
 pub use proposal::{Enrolment, PairingUrl, Proposal, printable};
 
 /// What a pairing is to give.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct PairingRequest<'a> {
     /// The machine's key.
     pub machine_key: &'a SigningKey,

@@ -88,6 +88,8 @@ pub struct DeskPolicy {
     pub session_acceptance: bool,
     /// An accept without control's audit receipt is refused rather than recorded here first.
     pub strict_audit: bool,
+    /// A link whose proof does not cover its TLS connection is refused.
+    pub require_channel_binding: bool,
     /// Where threads may be started: path and label.
     pub directories: Vec<(String, String)>,
 }
@@ -175,9 +177,18 @@ pub enum LinkStatus {
     /// No link; why the last one ended or could not be opened.
     Down(Option<ErrorCode>),
     /// A link is up, and no owner has attached yet.
-    Linked(Transport),
+    Linked(Channel),
     /// The machine's owner has attached: sessions can reach this machine.
-    Attached(Transport),
+    Attached(Channel),
+}
+
+/// What a link runs over.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Channel {
+    /// What carries it.
+    pub transport: Transport,
+    /// The link's proof covered the TLS connection, so that nothing on the way can sit between the ends.
+    pub bound: bool,
 }
 
 /// What carries a link.

@@ -146,6 +146,8 @@ pub struct Settings {
     pub allow_unguarded: bool,
     /// An accept without control's audit receipt is refused.
     pub strict_audit: bool,
+    /// A link whose proof does not cover its TLS connection is refused.
+    pub require_channel_binding: bool,
     /// Where threads may be started.
     pub directories: Vec<Directory>,
 }
@@ -185,6 +187,7 @@ impl Settings {
             paused: self.paused,
             session_acceptance: self.session_acceptance,
             strict_audit: self.strict_audit,
+            require_channel_binding: self.require_channel_binding,
             directories: self.directories.iter().map(pair).collect(),
         }
     }

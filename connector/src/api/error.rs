@@ -82,6 +82,11 @@ pub fn next_step(code: ErrorCode) -> &'static str {
         (ErrorCode::PairingTampered, "do not go on; check that the server's address is the one you mean"),
         (ErrorCode::Unauthenticated, "check this computer's clock, then try again"),
         (ErrorCode::MachineRevoked, "run flydex unpair, then flydex connect"),
+        (
+            ErrorCode::ChannelNotBound,
+            "let the proxy on the way pass TLS through (layer 4), or flydex settings set require_channel_binding off",
+        ),
+        (ErrorCode::LinkSuperseded, "see that flydex runs once for this machine; flydex status names the process"),
         (ErrorCode::MachineKeyCloned, "run flydex unpair on one of the two computers, then flydex connect"),
         (ErrorCode::CredentialInvalid, "check this computer's clock; if it is right, run flydex connect"),
         (ErrorCode::UnsupportedVersion, "update FlyDex"),

@@ -2,7 +2,7 @@
 
 use std::path::PathBuf;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser, Subcommand, ValueEnum};
 use flydex_domain::id::DeviceId;
 use flydex_domain::limits::HELPER_PORT;
 use flydex_domain::scope::Role;
@@ -14,10 +14,20 @@ Examples:
   flydex status                                   is it connected, is Codex ready, who is watching
   flydex directories add ~/src/shop               let threads be started in a folder
   flydex devices add                              pair a further phone
+  flydex settings                                 what this computer allows, and what each choice means
   flydex pause                                    let nothing act remotely until flydex resume
   flydex doctor                                   look for what is wrong, with the next step
 
 State is kept in $FLYDEX_HOME, else $XDG_STATE_HOME/flydex, else ~/.local/state/flydex.";
+
+const SETTINGS_HELP: &str = "\
+Without a command: shows each setting, and what it means. All are off until they are switched on here; nothing that
+comes over the network can change them. A running connector follows at once.
+
+Examples:
+  flydex settings
+  flydex settings set require_channel_binding on
+  flydex settings set allow_unguarded off";
 
 /// Control the Codex on this computer from your phone or browser.
 #[derive(Debug, Parser)]
@@ -61,6 +71,9 @@ Examples:
     Devices(DevicesArguments),
     /// List, add or remove the folders in which threads may be started remotely
     Directories(DirectoriesArguments),
+    /// Show or change what this computer allows
+    #[command(after_help = SETTINGS_HELP)]
+    Settings(SettingsArguments),
     /// Let nothing act remotely; reading goes on
     Pause,
     /// Let things act remotely again
@@ -163,6 +176,50 @@ pub enum DirectoriesCommand {
         /// The folder
         path: PathBuf,
     },
+}
+
+/// `flydex settings`.
+#[derive(Debug, Args)]
+pub struct SettingsArguments {
+    /// What to do with them; shows them when it is left out
+    #[command(subcommand)]
+    pub command: Option<SettingsCommand>,
+}
+
+/// What to do with settings.
+#[derive(Debug, Subcommand)]
+pub enum SettingsCommand {
+    /// Switch one on or off
+    #[command(after_help = SETTINGS_HELP)]
+    Set {
+        /// Which
+        name: Setting,
+        /// To what
+        value: Switch,
+    },
+}
+
+/// What the desk can switch on or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "snake_case")]
+pub enum Setting {
+    /// A device may answer an approval for the rest of the session, not only once
+    SessionAcceptance,
+    /// Prompts may go to threads that run without approvals and with full access
+    AllowUnguarded,
+    /// Nothing is accepted remotely while the server's audit cannot be reached
+    StrictAudit,
+    /// Only links that are bound to their TLS connection are taken: no proxy on the way may end TLS
+    RequireChannelBinding,
+}
+
+/// On or off.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Switch {
+    /// On
+    On,
+    /// Off
+    Off,
 }
 
 /// `flydex doctor`.

@@ -16,8 +16,8 @@ use super::run::{STOP_GRACE, Serving};
 use super::{Context, Problem};
 use crate::api::Api;
 use crate::helper::Readiness;
-use crate::pair::desk::Desk;
-use crate::pair::{Enrolment, Pairing, PairingRequest, Proposal, printable};
+use crate::pair::desk::{Desk, Paired};
+use crate::pair::{Pairing, PairingRequest, printable};
 use crate::record::{self, PairedRecord};
 use crate::regions::ServerOrigin;
 
@@ -54,7 +54,7 @@ pub(super) async fn connect(context: Context, arguments: ConnectArguments) -> Re
     let soft = shutdown.soft();
     let paired = tokio::select! {
         biased; // a pairing that is done is kept, even when the stop comes with it
-        paired = pair(&mut desk, api.clone(), request, &context) => paired?,
+        paired = desk.pair_afresh(|| Pairing::start(api.clone(), request.clone(), context.clock.clone(), &context.entropy)) => paired?,
         () = soft.cancelled() => {
             shutdown.drain(STOP_GRACE).await;
             return Err(Problem::new(ErrorCode::PairingRefused, "stopped before anything was paired", "run flydex connect again"));
@@ -64,18 +64,6 @@ pub(super) async fn connect(context: Context, arguments: ConnectArguments) -> Re
     context.screen.line(&format!("paired with account \"{}\"", record.account_name));
     let first = Some(paired.pairing);
     Box::pin(Serving { context, record, key, api, desk, front, readiness, shutdown, first, lock }.serve()).await
-}
-
-struct Paired {
-    pairing: Pairing,
-    proposal: Proposal,
-    enrolment: Enrolment,
-}
-
-async fn pair(desk: &mut Desk, api: Api, request: PairingRequest<'_>, context: &Context) -> Result<Paired, Problem> {
-    let pairing = Pairing::start(api, request, context.clock.clone(), &context.entropy).await?;
-    let (proposal, enrolment) = desk.pair(&pairing).await?;
-    Ok(Paired { pairing, proposal, enrolment })
 }
 
 /// Writes down what pairing gave: first the account, which clears the keys of another one, then the device.
@@ -109,7 +97,7 @@ fn credential_for(before: Option<&PairedRecord>, origin: &ServerOrigin) -> Optio
     before.filter(|record| record.origin == origin.as_str()).map(|record| record.credential.clone())
 }
 
-fn server(
+pub(super) fn server(
     arguments: &ConnectArguments,
     before: Option<&PairedRecord>,
 ) -> Result<(ServerOrigin, Option<String>), Problem> {

@@ -13,7 +13,7 @@ use super::args::{DevicesArguments, DevicesCommand, DirectoriesArguments, Direct
 use super::{Context, Problem, parts};
 use crate::api::Api;
 use crate::control::{self, Answer, ControlError, Request, Status};
-use crate::pair::desk::Desk;
+use crate::pair::desk::{Desk, Paired};
 use crate::pair::{Enrolment, Pairing, PairingRequest, Proposal, printable};
 use crate::record::{self, Directory, PairedRecord, Settings};
 use crate::regions::ServerOrigin;
@@ -151,9 +151,14 @@ pub(super) async fn directories(context: &Context, arguments: DirectoriesArgumen
             }
         }
     }
+    keep_settings(context, &settings).await
+}
+
+/// Writes the settings down; a running connector goes by them from now on.
+pub(super) async fn keep_settings(context: &Context, settings: &Settings) -> Result<(), Problem> {
     settings.store(&context.state)?;
     match control::ask(&context.state, &Request::Reload).await {
-        Ok(_) => context.screen.line("done; the running connector knows"),
+        Ok(_) => context.screen.line("done; the running connector goes by it from now on"),
         Err(ControlError::NotRunning) => context.screen.line("done"),
         Err(error) => return Err(error.into()),
     }
@@ -224,8 +229,8 @@ async fn add(context: Context, role: Role) -> Result<(), Problem> {
         role,
         credential: Some(record.credential.clone()),
     };
-    let pairing = Pairing::start(api, request, context.clock.clone(), &context.entropy).await?;
-    let (proposal, enrolment) = desk.pair(&pairing).await?;
+    let start = || Pairing::start(api.clone(), request.clone(), context.clock.clone(), &context.entropy);
+    let Paired { pairing, proposal, enrolment } = desk.pair_afresh(start).await?;
     parts::same_machine(&record, &enrolment)?;
     enrol(&context, &proposal, enrolment).await?;
     context.screen.line("paired");

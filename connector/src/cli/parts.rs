@@ -12,11 +12,11 @@ use tokio_util::sync::CancellationToken;
 
 use super::{Context, Problem};
 use crate::api::Api;
-use crate::codex::{AllowedDirectory, CodexConfig, CodexStatus};
+use crate::codex::{Allowed, AllowedDirectory, CodexConfig, CodexHandle, CodexStatus};
 use crate::control::Control;
 use crate::credential::Keyring;
 use crate::helper::{Helper, HelperConfig, PageToken, Readiness};
-use crate::pair::desk::{Desk, DeskAnswer, DeskPort};
+use crate::pair::desk::{Desk, DeskAnswer, DeskPort, Paired};
 use crate::pair::{Pairing, PairingRequest};
 use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, LinkStatus, SPOOL_FILE};
 use crate::record::Settings;
@@ -84,15 +84,19 @@ impl Front {
 
 /// Where Codex is, and what the desk lets it do.
 pub(crate) fn codex_config(context: &Context, settings: &Settings) -> CodexConfig {
-    let allowed = |directory: &crate::record::Directory| AllowedDirectory {
+    let Allowed { directories, session_acceptance, allow_unguarded } = allowed(settings);
+    CodexConfig { directories, session_acceptance, allow_unguarded, ..context.codex.clone() }
+}
+
+fn allowed(settings: &Settings) -> Allowed {
+    let directory = |directory: &crate::record::Directory| AllowedDirectory {
         path: directory.path.clone().into(),
         label: directory.label.clone(),
     };
-    CodexConfig {
-        directories: settings.directories.iter().map(allowed).collect(),
+    Allowed {
+        directories: settings.directories.iter().map(directory).collect(),
         session_acceptance: settings.session_acceptance,
         allow_unguarded: settings.allow_unguarded,
-        ..context.codex.clone()
     }
 }
 
@@ -107,11 +111,17 @@ pub(super) fn listen(context: &Context, control: Control, shutdown: &Shutdown) {
     }
 }
 
-/// Turns what the desk chose into what the core goes by.
-pub(super) async fn follow_settings(mut settings: watch::Receiver<Settings>, policy: watch::Sender<DeskPolicy>) {
+/// Turns what the desk chose into what the core, its links and Codex go by.
+pub(super) async fn follow_settings(
+    mut settings: watch::Receiver<Settings>,
+    policy: watch::Sender<DeskPolicy>,
+    codex: CodexHandle,
+) {
     while settings.changed().await.is_ok() {
-        let next = settings.borrow_and_update().policy();
-        policy.send_replace(next);
+        let next = settings.borrow_and_update().clone();
+        // Codex first: what the core offers must be takeable.
+        codex.allow(allowed(&next));
+        policy.send_replace(next.policy());
     }
 }
 
@@ -154,7 +164,7 @@ impl Progress {
     }
 
     /// False when nothing will change any more.
-    async fn changed(&mut self) -> bool {
+    pub(super) async fn changed(&mut self) -> bool {
         tokio::select! {
             biased; // the stop comes first
             () = self.stop.cancelled() => false,
@@ -223,9 +233,9 @@ impl Further {
             role: Role::Owner,
             credential: Some(record.credential.clone()),
         };
-        let clock = self.context.clock.clone();
-        let pairing = Pairing::start(self.api.clone(), request, clock, &self.context.entropy).await?;
-        let (proposal, enrolment) = self.desk.pair(&pairing).await?;
+        let (api, clock, entropy) = (&self.api, &self.context.clock, &self.context.entropy);
+        let start = || Pairing::start(api.clone(), request.clone(), clock.clone(), entropy);
+        let Paired { pairing, proposal, enrolment } = self.desk.pair_afresh(start).await?;
         same_machine(&record, &enrolment)?;
         let adopted = self.keyring.adopt(enrolment.credential, enrolment.token_keys);
         adopted.map_err(|error| Problem::of_code(error.code()))?;

@@ -88,14 +88,16 @@ impl Serving {
             core: requests.clone(),
             core_status: status,
             codex_status: codex.status(),
+            unfollowed: codex.unfollowed(),
             keyring: Arc::clone(&keyring),
             settings: settings_tx,
             facts,
             shutdown: shutdown.clone(),
         };
         parts::listen(&context, control, &shutdown);
-        shutdown.spawn(parts::follow_settings(settings_rx, policy_tx));
+        shutdown.spawn(parts::follow_settings(settings_rx, policy_tx, codex.clone()));
         shutdown.spawn(progress.clone().show(readiness));
+        shutdown.spawn(progress.clone().say(context.screen.clone(), !api.origin().is_encrypted()));
         if let Some(pairing) = first {
             shutdown.spawn(progress.clone().report(pairing));
         }

@@ -2,6 +2,7 @@ use std::sync::Arc;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::scope::Role;
+use flydex_runtime::lifecycle::Shutdown;
 use serde_json::Value;
 use tokio::task::JoinHandle;
 
@@ -65,11 +66,15 @@ fn connect_arguments(origin: &str) -> args::ConnectArguments {
 }
 
 async fn answer_on_page(page: &str, answer: &str) {
+    answer_on_page_to(1, page, answer).await;
+}
+
+async fn answer_on_page_to(question: u64, page: &str, answer: &str) {
     let url = url::Url::parse(page).unwrap();
     let origin = url.origin().ascii_serialization();
     let (_, token) = url.query_pairs().next().unwrap();
     let http = reqwest::Client::builder().no_proxy().redirect(reqwest::redirect::Policy::none()).build().unwrap();
-    let form = format!("t={token}&question=1&answer={answer}");
+    let form = format!("t={token}&question={question}&answer={answer}");
     let answered = http.post(format!("{origin}/answer")).header("origin", &origin).body(form).send().await.unwrap();
     assert_eq!(answered.status(), 303);
 }
@@ -303,4 +308,102 @@ async fn a_taken_port_is_said_and_pairing_goes_on_in_the_terminal() {
     assert!(shown.text().contains("[local_port_taken]; going on in the terminal"), "{}", shown.text());
     // Standard input of a test is closed or silent: either nobody can answer, or nobody does.
     drop(connecting);
+}
+
+#[tokio::test]
+async fn a_wish_through_the_helper_pairs_a_further_device_after_a_yes_at_the_desk() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let (running, shown) = machine.connect(&relay).await;
+    let page = shown.line("page ").await;
+    let helper = url::Url::parse(&page).unwrap().origin().ascii_serialization();
+    let http = reqwest::Client::builder().no_proxy().build().unwrap();
+    let wish = http.post(format!("{helper}/v1/connect")).header("origin", relay.origin());
+    let wished = wish.header("content-type", "application/json").body("{}").send().await.unwrap();
+    assert_eq!(wished.status(), 202);
+
+    shown.line("a page of the server, on this computer, asks to pair").await;
+    assert_eq!(shown.text().matches("pair at ").count(), 1, "no code is drawn before the yes");
+    relay.forget_phone();
+    answer_on_page_to(2, &page, "yes").await;
+    relay.phone_scans(&shown.newest("pair at ", 2).await);
+    shown.newest("pair with account ", 2).await;
+    answer_on_page_to(3, &page, "yes").await;
+    shown.newest("paired", 2).await;
+    assert_eq!(relay.reports().iter().filter(|report| *report == "confirmed").count(), 2);
+    machine.stop(running).await;
+}
+
+#[tokio::test]
+async fn a_named_certificate_is_trusted_and_an_unreadable_one_is_said() {
+    tls::install_provider();
+    let folder = tempfile::tempdir().unwrap();
+    let identity = tls::Identity::self_made(folder.path(), "localhost").unwrap();
+    let file = folder.path().join("ca.pem");
+    std::fs::write(&file, identity.self_made_pem().unwrap()).unwrap();
+    let regions = || async { axum::Json(serde_json::json!({ "regions": [] })) };
+    let router = axum::Router::new().route("/api/regions", axum::routing::get(regions));
+    let listener = tokio::net::TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let server = format!("https://localhost:{}", listener.local_addr().unwrap().port());
+    let (config, shutdown) = (identity.server_config(&[b"http/1.1"]).unwrap(), Shutdown::new());
+    shutdown.spawn(flydex_runtime::http::serve(listener, Some(Arc::new(config)), router, shutdown.clone()));
+
+    let mut arguments = connect_arguments(&server);
+    let (origin, pem) = connect::server(&arguments, None).unwrap();
+    let clock = Clock::manual(0);
+    let untrusted = crate::api::Api::trusting(origin, pem, clock.clone()).await.unwrap_err();
+    assert_eq!(untrusted.code(), ErrorCode::UntrustedAddress);
+    assert!(untrusted.next_step().contains("--ca FILE"));
+
+    arguments.ca = Some(file);
+    let (origin, pem) = connect::server(&arguments, None).unwrap();
+    let (_, trusted) = crate::api::Api::trusting(origin, pem.clone(), clock).await.unwrap();
+    assert_eq!(trusted, pem);
+    arguments.ca = Some(folder.path().join("missing.pem"));
+    let error = connect::server(&arguments, None).unwrap_err();
+    let expected = (ErrorCode::UntrustedAddress, "give a file in PEM that you can read");
+    assert_eq!((error.code(), error.next_step()), expected);
+    shutdown.begin();
+}
+
+#[tokio::test]
+async fn settings_are_taught_and_a_running_connector_goes_by_a_change_at_once() {
+    let machine = Machine::new();
+    let (context, shown) = machine.terminal();
+    settings::settings(&context, args::SettingsArguments { command: None }).await.unwrap();
+    for taught in [
+        "session_acceptance      off  A device may answer",
+        "allow_unguarded         off  Prompts may go",
+        "strict_audit            off  Nothing is accepted",
+        "require_channel_binding off  Only links",
+    ] {
+        assert!(shown.text().contains(taught), "{taught:?} is not in:\n{}", shown.text());
+    }
+
+    let relay = Relay::start(Script::default()).await;
+    let (running, _) = machine.connect(&relay).await;
+    let words = ["flydex", "settings", "set", "require_channel_binding", "on"];
+    let Command::Settings(arguments) = Arguments::try_parse_from(words).unwrap().command else { panic!("settings") };
+    settings::settings(&context, arguments).await.unwrap();
+    assert!(Settings::load(&context.state).unwrap().require_channel_binding);
+    assert!(shown.text().ends_with("done; the running connector goes by it from now on\n"));
+    machine.stop(running).await;
+    assert!(Arguments::try_parse_from(["flydex", "settings", "set", "paused", "on"]).is_err());
+    assert!(Arguments::try_parse_from(["flydex", "settings", "set", "strict_audit", "maybe"]).is_err());
+}
+
+#[tokio::test]
+async fn what_the_desk_allows_reaches_core_and_codex_while_they_run() {
+    let settings = tokio::sync::watch::Sender::new(Settings::default());
+    let (policy, mut policy_rx) = tokio::sync::watch::channel(Settings::default().policy());
+    let shutdown = Shutdown::new();
+    let program = Some("/there/is/no/codex".into());
+    let (codex, _events) =
+        crate::codex::start(CodexConfig { program, ..CodexConfig::default() }, Clock::manual(0), shutdown.clone());
+    shutdown.spawn(parts::follow_settings(settings.subscribe(), policy, codex.clone()));
+    let directory = crate::record::Directory { path: "/srv/shop".to_owned(), label: "Shop".to_owned() };
+    settings.send_replace(Settings { strict_audit: true, directories: vec![directory], ..Settings::default() });
+    policy_rx.wait_for(|policy| policy.strict_audit).await.unwrap();
+    assert_eq!(policy_rx.borrow().directories, [("/srv/shop".to_owned(), "Shop".to_owned())]);
+    assert_eq!(codex.allowed().directories[0].path, std::path::Path::new("/srv/shop"));
+    shutdown.begin();
 }

@@ -16,6 +16,7 @@ use flydex_domain::time::UnixMillis;
 use tokio::sync::watch;
 use uuid::Uuid;
 
+use super::config::Allowed;
 use super::handle::Inner;
 
 /// A thread of Codex. Codex names threads by UUIDs; no other text ever reaches it as a thread id.
@@ -281,6 +282,23 @@ impl CodexHandle {
     #[must_use]
     pub fn status(&self) -> watch::Receiver<CodexStatus> {
         self.inner.status()
+    }
+
+    /// What the desk allows now.
+    #[must_use]
+    pub fn allowed(&self) -> Allowed {
+        self.inner.allowed()
+    }
+
+    /// How many active threads are not followed, because too many are active at once. Their approvals are not told.
+    #[must_use]
+    pub fn unfollowed(&self) -> watch::Receiver<usize> {
+        self.inner.unfollowed()
+    }
+
+    /// The desk allows something else from now on.
+    pub fn allow(&self, allowed: Allowed) {
+        self.inner.allow(allowed);
     }
 
     /// Does a read or an effect, other than attach, watch, unwatch and answers, which are `bad_request` here.

@@ -12,7 +12,7 @@ use tokio::sync::{mpsc, watch};
 use tokio_util::sync::CancellationToken;
 
 use super::api::{CodexEvent, CodexStatus};
-use super::config::CodexConfig;
+use super::config::{Allowed, CodexConfig};
 use super::life::{self, End, Life};
 use super::methods::Method;
 use super::order::Order;
@@ -36,9 +36,11 @@ pub(super) struct Session {
 
 /// The task that attaches, again and again.
 pub(super) struct Keeper {
-    pub(super) config: Arc<CodexConfig>,
+    pub(super) config: CodexConfig,
+    pub(super) allowed: watch::Receiver<Allowed>,
     pub(super) clock: Clock,
     pub(super) cursors: Arc<Mutex<Cursors>>,
+    pub(super) unfollowed: watch::Sender<usize>,
     pub(super) status: watch::Sender<CodexStatus>,
     pub(super) session: watch::Sender<Option<Session>>,
     pub(super) orders: mpsc::Receiver<Order>,
@@ -97,8 +99,14 @@ impl Keeper {
         self.session.send_replace(Some(Session { client: client.clone(), read_only: version.read_only }));
         let read_only = version.read_only;
         self.tell(CodexStatus::Ready { version: version.text, generation, read_only }).await;
-        let mut life =
-            Life::new(Arc::clone(&self.config), self.clock.clone(), client, generation, Arc::clone(&self.cursors));
+        let mut life = Life::new(
+            self.allowed.clone(),
+            self.clock.clone(),
+            client,
+            generation,
+            Arc::clone(&self.cursors),
+            self.unfollowed.clone(),
+        );
         let daemon = if shared { None } else { process::codex_home(&self.config).map(|home| socket::path(&home)) };
         let end = life::run(
             &mut life,

@@ -12,7 +12,18 @@ pub struct AllowedDirectory {
     pub label: String,
 }
 
-/// Where Codex is and what the desk allows.
+/// What the desk allows while the connector runs.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Allowed {
+    /// Folders in which threads may be started remotely.
+    pub directories: Vec<AllowedDirectory>,
+    /// "Accept for this session" may be answered remotely.
+    pub session_acceptance: bool,
+    /// Turns may be started in threads that run without approvals and with full access.
+    pub allow_unguarded: bool,
+}
+
+/// Where Codex is, and what the desk allows at first.
 #[derive(Clone, Debug, Default)]
 pub struct CodexConfig {
     /// The Codex program (`FLYDEX_CODEX`); absent: `PATH`, then the known places of npm.
@@ -34,6 +45,16 @@ pub struct CodexConfig {
 }
 
 impl CodexConfig {
+    /// What the desk allows at first.
+    #[must_use]
+    pub fn allowed(&self) -> Allowed {
+        Allowed {
+            directories: self.directories.clone(),
+            session_acceptance: self.session_acceptance,
+            allow_unguarded: self.allow_unguarded,
+        }
+    }
+
     /// The defaults, with the places taken from the process's environment. To be called once, at start.
     #[must_use]
     pub fn from_environment() -> Self {

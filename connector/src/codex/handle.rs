@@ -18,7 +18,7 @@ use tokio::sync::{mpsc, oneshot, watch};
 use super::api::{AnswerOutcome, CodexEvent, CodexHandle, CodexStatus, Refused, RequestKey, ThreadId, TurnId, WatchId};
 use super::approvals::Answer;
 use super::attach::{Keeper, Session};
-use super::config::CodexConfig;
+use super::config::{Allowed, CodexConfig};
 use super::json::{list, present, text};
 use super::methods::Method;
 use super::order::Order;
@@ -28,14 +28,17 @@ use super::{surface, translate};
 /// Starts to attach to Codex, and keeps attached until the shutdown.
 #[must_use]
 pub fn start(config: CodexConfig, clock: Clock, shutdown: Shutdown) -> (CodexHandle, mpsc::Receiver<CodexEvent>) {
-    let config = Arc::new(config);
+    let allowed = watch::Sender::new(config.allowed());
+    let unfollowed = watch::Sender::new(0);
     let cursors = Arc::default();
     let (status_tx, status) = watch::channel(CodexStatus::Starting);
     let (session_tx, session) = watch::channel(None);
     let (orders, orders_rx) = mpsc::channel(CODEX_ASKS_MAX);
     let (events, events_rx) = mpsc::channel(CODEX_EVENTS_MAX);
     let keeper = Keeper {
-        config: Arc::clone(&config),
+        config,
+        allowed: allowed.subscribe(),
+        unfollowed: unfollowed.clone(),
         clock,
         cursors: Arc::clone(&cursors),
         status: status_tx,
@@ -45,13 +48,17 @@ pub fn start(config: CodexConfig, clock: Clock, shutdown: Shutdown) -> (CodexHan
         stopped: shutdown.soft(),
     };
     shutdown.spawn(keeper.run());
-    (CodexHandle { inner: Inner { config, cursors, status, session, orders } }, events_rx)
+    (
+        CodexHandle { inner: Inner { allowed, unfollowed: unfollowed.subscribe(), cursors, status, session, orders } },
+        events_rx,
+    )
 }
 
 /// What a handle holds.
 #[derive(Clone)]
 pub(super) struct Inner {
-    config: Arc<CodexConfig>,
+    allowed: watch::Sender<Allowed>,
+    unfollowed: watch::Receiver<usize>,
     cursors: Arc<Mutex<Cursors>>,
     status: watch::Receiver<CodexStatus>,
     session: watch::Receiver<Option<Session>>,
@@ -61,6 +68,18 @@ pub(super) struct Inner {
 impl Inner {
     pub(super) fn status(&self) -> watch::Receiver<CodexStatus> {
         self.status.clone()
+    }
+
+    pub(super) fn unfollowed(&self) -> watch::Receiver<usize> {
+        self.unfollowed.clone()
+    }
+
+    pub(super) fn allowed(&self) -> Allowed {
+        self.allowed.borrow().clone()
+    }
+
+    pub(super) fn allow(&self, allowed: Allowed) {
+        self.allowed.send_replace(allowed);
     }
 
     pub(super) async fn execute(
@@ -117,7 +136,7 @@ impl Inner {
     }
 
     pub(super) async fn answer_approval(&self, key: &RequestKey, decision: Decision) -> AnswerOutcome {
-        if decision == Decision::AcceptForSession && !self.config.session_acceptance {
+        if decision == Decision::AcceptForSession && !self.allowed.borrow().session_acceptance {
             return AnswerOutcome::Gone;
         }
         self.answer(key, Answer::Decision(decision)).await
@@ -179,7 +198,7 @@ impl Inner {
     ) -> Result<v1::ThreadStarted, Refused> {
         self.writable_session()?;
         surface::check_prompt(&command.text)?;
-        let params = surface::start_thread(command, &self.config.directories)?;
+        let params = surface::start_thread(command, &self.allowed.borrow().directories)?;
         let thread_id = self.ordered(true, |reply| Order::StartThread { params, reply }).await?;
         let first = v1::StartTurn { text: command.text.clone(), ..Default::default() };
         let params = surface::start_turn(thread_id, command_id, &first)?;

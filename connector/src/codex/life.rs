@@ -11,7 +11,7 @@ mod news;
 mod requests;
 mod run;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::{BTreeMap, BTreeSet, VecDeque};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -21,11 +21,11 @@ use flydex_domain::id::Generation;
 use flydex_domain::limits::WATCHED_THREADS_MAX;
 use flydex_runtime::clock::Clock;
 use serde_json::{Value, json};
-use tokio::sync::oneshot;
+use tokio::sync::{oneshot, watch};
 
 use super::api::{AnswerOutcome, CodexEvent, ThreadId};
 use super::approvals::Table;
-use super::config::CodexConfig;
+use super::config::Allowed;
 use super::methods::Method;
 use super::order::{Order, reply_with};
 use super::pages::{Cursors, Place};
@@ -44,7 +44,7 @@ const PREPARED_FOR: Duration = Duration::from_secs(30);
 
 /// The task's state.
 pub(super) struct Life {
-    config: Arc<CodexConfig>,
+    allowed: watch::Receiver<Allowed>,
     clock: Clock,
     client: Client,
     cursors: Arc<Mutex<Cursors>>,
@@ -54,6 +54,9 @@ pub(super) struct Life {
     asked: BTreeMap<u64, (Then, Instant)>,
     queue: VecDeque<(Method, Value, Then)>,
     fresh: Vec<Fresh>,
+    /// Active threads for which there was no room, as far as there is room to remember them.
+    unfollowed: BTreeSet<ThreadId>,
+    unfollowed_count: watch::Sender<usize>,
     told: Vec<CodexEvent>,
     broken: bool,
 }
@@ -76,14 +79,15 @@ struct Fresh {
 impl Life {
     /// A life that has seen nothing yet.
     pub(super) fn new(
-        config: Arc<CodexConfig>,
+        allowed: watch::Receiver<Allowed>,
         clock: Clock,
         client: Client,
         generation: Generation,
         cursors: Arc<Mutex<Cursors>>,
+        unfollowed_count: watch::Sender<usize>,
     ) -> Self {
         Self {
-            config,
+            allowed,
             clock,
             client,
             cursors,
@@ -93,6 +97,8 @@ impl Life {
             asked: BTreeMap::new(),
             queue: VecDeque::new(),
             fresh: Vec::new(),
+            unfollowed: BTreeSet::new(),
+            unfollowed_count,
             told: Vec::new(),
             broken: false,
         }
@@ -180,6 +186,8 @@ impl Life {
         for fresh in std::mem::take(&mut self.fresh) {
             self.follows(fresh.thread_id, fresh.want, FRESH_TRIES_MAX, Err(RpcError::NotSent));
         }
+        self.unfollowed.clear();
+        self.tell_unfollowed();
         let effects = self.table.codex_gone();
         self.apply(effects);
         for (thread_id, followed) in std::mem::take(&mut self.followed) {
@@ -201,3 +209,6 @@ impl Life {
 fn thread_event(thread_id: ThreadId, kind: v1::agent_event::Kind) -> CodexEvent {
     CodexEvent::Thread { thread_id, event: v1::AgentEvent { kind: Some(kind) } }
 }
+
+#[cfg(test)]
+mod tests;

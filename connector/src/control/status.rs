@@ -1,11 +1,12 @@
 //! How a running connector stands, as `flydex status` shows it and `--json` prints it.
 
-use flydex_domain::error::ErrorCode;
+use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::{AccountId, MachineId};
 use serde::{Deserialize, Serialize};
 
+use crate::api::next_step;
 use crate::codex::CodexStatus;
-use crate::paired::{CoreStatus, LinkStatus, Transport};
+use crate::paired::{Channel, CoreStatus, LinkStatus, Transport};
 
 /// What does not change while a connector runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -43,6 +44,9 @@ pub struct Status {
     /// `websocket` or `quic`.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub transport: Option<String>,
+    /// The link's proof covered its TLS connection; absent without a link.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub channel_bound: Option<bool>,
     /// Why there is no link.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub link_code: Option<String>,
@@ -54,6 +58,9 @@ pub struct Status {
     /// Why it is not available.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub codex_code: Option<String>,
+    /// Active threads that are not followed: their approvals are answered at the desk.
+    #[serde(default)]
+    pub threads_unfollowed: usize,
     /// Sessions that are admitted.
     pub sessions: usize,
     /// Devices on the list.
@@ -74,17 +81,19 @@ impl Status {
         paused: bool,
         devices: usize,
     ) -> Self {
-        let (link, transport, link_code) = link_words(core.map_or(LinkStatus::Down(None), |core| core.link));
+        let (link, channel, link_code) = link_words(core.map_or(LinkStatus::Down(None), |core| core.link));
         let (codex, codex_version, codex_code) = codex_words(codex);
         Self {
             facts: facts.clone(),
             boot_id: core.map(|core| core.boot_id.to_string()),
             link: link.to_owned(),
-            transport: transport.map(str::to_owned),
+            transport: channel.map(|channel| transport_word(channel.transport).to_owned()),
+            channel_bound: channel.map(|channel| channel.bound),
             link_code: link_code.map(|code| code.name().to_owned()),
             codex: codex.to_owned(),
             codex_version,
             codex_code: codex_code.map(|code| code.name().to_owned()),
+            threads_unfollowed: 0,
             sessions: core.map_or(0, |core| core.sessions),
             devices,
             journal_writable: core.is_none_or(|core| core.journal_writable),
@@ -96,19 +105,26 @@ impl Status {
     #[must_use]
     pub fn lines(&self) -> Vec<String> {
         let facts = &self.facts;
+        let mut lines = self.trouble().map_or_else(Vec::new, |code| {
+            vec![format!("STOPPED   {} [{code}]", code.message()), format!("          next: {}", next_step(code))]
+        });
         let detail = |word: &str, detail: Option<&String>| match detail {
             Some(detail) => format!("{word} ({detail})"),
             None => word.to_owned(),
         };
-        let mut lines = vec![
+        lines.extend([
             format!("running   flydex {} as process {}", facts.version, facts.pid),
             format!("account   {} at {}", facts.account_name, facts.origin),
             format!("machine   {} ({})", facts.machine_label, facts.machine_id),
-            format!("link      {}", detail(&self.link, self.transport.as_ref().or(self.link_code.as_ref()))),
+            format!("link      {}", detail(&self.link, self.carrier().as_ref().or(self.link_code.as_ref()))),
             format!("codex     {}", detail(&self.codex, self.codex_version.as_ref().or(self.codex_code.as_ref()))),
             format!("sessions  {}", self.sessions),
             format!("devices   {}", self.devices),
-        ];
+        ]);
+        if self.threads_unfollowed > 0 {
+            let count = self.threads_unfollowed;
+            lines.push(format!("threads   {count} more are active than can be followed: answer their approvals here"));
+        }
         if !self.journal_writable {
             lines.push("journal   cannot be written: only stop and decline work; free some disk space".to_owned());
         }
@@ -117,13 +133,40 @@ impl Status {
         }
         lines
     }
+
+    /// Why there is no link, when waiting will not bring one: a person has to do something.
+    #[must_use]
+    pub fn trouble(&self) -> Option<ErrorCode> {
+        let code = self.link_code.as_deref().and_then(ErrorCode::from_name)?;
+        (code.retry() == Retry::Never).then_some(code)
+    }
+
+    /// What the link runs over, and whether its proof covers that.
+    #[must_use]
+    pub fn carrier(&self) -> Option<String> {
+        let transport = self.transport.as_ref()?;
+        let binding = match self.channel_bound {
+            Some(true) => BOUND,
+            Some(false) if self.facts.origin.starts_with("http://") => PLAIN,
+            Some(false) => PROXIED,
+            None => return Some(transport.clone()),
+        };
+        Some(format!("{transport}, {binding}"))
+    }
 }
 
-const fn link_words(link: LinkStatus) -> (&'static str, Option<&'static str>, Option<ErrorCode>) {
+/// The link's proof covers its TLS connection.
+pub const BOUND: &str = "bound to its TLS connection";
+/// There is no TLS to bind a link to.
+pub const PLAIN: &str = "not encrypted, to a server on this computer";
+/// TLS ends before the gateway.
+pub const PROXIED: &str = "NOT bound: a proxy on the way ends TLS and can read along";
+
+const fn link_words(link: LinkStatus) -> (&'static str, Option<Channel>, Option<ErrorCode>) {
     match link {
         LinkStatus::Down(code) => ("down", None, code),
-        LinkStatus::Linked(transport) => ("linked", Some(transport_word(transport)), None),
-        LinkStatus::Attached(transport) => ("attached", Some(transport_word(transport)), None),
+        LinkStatus::Linked(channel) => ("linked", Some(channel), None),
+        LinkStatus::Attached(channel) => ("attached", Some(channel), None),
     }
 }
 
@@ -142,3 +185,6 @@ fn codex_words(codex: &CodexStatus) -> (&'static str, Option<String>, Option<Err
         CodexStatus::Unavailable(code) => ("unavailable", None, Some(*code)),
     }
 }
+
+#[cfg(test)]
+pub(crate) mod tests;

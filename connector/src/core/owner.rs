@@ -14,7 +14,7 @@ use flydex_proto::v1;
 use super::port::CodexPort;
 use super::{Core, trace};
 use crate::outbox::Outbox;
-use crate::paired::{LinkStatus, Transport};
+use crate::paired::{Channel, LinkStatus};
 
 /// Names a link within this life of the connector.
 pub type LinkNumber = u64;
@@ -28,8 +28,8 @@ pub enum LinkEvent {
         link: LinkNumber,
         /// Its outgoing queue.
         outbox: Outbox,
-        /// What carries it.
-        transport: Transport,
+        /// What it runs over.
+        channel: Channel,
     },
     /// A frame of an owner.
     Frame {
@@ -51,7 +51,7 @@ pub enum LinkEvent {
 pub(super) struct ActiveLink {
     pub(super) number: LinkNumber,
     pub(super) outbox: Outbox,
-    pub(super) transport: Transport,
+    pub(super) channel: Channel,
     pub(super) epoch: Epoch,
 }
 
@@ -64,16 +64,16 @@ pub(super) struct Session {
 /// A link on which no owner has attached yet.
 pub(super) struct WaitingLink {
     pub(super) outbox: Outbox,
-    pub(super) transport: Transport,
+    pub(super) channel: Channel,
 }
 
 impl<P: CodexPort> Core<P> {
     pub(super) async fn link_event(&mut self, event: LinkEvent) {
         match event {
-            LinkEvent::Up { link, outbox, transport } => {
-                self.waiting_links.insert(link, WaitingLink { outbox, transport });
+            LinkEvent::Up { link, outbox, channel } => {
+                self.waiting_links.insert(link, WaitingLink { outbox, channel });
                 if self.link.is_none() {
-                    self.set_link_status(LinkStatus::Linked(transport));
+                    self.set_link_status(LinkStatus::Linked(channel));
                 }
             }
             LinkEvent::Frame { link, frame } => self.owner_frame(link, frame).await,
@@ -121,12 +121,12 @@ impl<P: CodexPort> Core<P> {
     }
 
     async fn attach(&mut self, number: LinkNumber, asked: Epoch) {
-        let Some((outbox, transport)) = self.outbox_of(number) else { return };
+        let Some((outbox, channel)) = self.outbox_of(number) else { return };
         let fence = self.fence.clone();
         let ruled = tokio::task::spawn_blocking(move || fence.attach(asked)).await;
         match ruled {
-            Ok(Ok(Attach::Accept(epoch))) => self.attached(ActiveLink { number, outbox, transport, epoch }),
-            Ok(Ok(Attach::Continue)) => self.attached(ActiveLink { number, outbox, transport, epoch: asked }),
+            Ok(Ok(Attach::Accept(epoch))) => self.attached(ActiveLink { number, outbox, channel, epoch }),
+            Ok(Ok(Attach::Continue)) => self.attached(ActiveLink { number, outbox, channel, epoch: asked }),
             Ok(Ok(Attach::Stale { highest })) => tell(&outbox, asked, stale(highest)),
             Ok(Ok(Attach::Absurd)) => {
                 tracing::warn!(link.epoch = %asked, "an implausible epoch was refused");
@@ -142,7 +142,7 @@ impl<P: CodexPort> Core<P> {
     fn attached(&mut self, link: ActiveLink) {
         let same = self.link.as_ref().is_some_and(|active| active.number == link.number && active.epoch == link.epoch);
         self.waiting_links.remove(&link.number);
-        let transport = link.transport;
+        let channel = link.channel;
         tracing::info!(link.epoch = %link.epoch, "the machine's owner attached");
         if let Some(before) = self.link.replace(link)
             && !same
@@ -155,13 +155,13 @@ impl<P: CodexPort> Core<P> {
         let highest = self.fence.highest();
         self.to_owner(v1::connector_frame::Kind::Attached(v1::Attached { highest: Some(highest.into()) }));
         self.send_report();
-        self.set_link_status(LinkStatus::Attached(transport));
+        self.set_link_status(LinkStatus::Attached(channel));
     }
 
-    fn outbox_of(&self, link: LinkNumber) -> Option<(Outbox, Transport)> {
-        let waiting = self.waiting_links.get(&link).map(|waiting| (waiting.outbox.clone(), waiting.transport));
+    fn outbox_of(&self, link: LinkNumber) -> Option<(Outbox, Channel)> {
+        let waiting = self.waiting_links.get(&link).map(|waiting| (waiting.outbox.clone(), waiting.channel));
         let active = self.link.as_ref().filter(|active| active.number == link);
-        waiting.or_else(|| active.map(|active| (active.outbox.clone(), active.transport)))
+        waiting.or_else(|| active.map(|active| (active.outbox.clone(), active.channel)))
     }
 
     fn tell_stale(&self, link: LinkNumber, epoch: Epoch) {

@@ -4,6 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{API_TIMEOUT, MACHINE_REQUEST_SKEW_MAX, QUIC_FALLBACK_AFTER};
 use flydex_proto::codec::SUBPROTOCOL;
 use flydex_runtime::tls;
@@ -12,7 +13,7 @@ use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use url::Url;
 
-use crate::api::{Api, ApiError};
+use crate::api::{Api, ApiError, next_step};
 use crate::cli::Context;
 use crate::control::Status;
 use crate::paired::{QuicEndpoint, RegionEndpoint};
@@ -84,15 +85,19 @@ async fn links(origin: &ServerOrigin, regions: &Regions, pem: Option<&str>, runn
     findings
 }
 
-/// Whether the link that runs covers its TLS connection.
-fn link_finding(status: &Status) -> Finding {
-    let over = status.transport.as_deref().unwrap_or("nothing");
-    match (status.link.as_str(), &status.link_code) {
+/// Whether the link that runs covers its TLS connection, and why there is none.
+pub(super) fn link_finding(status: &Status) -> Finding {
+    let over = status.carrier().unwrap_or_default();
+    let code = status.link_code.as_deref().and_then(ErrorCode::from_name);
+    match (status.link.as_str(), code) {
+        ("attached", _) if status.channel_bound == Some(false) && !status.facts.origin.starts_with("http://") => {
+            let next = "let the proxy pass TLS through (layer 4); \
+                flydex settings set require_channel_binding on refuses such links";
+            Finding::warn("link", format!("attached over {over}"), next)
+        }
         ("attached", _) => Finding::ok("link", format!("attached over {over}")),
         ("linked", _) => Finding::warn("link", format!("up over {over}, and no owner yet"), "wait some seconds"),
-        (_, Some(code)) => {
-            Finding::fail("link", format!("down [{code}]"), "flydex status, and docs/errors of that code")
-        }
+        (_, Some(code)) => Finding::fail("link", format!("down: {} [{code}]", code.message()), next_step(code)),
         (_, None) => Finding::warn("link", "down", "wait some seconds"),
     }
 }
@@ -127,7 +132,7 @@ async fn handshake(endpoint: &RegionEndpoint) -> Result<String, String> {
         .map_err(|_| "no exporter to bind the link to".to_owned())?;
     let group = session.negotiated_key_exchange_group().map(|group| format!("{:?}", group.name()));
     let group = group.unwrap_or_else(|| "an unnamed key exchange".to_owned());
-    Ok(format!("TLS 1.3 with {group}; the link binds itself to this connection"))
+    Ok(format!("TLS 1.3 with {group}; a link binds itself to its connection"))
 }
 
 /// Tries QUIC as the link does. Blocked UDP is no failure: the link falls back to WebSocket.

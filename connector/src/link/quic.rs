@@ -80,10 +80,9 @@ async fn read(lane: Lane, mut receive: RecvStream, outbox: Outbox, tx: mpsc::Sen
             Ok(incoming) => incoming,
             Err(code) => Incoming::End(code),
         };
-        let is_end = matches!(incoming, Incoming::End(_));
-        if tx.send(incoming).await.is_err() || is_end {
-            outbox.close(ErrorCode::PeerTimeout);
-            return;
+        let end = incoming.end();
+        if tx.send(incoming).await.is_err() || end.is_some() {
+            return outbox.close(end.unwrap_or(ErrorCode::PeerTimeout));
         }
     }
 }
@@ -94,7 +93,7 @@ async fn read_frame(lane: Lane, receive: &mut RecvStream) -> Result<Incoming, Er
     let length = stream_length(lane, prefix).map_err(|error| error.code())?;
     let mut body = BytesMut::zeroed(length);
     receive.read_exact(&mut body).await.map_err(|_| ErrorCode::FrameTruncated)?;
-    Ok(message(body.freeze()))
+    Ok(message(lane, body.freeze()))
 }
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {

@@ -32,7 +32,7 @@ pub(super) async fn serve(
     events: mpsc::Sender<LinkEvent>,
     go_away: mpsc::Sender<v1::GoAway>,
 ) -> Ended {
-    let up = LinkEvent::Up { link, outbox: wire.outbox.clone(), transport: wire.transport };
+    let up = LinkEvent::Up { link, outbox: wire.outbox.clone(), channel: wire.channel() };
     if events.send(up).await.is_err() {
         return ErrorCode::GoingAway.into();
     }

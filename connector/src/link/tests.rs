@@ -115,10 +115,22 @@ fn key() -> SigningKey {
 
 struct World {
     events: mpsc::Receiver<LinkEvent>,
+    policy: watch::Sender<DeskPolicy>,
+    credential: watch::Sender<String>,
     shutdown: Shutdown,
 }
 
 fn connect(endpoint: RegionEndpoint) -> World {
+    connect_with(endpoint, DeskPolicy::default())
+}
+
+fn bound_only() -> DeskPolicy {
+    DeskPolicy { require_channel_binding: true, ..DeskPolicy::default() }
+}
+
+fn connect_with(endpoint: RegionEndpoint, policy: DeskPolicy) -> World {
+    let (policy, policy_rx) = watch::channel(policy);
+    let (credential, credential_rx) = watch::channel("credential".to_owned());
     let paired = PairedState {
         origin: "https://localhost".to_owned(),
         account_id: AccountId::from_uuid(Uuid::from_u128(1)),
@@ -126,10 +138,10 @@ fn connect(endpoint: RegionEndpoint) -> World {
         machine_id: MachineId::from_uuid(Uuid::from_u128(2)),
         machine_label: String::new(),
         machine_key: Arc::new(key()),
-        credential: watch::channel("credential".to_owned()).1,
+        credential: credential_rx,
         verifier: watch::channel(Arc::new(TokenVerifier::default())).1,
         regions: watch::channel(vec![endpoint]).1,
-        policy: watch::channel(DeskPolicy::default()).1,
+        policy: policy_rx,
     };
     let config = Config {
         paired,
@@ -141,15 +153,20 @@ fn connect(endpoint: RegionEndpoint) -> World {
     let (tx, events) = mpsc::channel(16);
     let shutdown = Shutdown::new();
     start(config, tx, Clock::manual(0), &shutdown);
-    World { events, shutdown }
+    World { events, policy, credential, shutdown }
 }
 
 impl World {
     async fn up(&mut self) -> (Outbox, Transport) {
+        let (outbox, channel) = self.up_over().await;
+        (outbox, channel.transport)
+    }
+
+    async fn up_over(&mut self) -> (Outbox, Channel) {
         loop {
             let event = tokio::time::timeout(Duration::from_secs(10), self.events.recv()).await;
-            if let LinkEvent::Up { outbox, transport, .. } = event.expect("an event").unwrap() {
-                return (outbox, transport);
+            if let LinkEvent::Up { outbox, channel, .. } = event.expect("an event").unwrap() {
+                return (outbox, channel);
             }
         }
     }
@@ -309,23 +326,117 @@ async fn a_link_that_is_told_to_go_serves_until_the_next_one_is_there() {
 }
 
 #[tokio::test]
-async fn where_tls_ends_on_the_way_the_next_proof_is_unbound() {
+async fn a_newer_credential_opens_another_link_while_the_old_one_serves() {
     let (listener, address) = listen().await;
-    let (_folder, identity) = identity();
-    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), None));
-    let acceptor = tokio_rustls::TlsAcceptor::from(Arc::new(identity.server_config(&[b"http/1.1"]).unwrap()));
-    let mut peer = upgrade(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap()).await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut old = accept_plain(&listener).await;
+    let (hello, _) = welcome(&mut old, None).await;
+    assert_eq!(hello.credential, "credential");
+    let (before, _) = world.up().await;
+    world.credential.send_replace("renewed".to_owned());
+    let mut new = accept_plain(&listener).await;
+    let (hello, _) = welcome(&mut new, None).await;
+    assert_eq!(hello.credential, "renewed");
+    world.up().await;
+    assert_eq!(before.closed(), None);
+    old.send(Down::Frame(v1::OwnerFrame::default())).await;
+    assert!(matches!(world.events.recv().await.unwrap(), LinkEvent::Frame { link: 1, .. }));
+}
+
+#[tokio::test]
+async fn a_frame_of_the_gateway_on_another_lane_ends_the_link() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    welcome(&mut peer, None).await;
+    world.up().await;
+    let ping = v1::LinkDown { kind: Some(Down::Ping(v1::Ping { nonce: 1 })) };
+    peer.0.send(Message::Binary(encode_message(Lane::Bulk, &ping).unwrap())).await.unwrap();
+    assert_eq!(world.down().await, Some(ErrorCode::UnexpectedFrame));
+}
+
+/// A gateway behind a proxy that ends TLS: a proof that covers the connector's own connection cannot hold there.
+async fn refuse_bound(listener: &TcpListener, acceptor: &tokio_rustls::TlsAcceptor) {
+    let mut peer = accept_tls(listener, acceptor).await;
     peer.receive().await.unwrap();
     let nonce = Bytes::copy_from_slice(&NONCE);
     let challenge = v1::LinkChallenge { version: 1, nonce, gateway_id: "gateway".to_owned(), server_time_ms: 0 };
     peer.send(Down::Challenge(challenge)).await;
+    let Some(Up::Proof(proof)) = peer.receive().await else { panic!("no proof") };
+    assert!(proof.channel_bound);
+    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::ProofInvalid.number().into(), retry_after_ms: 0 })).await;
+}
+
+async fn accept_tls(
+    listener: &TcpListener,
+    acceptor: &tokio_rustls::TlsAcceptor,
+) -> WebSocketPeer<tokio_rustls::server::TlsStream<TcpStream>> {
+    upgrade(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap()).await
+}
+
+fn acceptor(identity: &Identity) -> tokio_rustls::TlsAcceptor {
+    tokio_rustls::TlsAcceptor::from(Arc::new(identity.server_config(&[b"http/1.1"]).unwrap()))
+}
+
+#[tokio::test]
+async fn where_tls_ends_on_the_way_one_more_link_is_opened_unbound_and_told_so() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let acceptor = acceptor(&identity);
+    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), None));
+    refuse_bound(&listener, &acceptor).await;
+    let mut peer = accept_tls(&listener, &acceptor).await;
+    let (_, holds) = welcome(&mut peer, None).await;
+    assert!(holds);
+    let (_, channel) = world.up_over().await;
+    assert_eq!(channel, Channel { transport: Transport::WebSocket, bound: false });
+
+    // What was learnt is kept: the next link asks for nothing that cannot hold.
+    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Moving.number().into(), retry_after_ms: 1 })).await;
+    let mut peer = accept_tls(&listener, &acceptor).await;
+    assert!(welcome(&mut peer, None).await.1);
+    assert!(!world.up_over().await.1.bound);
+}
+
+#[tokio::test]
+async fn a_proof_that_does_not_hold_unbound_either_is_no_proxy() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let acceptor = acceptor(&identity);
+    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), None));
+    refuse_bound(&listener, &acceptor).await;
+    let mut peer = accept_tls(&listener, &acceptor).await;
     peer.receive().await.unwrap();
     peer.send(Down::End(v1::SessionEnd { code: ErrorCode::ProofInvalid.number().into(), retry_after_ms: 0 })).await;
     assert_eq!(world.down().await, Some(ErrorCode::ProofInvalid));
-    let mut peer = upgrade(acceptor.accept(listener.accept().await.unwrap().0).await.unwrap()).await;
-    let (_, holds) = welcome(&mut peer, None).await;
-    assert!(holds);
-    world.up().await;
+    refuse_bound(&listener, &acceptor).await;
+}
+
+#[tokio::test]
+async fn a_desk_that_wants_bound_links_gets_no_other() {
+    let (listener, address) = listen().await;
+    let (_folder, identity) = identity();
+    let mut world = connect_with(endpoint(address, "wss", identity.self_made_pem(), None), bound_only());
+    refuse_bound(&listener, &acceptor(&identity)).await;
+    assert_eq!(world.down().await, Some(ErrorCode::ChannelNotBound));
+
+    let (listener, address) = listen().await;
+    let mut world = connect_with(endpoint(address, "ws", None, None), bound_only());
+    let mut peer = accept_plain(&listener).await;
+    assert!(peer.receive().await.is_none(), "nothing is said over a link that cannot be bound");
+    assert_eq!(world.down().await, Some(ErrorCode::ChannelNotBound));
+}
+
+#[tokio::test]
+async fn an_unbound_link_ends_when_the_desk_wants_bound_ones() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    welcome(&mut peer, None).await;
+    let (outbox, _) = world.up().await;
+    world.policy.send_replace(bound_only());
+    assert_eq!(world.down().await, Some(ErrorCode::ChannelNotBound));
+    assert_eq!(outbox.closed(), Some(ErrorCode::ChannelNotBound));
 }
 
 async fn quic_server(identity: &Identity) -> quinn::Endpoint {

@@ -2,17 +2,17 @@
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
-use flydex_proto::codec::decode_body;
+use flydex_proto::codec::{Lane, decode_on};
 use flydex_proto::v1;
 use tokio::sync::mpsc;
 
 use crate::outbox::Outbox;
-use crate::paired::Transport;
+use crate::paired::{Channel, Transport};
 
 /// An open connection. Its tasks end when the outbox is closed or the peer is gone.
 pub(super) struct Wire {
     pub(super) transport: Transport,
-    /// The TLS exporter, where there is TLS.
+    /// The TLS exporter that the proof covers; absent where there is no TLS, or where it ends on the way.
     pub(super) exporter: Option<[u8; 32]>,
     pub(super) outbox: Outbox,
     pub(super) incoming: mpsc::Receiver<Incoming>,
@@ -29,9 +29,25 @@ pub(super) enum Incoming {
     End(ErrorCode),
 }
 
-/// Reads a frame's body as a message of the gateway.
-pub(super) fn message(body: Bytes) -> Incoming {
-    decode_body(body).map_or_else(|error| Incoming::End(error.code()), Incoming::Message)
+impl Incoming {
+    /// Why the connection has ended, if this says so.
+    pub(super) const fn end(&self) -> Option<ErrorCode> {
+        match self {
+            Self::End(code) => Some(*code),
+            Self::Message(_) | Self::Alive => None,
+        }
+    }
+}
+
+/// Reads a frame's body as a message of the gateway, of a kind that travels on that lane.
+pub(super) fn message(lane: Lane, body: Bytes) -> Incoming {
+    decode_on(lane, body).map_or_else(|error| Incoming::End(error.code()), Incoming::Message)
+}
+
+impl Wire {
+    pub(super) const fn channel(&self) -> Channel {
+        Channel { transport: self.transport, bound: self.exporter.is_some() }
+    }
 }
 
 impl Drop for Wire {

@@ -132,9 +132,12 @@ where
                 Ok(Message::Text(_) | Message::Frame(_)) => Incoming::End(ErrorCode::UnexpectedFrame),
                 Err(_) => Incoming::End(ErrorCode::PeerTimeout),
             };
-            let is_end = matches!(incoming, Incoming::End(_));
-            if tx.send(incoming).await.is_err() || is_end {
+            let end = incoming.end();
+            if tx.send(incoming).await.is_err() {
                 return ErrorCode::GoingAway;
+            }
+            if let Some(code) = end {
+                return code;
             }
         }
         ErrorCode::PeerTimeout
@@ -150,7 +153,7 @@ where
 
 fn binary(bytes: Bytes) -> Incoming {
     match split_message(bytes) {
-        Ok((_, body)) => message(body),
+        Ok((lane, body)) => message(lane, body),
         Err(error) => Incoming::End(error.code()),
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{DESK_ANSWERS_MAX, LOCAL_CONNECT_LIFETIME};
+use flydex_domain::limits::{DESK_ANSWERS_MAX, LOCAL_CONNECT_LIFETIME, PAIRING_CODES_MAX};
 use flydex_domain::scope::Role;
 use tokio::sync::{mpsc, watch};
 
@@ -42,6 +42,17 @@ pub struct Question {
     pub role: Role,
     /// The six digits.
     pub short_code: String,
+}
+
+/// A pairing that came about.
+#[derive(Debug)]
+pub struct Paired {
+    /// The pairing, to report on.
+    pub pairing: Pairing,
+    /// Who was paired.
+    pub proposal: Proposal,
+    /// What it gave.
+    pub enrolment: Enrolment,
 }
 
 /// What the desk answers.
@@ -84,6 +95,32 @@ impl Desk {
     #[must_use]
     pub const fn screen(&self) -> &Screen {
         &self.screen
+    }
+
+    /// Pairs with whoever scans a code. One that nobody used in time gives way to a fresh one, a bounded number of
+    /// times; what the desk was asked is not asked again.
+    ///
+    /// # Errors
+    /// Each [`PairError`]; both screens show it.
+    pub async fn pair_afresh<S>(&mut self, start: impl Fn() -> S) -> Result<Paired, PairError>
+    where
+        S: Future<Output = Result<Pairing, PairError>>,
+    {
+        let mut left = PAIRING_CODES_MAX;
+        loop {
+            left -= 1;
+            let asked_before = self.questions;
+            let pairing = start().await?;
+            match self.pair(&pairing).await {
+                Ok((proposal, enrolment)) => return Ok(Paired { pairing, proposal, enrolment }),
+                Err(PairError::Expired) if left > 0 && self.questions == asked_before => {
+                    let after =
+                        if left == 1 { "the last one".to_owned() } else { format!("{} more may follow", left - 1) };
+                    self.screen.line(&format!("nobody used that code in time; here is a fresh one ({after})"));
+                }
+                Err(error) => return Err(error),
+            }
+        }
     }
 
     /// Leads one pairing to its end: draws the code, checks, asks, confirms.

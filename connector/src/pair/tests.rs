@@ -36,6 +36,15 @@ impl Shown {
         self.0.borrow().clone()
     }
 
+    /// Waits until so many lines begin so, and gives the rest of the newest.
+    pub(crate) async fn newest(&self, start: &str, count: usize) -> String {
+        let found =
+            |text: &str| text.lines().filter_map(|line| line.strip_prefix(start).map(str::to_owned)).nth(count - 1);
+        let mut text = self.0.subscribe();
+        let text = text.wait_for(|text| found(text).is_some()).await.unwrap();
+        found(&text).unwrap()
+    }
+
     /// Waits for a line that begins so, and gives the rest of it.
     pub(crate) async fn line(&self, start: &str) -> String {
         let found = |text: &str| text.lines().find_map(|line| line.strip_prefix(start).map(str::to_owned));
@@ -142,6 +151,36 @@ async fn an_expired_claim_says_so_and_what_to_do() {
     let error = scene.play(true).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::ClaimExpired);
     assert!(error.next_step().contains("flydex connect again"));
+}
+
+#[tokio::test]
+async fn a_code_that_nobody_used_in_time_gives_way_to_a_fresh_one() {
+    let mut scene = Scene::new(Script { expired_codes: 1, ..Script::default() }).await;
+    let (relay, port, shown) = (scene.relay.clone(), scene.port.clone(), scene.shown.clone());
+    let outside = async move {
+        shown.line("nobody used that code in time; here is a fresh one (3 more may follow)").await;
+        relay.phone_scans(&shown.newest("pair at ", 2).await);
+        let mut stage = port.stage.clone();
+        stage.wait_for(|stage| matches!(stage, Stage::Asked(_))).await.unwrap();
+        port.answers.send(DeskAnswer { yes: true, question: None }).await.unwrap();
+        std::future::pending::<()>().await;
+    };
+    let relay = scene.relay.clone();
+    let paired = tokio::select! {
+        paired = scene.desk.pair_afresh(|| relay.start_pairing(None)) => paired.unwrap(),
+        () = outside => unreachable!("the outside never ends"),
+    };
+    assert_eq!(paired.proposal.device_key(), scene.relay.device_key());
+}
+
+#[tokio::test]
+async fn fresh_codes_come_to_an_end() {
+    let mut scene = Scene::new(Script { expires: true, ..Script::default() }).await;
+    let relay = scene.relay.clone();
+    let error = scene.desk.pair_afresh(|| relay.start_pairing(None)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::ClaimExpired);
+    let codes = scene.shown.text().matches("pair at ").count();
+    assert_eq!(codes, usize::try_from(flydex_domain::limits::PAIRING_CODES_MAX).unwrap());
 }
 
 #[tokio::test]

@@ -170,6 +170,7 @@ impl Life {
         }
         self.followed.remove(&thread_id);
         self.ask(Method::ThreadUnsubscribe, surface::about(thread_id), Then::Nothing);
+        self.follow_next();
     }
 
     fn take_over(&mut self, thread_id: ThreadId, result: &Value, turns: &[Value]) {
@@ -205,7 +206,7 @@ impl Life {
     fn check_guard(&self, thread_id: ThreadId) -> Result<Option<String>, Refused> {
         let followed = self.followed.get(&thread_id).ok_or(ErrorCode::ThreadNotFound)?;
         let unguarded = followed.view.policy.as_ref().is_none_or(|policy| policy.unguarded);
-        if unguarded && !self.config.allow_unguarded {
+        if unguarded && !self.allowed.borrow().allow_unguarded {
             return Err(ErrorCode::ThreadPolicyRefused.into());
         }
         Ok(followed.view.running.as_ref().map(|running| running.turn_id.clone()))

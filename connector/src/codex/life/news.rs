@@ -13,6 +13,9 @@ use super::super::{surface, translate};
 use super::follow::is_active;
 use super::{Life, Then, Want, thread_event};
 
+/// Active threads without room that are remembered, to be followed when there is room again.
+const UNFOLLOWED_MAX: usize = 1024;
+
 impl Life {
     /// Takes a notification.
     pub(super) fn news(&mut self, method: &str, params: &Value) {
@@ -98,6 +101,8 @@ impl Life {
 
     fn status_changed(&mut self, thread_id: ThreadId, state: v1::ThreadState) {
         if !is_active(state) {
+            self.unfollowed.remove(&thread_id);
+            self.tell_unfollowed();
             return self.release(thread_id);
         }
         let follows = self.followed.contains_key(&thread_id)
@@ -111,7 +116,26 @@ impl Life {
             self.follow(thread_id, Want::News, 0);
         } else {
             tracing::warn!("too many threads are active to follow them all");
+            if self.unfollowed.len() < UNFOLLOWED_MAX {
+                self.unfollowed.insert(thread_id);
+            }
+            self.tell_unfollowed();
         }
+    }
+
+    /// Follows an active thread for which there was no room until now.
+    pub(super) fn follow_next(&mut self) {
+        if let Some(thread_id) = self.unfollowed.first().copied().filter(|thread_id| self.has_room_for(*thread_id)) {
+            self.unfollowed.remove(&thread_id);
+            self.tell_unfollowed();
+            self.follow(thread_id, Want::News, 0);
+        }
+    }
+
+    /// The desk sees how many there are: their approvals are answered there.
+    pub(super) fn tell_unfollowed(&self) {
+        let count = self.unfollowed.len();
+        self.unfollowed_count.send_if_modified(|told| std::mem::replace(told, count) != count);
     }
 
     /// Reads a thread's summary again, to tell it.
@@ -143,6 +167,11 @@ impl Life {
         };
         if lost {
             self.told.push(CodexEvent::ThreadLost { thread_id });
+        }
+        if closed {
+            self.unfollowed.remove(&thread_id);
+            self.tell_unfollowed();
+            self.follow_next();
         }
     }
 }

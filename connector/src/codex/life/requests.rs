@@ -45,7 +45,7 @@ impl Life {
                 opened_at,
                 action,
                 risk_high,
-                session_scope_possible: session_scope && self.config.session_acceptance,
+                session_scope_possible: session_scope,
                 desk_only,
             }),
             Ask::Questions { parts, desk_only } => CodexEvent::QuestionAsked(AskedQuestion {

@@ -34,7 +34,7 @@ use crate::core::port::CodexPort;
 use crate::core::{CoreConfig, LinkEvent, run_with_links};
 use crate::epoch::Fence;
 use crate::outbox::{Framing, Outbox};
-use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, Entropy, PairedState, Transport};
+use crate::paired::{Channel, CoreStatus, DeskPolicy, DeskRequest, Entropy, PairedState, Transport};
 use crate::spool::Spool;
 use crate::storage::Storage as _;
 use crate::storage::memory::MemoryStorage;
@@ -290,7 +290,8 @@ impl World {
     pub(super) async fn own(&mut self, link: u64, counter: u64) {
         self.outbox = Outbox::new(Framing::Message);
         let outbox = self.outbox.clone();
-        self.links.send(LinkEvent::Up { link, outbox, transport: Transport::WebSocket }).await.unwrap();
+        let channel = Channel { transport: Transport::WebSocket, bound: true };
+        self.links.send(LinkEvent::Up { link, outbox, channel }).await.unwrap();
         self.epoch = epoch(counter);
         self.owner(link, v1::owner_frame::Kind::Attach(v1::AttachOwner {})).await;
         self.until("attached", |kind| matches!(kind, v1::connector_frame::Kind::Attached(_)).then_some(())).await;

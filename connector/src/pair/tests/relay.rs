@@ -30,6 +30,8 @@ pub(crate) struct Script {
     pub(crate) swap_device: bool,
     pub(crate) phone_role: Role,
     pub(crate) expires: bool,
+    /// So many pairings expire before one does not.
+    pub(crate) expired_codes: u32,
     pub(crate) cancels_while_asked: bool,
     pub(crate) foreign_credential: bool,
     pub(crate) other_origin: bool,
@@ -45,6 +47,7 @@ impl Default for Script {
             swap_device: false,
             phone_role: Role::Owner,
             expires: false,
+            expired_codes: 0,
             cancels_while_asked: false,
             foreign_credential: false,
             other_origin: false,
@@ -76,6 +79,8 @@ struct Seen {
     reports: Vec<String>,
     received: String,
     serial: u64,
+    started: u32,
+    audited: Vec<Value>,
 }
 
 fn machine_id() -> MachineId {
@@ -103,6 +108,7 @@ impl Relay {
             .route("/api/local-connect/{id}", get(look))
             .route("/api/local-connect/{id}/agent-status", post(agent_status))
             .route("/api/machines/{id}/credential", post(renew))
+            .route("/api/machines/{id}/audit", post(audit))
             .with_state(relay.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         relay
@@ -183,6 +189,22 @@ impl Relay {
         reports.wait_for(|_| self.reports().iter().any(|report| report == status)).await.unwrap();
     }
 
+    /// The audit records that were taken.
+    pub(crate) fn audited(&self) -> Vec<Value> {
+        self.seen().audited.clone()
+    }
+
+    /// The next pairing begins with nobody having scanned.
+    pub(crate) fn forget_phone(&self) {
+        self.seen().device = None;
+        self.inner.status.send_replace("created");
+    }
+
+    /// Knows the machine by this key, as after a pairing.
+    pub(crate) fn know(&self, machine_key: PublicKey) {
+        self.seen().machine_key = Some(machine_key);
+    }
+
     pub(crate) fn everything_received(&self) -> String {
         self.seen().received.clone()
     }
@@ -223,10 +245,7 @@ async fn regions(State(relay): State<Relay>) -> Json<Value> {
 
 async fn start(State(relay): State<Relay>, Json(body): Json<Value>) -> Response {
     if let Some(code) = relay.inner.script.refuses {
-        let status = StatusCode::from_u16(code.http_status()).unwrap();
-        let error =
-            json!({ "error": { "code": code.name(), "number": code.number(), "message": "", "retry": "later" } });
-        return (status, Json(error)).into_response();
+        return refusal(code);
     }
     let key: EncodedKey = serde_json::from_value(body["machine_key"].clone()).unwrap();
     let redeem = URL_SAFE_NO_PAD.decode(body["redeem_sha256"].as_str().unwrap()).unwrap();
@@ -240,6 +259,7 @@ async fn start(State(relay): State<Relay>, Json(body): Json<Value>) -> Response 
     let signature = URL_SAFE_NO_PAD.decode(body["signature"].as_str().unwrap()).unwrap();
     key.0.verify(transcript, &signature).unwrap();
     let mut seen = relay.seen();
+    seen.started += 1;
     seen.machine_key = Some(key.0);
     seen.received.push_str(&body.to_string());
     let origin = if relay.inner.script.other_origin { "https://relay.example" } else { &relay.origin };
@@ -268,9 +288,10 @@ async fn look(
     assert_eq!((id, bearer(&headers)), (Uuid::from_u128(1), "Bearer token-of-this-pairing"));
     let script = &relay.inner.script;
     let asked_again = wait.after.as_deref() == Some("awaiting_browser_finalize");
-    let ends = script.expires || (script.cancels_while_asked && asked_again);
+    let expires = script.expires || relay.seen().started <= script.expired_codes;
+    let ends = expires || (script.cancels_while_asked && asked_again);
     if ends {
-        let status = if script.expires { "expired" } else { "cancelled" };
+        let status = if expires { "expired" } else { "cancelled" };
         return Json(json!({ "status": status }));
     }
     let mut status = relay.inner.status.subscribe();
@@ -301,20 +322,48 @@ async fn agent_status(State(relay): State<Relay>, headers: HeaderMap, Json(body)
 }
 
 async fn renew(State(relay): State<Relay>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    if !machine_proves(&relay, "credential", &headers, &body) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    Json(relay.next_credential()).into_response()
+}
+
+/// Takes every record but the last of several, as a server does that is cut short.
+async fn audit(State(relay): State<Relay>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    if !machine_proves(&relay, "audit", &headers, &body) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    if let Some(code) = relay.inner.script.refuses {
+        return refusal(code);
+    }
+    let body: Value = serde_json::from_slice(&body).unwrap();
+    let mut records = body["records"].as_array().unwrap().clone();
+    if records.len() > 1 {
+        records.pop();
+    }
+    let acknowledged: Vec<_> = records.iter().map(|record| record["audit_id"].clone()).collect();
+    relay.seen().audited.extend(records);
+    Json(json!({ "acknowledged": acknowledged })).into_response()
+}
+
+fn refusal(code: ErrorCode) -> Response {
+    let status = StatusCode::from_u16(code.http_status()).unwrap();
+    let error = json!({ "error": { "code": code.name(), "number": code.number(), "message": "", "retry": "later" } });
+    (status, Json(error)).into_response()
+}
+
+fn machine_proves(relay: &Relay, what: &str, headers: &HeaderMap, body: &[u8]) -> bool {
     let text = |name: &str| headers.get(name).unwrap().to_str().unwrap().to_owned();
     assert!(text("authorization").starts_with("FlyDex-Machine v4.public."));
     let transcript = Transcript::new(Label::MachineRequest)
         .text("POST")
-        .text(&format!("/api/machines/{}/credential", machine_id()))
-        .bytes(&sha256(&body))
+        .text(&format!("/api/machines/{}/{what}", machine_id()))
+        .bytes(&sha256(body))
         .integer(text("flydex-timestamp").parse().unwrap())
         .text(&relay.origin);
     let signature = URL_SAFE_NO_PAD.decode(text("flydex-signature")).unwrap();
     let key = relay.seen().machine_key.unwrap();
-    if key.verify(transcript, &signature).is_err() {
-        return StatusCode::UNAUTHORIZED.into_response();
-    }
-    Json(relay.next_credential()).into_response()
+    key.verify(transcript, &signature).is_ok()
 }
 
 fn bearer(headers: &HeaderMap) -> &str {
