@@ -31,7 +31,7 @@ async fn an_accepted_command_runs_and_the_answer_is_confirmed() -> anyhow::Resul
     assert!(stage.client.start_turn(&thread_id, "[[esc echo approved]]").await.is_ok());
     let asked = stage.client.approval().await?;
     assert_eq!(asked.action.kind, ApprovalKind::Command);
-    assert!(asked.action.command.contains("echo approved") && !asked.desk_only && !asked.session_scope_possible);
+    assert!(asked.action.command.contains("echo approved") && !asked.desk_only);
     assert_eq!(asked.thread_id.to_string(), thread_id);
     let outcome = stage.client.handle.answer_approval(&asked.key, Decision::Accept).await;
     assert_eq!(outcome, AnswerOutcome::Confirmed);
