@@ -287,6 +287,39 @@ test("nothing is signed before the machine's boot is known", async () => {
   await until(() => one.outbox.get(id)?.state === "executed");
 });
 
+test("what cannot be written down is neither kept nor sent", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  const put = one.table.put.bind(one.table);
+  one.table.put = () => Promise.reject(new Error("disk full"));
+  await expect(one.outbox.add(draft("go"))).rejects.toThrow("disk full");
+  expect(one.outbox.all()).toEqual([]);
+  one.table.put = put;
+  one.sockets[0]?.break();
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => one.sockets.length === 2 && one.machine.caughtUp);
+  await one.machine.idle();
+  expect(effects(one.fake)).toEqual([]);
+});
+
+test("a command that could not be written down before it left goes out when it can", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  const put = one.table.put.bind(one.table);
+  let full = false;
+  one.table.put = (key, entry) => {
+    if (full) return Promise.reject(new Error("disk full"));
+    full = true;
+    return put(key, entry);
+  };
+  const id = await one.outbox.add(draft("go"));
+  await until(() => one.outbox.get(id)?.state === "queued" && full);
+  expect(effects(one.fake)).toEqual([]);
+  one.table.put = put;
+  await vi.advanceTimersByTimeAsync(5_000);
+  await until(() => one.outbox.get(id)?.state === "executed");
+});
+
 test("a receipt of another key settles nothing", async () => {
   const one = await world();
   await until(() => one.machine.caughtUp);

@@ -77,7 +77,7 @@ export class Machine {
       ask,
       possible: () => this.paired && this.#sender.sessionContext() !== undefined,
       admitted: () => this.#admitted(),
-      hole: () => this.#ifWhole(false),
+      hole: () => this.#hole(),
       clock: this.clock,
       later,
     });
@@ -234,13 +234,13 @@ export class Machine {
 
   async #onVerdict(verdict: StreamVerdict): Promise<void> {
     const id = uuidText(verdict.commandId);
-    if (id === this.#feed.asked) this.#ifWhole(await this.#feed.verdict(verdict));
-    else await this.#threads.verdict(id, verdict);
+    if (id !== this.#feed.asked) await this.#threads.verdict(id, verdict);
+    else if (!(await this.#feed.verdict(verdict))) this.#hole();
   }
 
   async #onEvent(streamId: number, seq: bigint, body: Uint8Array): Promise<void> {
     if (streamId !== MACHINE_STREAM) await this.#threads.event(streamId, seq, body);
-    else this.#ifWhole(await this.#feed.run(this.#feed.stream.event({ seq, body })));
+    else if (!(await this.#feed.run(this.#feed.stream.event({ seq, body })))) this.#hole();
   }
 
   #onStreamEnd(streamId: number): void {
@@ -270,8 +270,7 @@ export class Machine {
   }
 
   /** Something is missing of the machine's stream: it is asked for again, from a snapshot. */
-  #ifWhole(whole: boolean): void {
-    if (whole) return;
+  #hole(): void {
     this.#feed.stream.forget();
     this.#attachAgain(new Problem(LOCAL.connectionLost));
   }

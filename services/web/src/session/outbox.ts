@@ -125,7 +125,7 @@ export class Outbox {
     const id = uuidText(uuidV7(this.#deps.now()));
     const [createdAtMs, traceId] = [this.#deps.now(), newTraceId()];
     const entry: OutboxEntry = { ...draft, id, createdAtMs, traceId, state: "queued", attempts: 0 };
-    await this.#save(entry);
+    await this.#keep(entry);
     void this.#push(id);
     return id;
   }
@@ -195,6 +195,9 @@ export class Outbox {
     this.#busy.add(id);
     try {
       await this.#pushOnce(id);
+    } catch {
+      // It could not be written down, so it did not leave.
+      this.#resendLater(id, 0);
     } finally {
       this.#busy.delete(id);
     }
@@ -214,7 +217,7 @@ export class Outbox {
     const command = create(CommandSchema, { header, body: entry.body, signature, auditReceipt });
     // On disk before it leaves: a reload in between must send the same bytes again.
     const state = entry.state === "queued" ? "sent" : entry.state;
-    await this.#save({ ...entry, signed, state, attempts: entry.attempts + 1 });
+    await this.#keep({ ...entry, signed, state, attempts: entry.attempts + 1 });
     if (port.send(command, entry.traceId)) this.#resendLater(id, 0);
   }
 
@@ -246,6 +249,19 @@ export class Outbox {
   #clearTimer(id: string): void {
     clearTimeout(this.#timers.get(id));
     this.#timers.delete(id);
+  }
+
+  /** Saves what must be on disk before anything else happens; what cannot be is as it was before. */
+  async #keep(entry: OutboxEntry): Promise<void> {
+    const before = this.#entries.get(entry.id);
+    try {
+      await this.#save(entry);
+    } catch (reason) {
+      if (before === undefined) this.#entries.delete(entry.id);
+      else this.#entries.set(entry.id, before);
+      this.#deps.changed();
+      throw reason;
+    }
   }
 
   async #save(entry: OutboxEntry): Promise<void> {

@@ -3,7 +3,7 @@ import { fromBinary } from "@bufbuild/protobuf";
 import type { Page } from "playwright-core";
 import { afterAll, afterEach, beforeAll, expect, test } from "vitest";
 
-import { CommandHeaderSchema } from "../gen/flydex/v1/command_pb";
+import { CommandHeaderSchema, Outcome } from "../gen/flydex/v1/command_pb";
 import { Stage, at } from "./browser";
 import { fakeThread } from "./fake";
 
@@ -16,12 +16,13 @@ beforeAll(async () => {
 });
 
 afterEach(async () => {
+  const problems = stage.problems.splice(0);
   for (const context of stage.browser.contexts()) await context.close();
   stage.machine.handlers.clear();
   stage.asked.length = 0;
   stage.deskSaysYes = false;
   stage.relayDown = false;
-  expect(stage.problems).toEqual([]);
+  expect(problems).toEqual([]);
 });
 
 afterAll(() => stage.close());
@@ -87,6 +88,68 @@ test("a message survives a reload, and travels again as the same bytes", async (
     expect(command.body).toEqual(before[0]?.body);
     expect(command.signature).toEqual(before[0]?.signature);
   }
+});
+
+test("a page that a newer version has overtaken says so, and gives back what it cannot keep", async () => {
+  const page = await stage.paired();
+  await page.click(at("thread-row"));
+  await page.waitForSelector(at("composer-text"));
+  await page.evaluate(
+    () =>
+      new Promise<void>((resolve, reject) => {
+        const request = indexedDB.open("flydex", 99);
+        request.onsuccess = () => resolve(request.result.close());
+        request.onblocked = () => reject(new Error("the page holds on to its database"));
+      }),
+  );
+  await page.fill(at("composer-text"), "Is anybody there?");
+  await page.click(at("composer-send"));
+  await page.waitForSelector("text=This page shows an older state. Reload the page.");
+  expect(await page.inputValue(at("composer-text"))).toBe("Is anybody there?");
+  expect(await page.locator(at("outbox-message")).count()).toBe(0);
+});
+
+test("a browser whose disk has an older layout gets the new one", async () => {
+  stage.signedIn = true;
+  stage.machineListed = true;
+  const page = await stage.page();
+  await page.addInitScript(() => {
+    const request = indexedDB.open("flydex", 1);
+    request.onupgradeneeded = () => {
+      for (const name of ["keys", "machines", "outbox"]) request.result.createObjectStore(name);
+    };
+    request.onsuccess = () => request.result.close();
+  });
+  await page.goto(stage.origin);
+  await page.waitForSelector(at("machine-card"));
+  const tables = await page.evaluate(
+    () =>
+      new Promise<string[]>((resolve) => {
+        const request = indexedDB.open("flydex");
+        request.onsuccess = () => {
+          resolve([...request.result.objectStoreNames]);
+          request.result.close();
+        };
+      }),
+  );
+  expect(tables).toEqual(["keys", "machines", "outbox", "pairings"]);
+});
+
+test("a question whose answer was refused can be answered again", async () => {
+  const page = await stage.paired();
+  await page.click(at("thread-row"));
+  await page.waitForSelector(at("composer-text"));
+  stage.machine.handlers.set("answerQuestion", () => ({ outcome: Outcome.REFUSED, code: 6004 }));
+  const part = { id: "p1", text: "Which branch?", options: [{ label: "main", description: "" }] };
+  const questionId = new Uint8Array(32).fill(5);
+  stage.machine.emit("", "questionOpened", { questionId, threadId: "t1", turnId: "u1", parts: [part] });
+  await page.getByLabel("main").check();
+  await page.click(at("question-send"));
+  await page.waitForSelector(`${at("outbox-note")}[data-state=refused]`);
+  await page.waitForSelector(`${at("question-send")}:enabled`);
+  stage.machine.handlers.delete("answerQuestion");
+  await page.click(at("question-send"));
+  await page.waitForSelector("text=Your answer is on its way");
 });
 
 test("one tab holds the connection; another takes it over, and gets it when the first is closed", async () => {
