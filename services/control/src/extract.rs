@@ -1,11 +1,11 @@
 //! How handlers read requests: strict JSON, ids in paths, and the caller's address. All refusals are typed.
 
-use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr};
 use std::str::FromStr;
 
 use axum::RequestPartsExt as _;
 use axum::body::Bytes;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request};
+use axum::extract::{FromRequest, FromRequestParts, Path, Query, Request};
 use flydex_domain::error::ErrorCode;
 use flydex_runtime::client::ClientAddress;
 use http::request::Parts;
@@ -90,10 +90,9 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     type Rejection = ApiError;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
-        let client = parts.extensions.get::<ClientAddress>().map(|ClientAddress(client)| *client);
-        let peer = || parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| peer.ip());
+        let client = ClientAddress::of(&parts.extensions);
         // Where no address is known, all callers share one.
-        Ok(Self(client.or_else(peer).map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), network_of)))
+        Ok(Self(client.map_or(IpAddr::V6(Ipv6Addr::UNSPECIFIED), |ClientAddress(address)| network_of(address))))
     }
 }
 

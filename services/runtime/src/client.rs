@@ -4,21 +4,24 @@
 //! believed as long as the party that wrote them is trusted, so the address is the right-most one that is not a
 //! trusted proxy's. Everything left of it was written by that client or by proxies nobody vouches for.
 
+use std::convert::Infallible;
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::str::FromStr;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{ConnectInfo, Request};
+use axum::extract::{ConnectInfo, OptionalFromRequestParts, Request};
 use axum::middleware::{self, Next};
-use http::HeaderMap;
+use http::request::Parts;
+use http::{Extensions, HeaderMap};
 use serde::de::Error as _;
 use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 const FORWARDED_FOR: &str = "x-forwarded-for";
 
-/// The address that a request's client has, as far as it is known; an extension of each request.
+/// The address that a request's client has: as [`located`] found it, else the connection's peer. A handler takes
+/// `Option<ClientAddress>`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct ClientAddress(pub IpAddr);
 
@@ -48,6 +51,25 @@ pub fn located(router: Router, proxies: TrustedProxies) -> Router {
         }
         next.run(request)
     }))
+}
+
+// === impl ClientAddress ===
+
+impl ClientAddress {
+    /// The client of a request with these extensions; nothing where not even the peer is known.
+    #[must_use]
+    pub fn of(extensions: &Extensions) -> Option<Self> {
+        let peer = || extensions.get::<ConnectInfo<SocketAddr>>().map(|ConnectInfo(peer)| Self(peer.ip()));
+        extensions.get::<Self>().copied().or_else(peer)
+    }
+}
+
+impl<S: Sync> OptionalFromRequestParts<S> for ClientAddress {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Option<Self>, Infallible> {
+        Ok(Self::of(&parts.extensions))
+    }
 }
 
 // === impl TrustedProxies ===

@@ -1,17 +1,16 @@
 //! `GET /v1/session`: from an HTTP request of the web app to a session.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
-use axum::Extension;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits;
 use flydex_proto::v1;
+use flydex_runtime::client::ClientAddress;
 use futures_util::StreamExt as _;
 
 use crate::Gateway;
@@ -26,11 +25,11 @@ use crate::socket::{self, MessageReader};
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    client: Option<ClientAddress>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
-    match admit(&gateway, &headers, peer.map(|Extension(ConnectInfo(peer))| peer.ip())) {
+    match admit(&gateway, &headers, client) {
         Err(code) => {
             gateway.metrics.ended(Peer::Session, code.into());
             socket::refuse(code)
@@ -45,12 +44,12 @@ pub(crate) async fn upgrade(
     }
 }
 
-fn admit(gateway: &Gateway, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
+fn admit(gateway: &Gateway, headers: &HeaderMap, client: Option<ClientAddress>) -> Result<Handshake, ErrorCode> {
     let origin = headers.get(header::ORIGIN).map(axum::http::HeaderValue::as_bytes);
     if origin != Some(gateway.config.public_origin.as_bytes()) {
         return Err(ErrorCode::OriginRefused);
     }
-    gateway.admission.handshake(peer)
+    gateway.admission.handshake(client.map(|ClientAddress(address)| address))
 }
 
 async fn run(gateway: Arc<Gateway>, socket: WebSocket, handshake: Handshake) {

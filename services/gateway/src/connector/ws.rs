@@ -1,16 +1,16 @@
 //! `GET /v1/link`: from an HTTP request of a connector to a link.
 
-use std::net::{IpAddr, SocketAddr};
 use std::sync::Arc;
 
 use axum::Extension;
+use axum::extract::State;
 use axum::extract::ws::rejection::WebSocketUpgradeRejection;
 use axum::extract::ws::{WebSocket, WebSocketUpgrade};
-use axum::extract::{ConnectInfo, State};
 use axum::http::{HeaderMap, header};
 use axum::response::Response;
 use flydex_domain::error::ErrorCode;
 use flydex_proto::v1;
+use flydex_runtime::client::ClientAddress;
 use flydex_runtime::tls::ChannelBinding;
 use futures_util::StreamExt as _;
 
@@ -27,12 +27,12 @@ use crate::socket::{self, MessageReader};
 pub(crate) async fn upgrade(
     State(gateway): State<Arc<Gateway>>,
     headers: HeaderMap,
-    peer: Option<Extension<ConnectInfo<SocketAddr>>>,
+    client: Option<ClientAddress>,
     binding: Option<Extension<ChannelBinding>>,
     upgrade: Result<WebSocketUpgrade, WebSocketUpgradeRejection>,
 ) -> Response {
     let Ok(upgrade) = upgrade else { return socket::refuse(ErrorCode::BadRequest) };
-    match admit(&gateway, &headers, peer.map(|Extension(ConnectInfo(peer))| peer.ip())) {
+    match admit(&gateway, &headers, client) {
         Err(code) => {
             gateway.metrics.ended(Peer::WebSocketLink, code.into());
             socket::refuse(code)
@@ -50,11 +50,11 @@ pub(crate) async fn upgrade(
     }
 }
 
-fn admit(gateway: &Gateway, headers: &HeaderMap, peer: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
+fn admit(gateway: &Gateway, headers: &HeaderMap, client: Option<ClientAddress>) -> Result<Handshake, ErrorCode> {
     if headers.contains_key(header::ORIGIN) {
         return Err(ErrorCode::OriginRefused);
     }
-    gateway.admission.handshake(peer)
+    gateway.admission.handshake(client.map(|ClientAddress(address)| address))
 }
 
 async fn run(gateway: Arc<Gateway>, socket: WebSocket, binding: Binding, handshake: Handshake) {

@@ -97,3 +97,26 @@ fn a_configuration_gives_a_list_or_one_text() {
     assert_eq!(read("trusted_proxies = \"\"").expect("none"), TrustedProxies::default());
     assert!(read("trusted_proxies = [\"10.0.0.0/99\"]").is_err());
 }
+
+#[tokio::test]
+async fn a_handler_is_given_the_client_and_without_a_proxy_the_peer() {
+    use axum::body::{Body, to_bytes};
+    use axum::routing::get;
+    use tower::ServiceExt as _;
+
+    let shown = async |client: Option<ClientAddress>| format!("{client:?}");
+    let bare = Router::new().route("/", get(shown));
+    let behind = located(bare.clone(), trusted(&["10.0.0.0/8"]));
+    let ask = async |router: Router, peer: Option<SocketAddr>| {
+        let mut request = Request::get("/").header(FORWARDED_FOR, "192.0.2.1").body(Body::empty()).unwrap();
+        if let Some(peer) = peer {
+            request.extensions_mut().insert(ConnectInfo(peer));
+        }
+        let body = router.oneshot(request).await.unwrap().into_body();
+        String::from_utf8(to_bytes(body, 64).await.unwrap().to_vec()).unwrap()
+    };
+    let proxy = Some(SocketAddr::new(PROXY.parse().unwrap(), 1));
+    assert_eq!(ask(behind.clone(), proxy).await, "Some(ClientAddress(192.0.2.1))");
+    assert_eq!(ask(bare, proxy).await, "Some(ClientAddress(10.0.0.1))");
+    assert_eq!(ask(behind, None).await, "None");
+}

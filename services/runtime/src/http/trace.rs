@@ -32,9 +32,10 @@ pub fn route(request: &Request) -> &str {
 
 async fn trace(request: Request, next: Next) -> Response {
     let (method, route) = (method_name(request.method()), route(&request));
+    let name = format!("{method} {route}");
     let span = tracing::info_span!(
         "request",
-        otel.name = format!("{method} {route}"),
+        otel.name = name,
         otel.kind = "server",
         otel.status_code = Empty,
         http.method = method,

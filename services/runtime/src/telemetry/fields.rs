@@ -56,8 +56,17 @@ pub const DECLARED: &[&str] = &[
     "version",
 ];
 
-/// Whether a field may be written.
+/// Fields that tell the exporter of traces how to show a span; they are no part of a line.
+pub const FOR_TRACES: &[&str] = &["otel.kind", "otel.name", "otel.status_code"];
+
+/// Whether a field may be recorded at all.
 #[must_use]
 pub fn is_declared(name: &str) -> bool {
+    is_written(name) || FOR_TRACES.contains(&name)
+}
+
+/// Whether a field may be written in a line.
+#[must_use]
+pub fn is_written(name: &str) -> bool {
     DECLARED.contains(&name)
 }

@@ -13,7 +13,7 @@ use tracing_subscriber::layer::{Context, Layer};
 use tracing_subscriber::registry::LookupSpan;
 
 use super::LogFormat;
-use super::fields::is_declared;
+use super::fields::{is_declared, is_written};
 
 /// Whether a log target belongs to FlyDex.
 #[must_use]
@@ -43,9 +43,9 @@ struct Declared {
 
 impl Declared {
     fn put(&mut self, field: &Field, value: Value) {
-        if is_declared(field.name()) {
+        if is_written(field.name()) {
             self.values.insert(field.name(), value);
-        } else {
+        } else if !is_declared(field.name()) {
             self.dropped += 1;
         }
     }

@@ -49,6 +49,12 @@ fn an_undeclared_field_is_counted_and_not_written() {
 }
 
 #[test]
+fn what_is_for_the_exporter_of_traces_is_neither_written_nor_counted() {
+    let text = logged(LogFormat::Json, || tracing::info!(target: "flydex_test", { otel.name = "GET /" }, "answered"));
+    assert!(!text.contains("otel.name") && !text.contains("fields.dropped"), "{text}");
+}
+
+#[test]
 fn a_librarys_trace_line_is_not_written() {
     let text = logged(LogFormat::Text, || tracing::trace!(target: "tungstenite", "received message secret words"));
     assert_eq!(text, "");
