@@ -86,7 +86,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(regions::keys))
         .routes(routes!(audit::record_intent))
         .routes(routes!(audit::list))
-        .routes(routes!(audit::upload))
+        .routes(routes!(audit::upload::upload))
 }
 
 async fn guard(State(control): State<App>, request: Request, next: Next) -> Response {
