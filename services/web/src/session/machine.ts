@@ -70,18 +70,18 @@ export class Machine {
     const consumed = (bytes: number) => this.#sender.consumed(bytes);
     const failed = (problem: Problem) => this.#ifForgotten(problem);
     this.#commands = new Commands({ machineKey, key, outbox, sender: this.#sender, now, failed });
-    const { ask } = this.#commands;
     this.#feed = new MachineFeed(machineKey, machineBytes, consumed);
     this.#admission = new Admission({
       feed: this.#feed,
-      ask,
+      ask: this.#commands.ask,
       possible: () => this.paired && this.#sender.sessionContext() !== undefined,
       admitted: () => this.#admitted(),
       hole: () => this.#hole(),
       clock: this.clock,
       later,
     });
-    this.#threads = new ThreadFeeds({ ask, admitted: () => this.#admission.granted, consumed, later });
+    const admitted = () => this.#admission.granted;
+    this.#threads = new ThreadFeeds({ ask: this.#commands.ask, admitted, consumed, later });
     this.#heartbeat = new Heartbeat({
       now,
       clock: this.clock,
@@ -248,8 +248,6 @@ export class Machine {
     this.#detached(new Problem(LOCAL.connectionLost));
     this.#timers.later(RETRY_AFTER_MS, () => this.#admission.ask());
   }
-
-  // === Admission ===
 
   #admitted(): void {
     this.#deps.outbox.attach({

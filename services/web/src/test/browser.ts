@@ -48,7 +48,10 @@ export class Stage {
   readonly intents: unknown[] = [];
   /** Every request of the API, as method and path. */
   readonly asked: string[] = [];
+  /** Requests that are answered by a failure. */
+  readonly failing = new Set<string>();
   readonly #server: Server;
+  readonly #closers: (() => void)[] = [];
   #terms: PairingTerms | undefined;
   #deviceMac = "";
 
@@ -89,6 +92,11 @@ export class Stage {
     });
     await this.#relay(context);
     return this.tab(context);
+  }
+
+  /** Breaks every session. */
+  breakSessions(): void {
+    for (const close of this.#closers.splice(0)) close();
   }
 
   /** One more tab of the same browser. */
@@ -146,6 +154,7 @@ export class Stage {
       }
       const session = new FakeSession(this.machine, (frame) => webSocket.send(Buffer.from(frame)));
       this.sessions.push(session);
+      this.#closers.push(() => void webSocket.close({ code: 1012 }));
       webSocket.onClose(() => {
         this.sessions = this.sessions.filter((other) => other !== session);
       });
@@ -160,6 +169,9 @@ export class Stage {
     if (!this.signedIn) {
       const error = { code: "unauthenticated", number: 2000, message: "sign in first", retry: "refreshed" };
       return { status: 401, json: { error } };
+    }
+    if (this.failing.has(what)) {
+      return { status: 503, json: { error: { code: "store_unavailable", number: 1011, message: "no database" } } };
     }
     switch (what) {
       case "POST /api/sign-in":

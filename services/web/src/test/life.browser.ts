@@ -169,6 +169,28 @@ test("one tab holds the connection; another takes it over, and gets it when the 
   await expect.poll(() => stage.sessions.length).toBe(1);
 });
 
+test("a tab that signs in while another holds the connection opens none of its own", async () => {
+  const first = await stage.paired();
+  const second = await stage.tab(first.context());
+  await second.goto(`${stage.origin}/sign-in#AAAAAAAAAAAAAAAA`);
+  await second.click(at("sign-in"));
+  await second.waitForSelector(at("take-over"));
+  expect(stage.sessions.length).toBe(1);
+  await first.waitForSelector(`${at("connection-state")}[data-state=live]`);
+});
+
+test("a list of computers that could not be read is read when the relay is back", async () => {
+  const page = await stage.paired();
+  stage.failing.add("GET /api/machines");
+  await page.goto(`${stage.origin}/#/`);
+  await page.reload();
+  await page.waitForSelector("[data-code='1011']");
+  await expect.poll(() => stage.sessions.length).toBe(1);
+  stage.failing.clear();
+  stage.breakSessions();
+  await page.waitForSelector(`${at("machine-status")}[data-state=live]`);
+});
+
 test("a tab that hangs loses the connection to the one that a person uses", async () => {
   const first = await stage.paired();
   const second = await stage.tab(first.context());
