@@ -1,7 +1,7 @@
 //! Links to the relay: dialled, proven, kept alive, and opened again.
 //!
 //! One supervisor keeps one link. It tries QUIC first where the region has it, and falls back to a WebSocket
-//! within [`QUIC_FALLBACK_AFTER`]; on a WebSocket it probes QUIC from time to time. A link ends with the credential
+//! within two seconds; on a WebSocket it probes QUIC from time to time. A link ends with the credential
 //! that opened it, so a newer credential opens another link. That one, and one that was told to go away, serves on
 //! until the next one has attached: the core ends the old one then.
 
@@ -10,10 +10,7 @@ use std::time::{Duration, Instant};
 
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::BootId;
-use flydex_domain::limits::{
-    HANDSHAKE_TIMEOUT, LINK_SERVED_AFTER, QUIC_FALLBACK_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX,
-    RECONNECT_WAIT_MIN,
-};
+use flydex_domain::limits::{LINK_SERVED_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN};
 use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
@@ -26,6 +23,7 @@ use crate::paired::{Channel, DeskPolicy, Entropy, PairedState, RegionEndpoint, T
 
 mod error;
 mod hello;
+mod open;
 mod quic;
 mod serve;
 mod wire;
@@ -33,7 +31,6 @@ mod ws;
 
 use error::DialError;
 use serve::Ended;
-use wire::Wire;
 
 /// What links need to know.
 #[derive(Clone)]
@@ -179,97 +176,6 @@ impl Supervisor {
             }
             () = tokio::time::sleep(QUIC_PROBE_INTERVAL), if may_probe => Next::Probe,
         }
-    }
-
-    async fn open(&mut self) -> Result<Running, DialError> {
-        let endpoint = self.next_endpoint().await;
-        if let Some(quic) = &endpoint.quic {
-            let dialled = tokio::time::timeout(
-                QUIC_FALLBACK_AFTER,
-                quic::dial(quic, endpoint.certificate_pem.as_deref(), &self.shutdown),
-            );
-            match dialled.await.unwrap_or(Err(DialError::Timeout)) {
-                Ok(wire) => return self.greet(&endpoint, wire).await,
-                Err(error) => tracing::info!(error = error.code().name(), "quic is not to be had; falling back"),
-            }
-        }
-        self.open_websocket(&endpoint).await
-    }
-
-    /// The proof covers the TLS connection. Where a proxy ends TLS on the way, such a proof cannot hold: one more
-    /// connection is opened without it, unless the desk forbids that. What was learnt is kept, and told with the
-    /// link.
-    async fn open_websocket(&mut self, endpoint: &RegionEndpoint) -> Result<Running, DialError> {
-        let mut wire = self.dial_websocket(endpoint).await?;
-        if self.proxied.as_ref() != Some(&endpoint.link_url) || self.requires_binding() {
-            let bindable = wire.exporter.is_some();
-            match self.greet(endpoint, wire).await {
-                Err(error) if bindable && error.code() == ErrorCode::ProofInvalid => {}
-                settled => return settled,
-            }
-            if self.requires_binding() {
-                return Err(DialError::Unbound);
-            }
-            wire = self.dial_websocket(endpoint).await?;
-        }
-        wire.exporter = None;
-        let running = self.greet(endpoint, wire).await?;
-        if self.proxied.replace(endpoint.link_url.clone()).as_ref() != Some(&endpoint.link_url) {
-            tracing::warn!("tls ends on the way to the relay; the link is not bound to its connection");
-        }
-        Ok(running)
-    }
-
-    async fn dial_websocket(&self, endpoint: &RegionEndpoint) -> Result<Wire, DialError> {
-        let dialled = tokio::time::timeout(HANDSHAKE_TIMEOUT, ws::dial(endpoint, &self.shutdown));
-        dialled.await.unwrap_or(Err(DialError::Timeout))
-    }
-
-    fn requires_binding(&self) -> bool {
-        self.config.paired.policy.borrow().require_channel_binding
-    }
-
-    async fn probe(&mut self) -> Option<Running> {
-        let endpoint = self.endpoint()?;
-        let dialled = quic::dial(endpoint.quic.as_ref()?, endpoint.certificate_pem.as_deref(), &self.shutdown);
-        let wire = tokio::time::timeout(QUIC_FALLBACK_AFTER, dialled).await.ok()?.ok()?;
-        self.greet(&endpoint, wire).await.ok()
-    }
-
-    /// Proves this machine on a fresh connection and lets it serve.
-    async fn greet(&mut self, endpoint: &RegionEndpoint, mut wire: Wire) -> Result<Running, DialError> {
-        let channel = wire.channel();
-        if !channel.bound && self.requires_binding() {
-            return Err(DialError::Unbound);
-        }
-        let credential = self.config.paired.credential.borrow().clone();
-        let fence = self.config.fence.clone();
-        let now = flydex_domain::time::UnixMillis(self.clock.unix_millis());
-        let counted = tokio::task::spawn_blocking(move || fence.next_link(now)).await;
-        let Ok(Ok(link_counter)) = counted else {
-            return Err(DialError::Counter);
-        };
-        let greeted =
-            tokio::time::timeout(HANDSHAKE_TIMEOUT, hello::greet(&self.config, endpoint, &mut wire, link_counter));
-        let greeted = greeted.await.unwrap_or(Err(DialError::Timeout));
-        let pace = match greeted {
-            Ok(pace) => pace,
-            Err(error) => {
-                wire.outbox.close(error.code());
-                return Err(error);
-            }
-        };
-        tracing::info!(transport = ?channel.transport, link.bound = channel.bound, "link open");
-        self.numbers += 1;
-        let (ended_tx, ended) = oneshot::channel();
-        let (away_tx, go_away) = mpsc::channel(1);
-        let outbox = wire.outbox.clone();
-        let serving = serve::serve(wire, pace, self.numbers, self.events.clone(), away_tx);
-        self.shutdown.spawn(async move {
-            // Nobody waits any more when another link has taken over.
-            let _ = ended_tx.send(serving.await);
-        });
-        Ok(Running { channel, outbox, credential, since: self.clock.instant(), ended, go_away })
     }
 
     async fn failed(&mut self, error: &DialError) -> Duration {

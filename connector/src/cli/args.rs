@@ -54,7 +54,7 @@ pub enum Command {
     #[command(after_help = "\
 Shows a QR code. Scan it with a phone that is signed in, or open the address in a signed-in browser. Both
 screens then show the same six digits, and this computer asks whether it may be paired. Nothing happens
-without that yes.
+without that yes. A code is good for two minutes; when nobody used it, a fresh one is drawn, five at most.
 
 Examples:
   flydex connect --server https://relay.example

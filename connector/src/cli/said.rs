@@ -5,8 +5,7 @@ use flydex_domain::error::{ErrorCode, Retry};
 use super::Problem;
 use super::parts::Progress;
 use super::screen::Screen;
-use crate::api::next_step;
-use crate::control::status::{BOUND, PLAIN, PROXIED};
+use crate::control::status::{Binding, carrier, transport_word};
 use crate::paired::{LinkStatus, Transport};
 
 impl Progress {
@@ -54,16 +53,10 @@ impl News {
     pub(super) fn text(self, plain: bool) -> String {
         match self {
             Self::Connected(transport, bound) => {
-                let over = match transport {
-                    Transport::Quic => "quic",
-                    Transport::WebSocket => "websocket",
-                };
-                let (binding, next) = match (bound, plain) {
-                    (true, _) => (BOUND, String::new()),
-                    (false, true) => (PLAIN, String::new()),
-                    (false, false) => (PROXIED, format!("\n  next: {}", next_step(ErrorCode::ChannelNotBound))),
-                };
-                format!("connected over {over}, {binding}{next}")
+                let binding = Binding::of(bound, plain);
+                let next = binding.next_step().map(|next| format!("\n  next: {next}"));
+                let over = carrier(transport_word(transport), Some(binding));
+                format!("connected over {over}{}", next.unwrap_or_default())
             }
             Self::Lost => "connection lost; trying again".to_owned(),
             Self::Stopped(code) => Problem::of_code(code).text(),
@@ -90,7 +83,10 @@ mod tests {
     #[test]
     fn a_link_that_is_not_bound_is_said_and_a_bound_or_plain_one_needs_no_step() {
         let text = |bound, plain| News::of(attached(bound), None).unwrap().text(plain);
-        assert!(text(false, false).contains("NOT bound") && text(false, false).contains("next: let the proxy"));
+        assert!(
+            text(false, false).contains("NOT bound")
+                && text(false, false).contains("next: let the proxy pass TLS through")
+        );
         assert_eq!(text(true, false), "connected over websocket, bound to its TLS connection");
         assert!(text(false, true).contains("not encrypted") && !text(false, true).contains("next:"));
     }

@@ -117,6 +117,9 @@ impl Status {
             format!("account   {} at {}", facts.account_name, facts.origin),
             format!("machine   {} ({})", facts.machine_label, facts.machine_id),
             format!("link      {}", detail(&self.link, self.carrier().as_ref().or(self.link_code.as_ref()))),
+        ]);
+        lines.extend(self.binding().and_then(Binding::next_step).map(|next| format!("          next: {next}")));
+        lines.extend([
             format!("codex     {}", detail(&self.codex, self.codex_version.as_ref().or(self.codex_code.as_ref()))),
             format!("sessions  {}", self.sessions),
             format!("devices   {}", self.devices),
@@ -144,23 +147,62 @@ impl Status {
     /// What the link runs over, and whether its proof covers that.
     #[must_use]
     pub fn carrier(&self) -> Option<String> {
-        let transport = self.transport.as_ref()?;
-        let binding = match self.channel_bound {
-            Some(true) => BOUND,
-            Some(false) if self.facts.origin.starts_with("http://") => PLAIN,
-            Some(false) => PROXIED,
-            None => return Some(transport.clone()),
-        };
-        Some(format!("{transport}, {binding}"))
+        self.transport.as_deref().map(|transport| carrier(transport, self.binding()))
+    }
+
+    /// How far the link's proof reaches; absent without a link.
+    #[must_use]
+    pub fn binding(&self) -> Option<Binding> {
+        self.channel_bound.map(|bound| Binding::of(bound, self.facts.origin.starts_with("http://")))
     }
 }
 
-/// The link's proof covers its TLS connection.
-pub const BOUND: &str = "bound to its TLS connection";
-/// There is no TLS to bind a link to.
-pub const PLAIN: &str = "not encrypted, to a server on this computer";
-/// TLS ends before the gateway.
-pub const PROXIED: &str = "NOT bound: a proxy on the way ends TLS and can read along";
+/// How far a link's proof reaches.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Binding {
+    /// To the gateway: it covers the TLS connection.
+    Bound,
+    /// Past a proxy that ends TLS.
+    Proxied,
+    /// There is no TLS: the server is on this computer.
+    Plain,
+}
+
+impl Binding {
+    /// By whether the proof covers the connection, and whether that is plain.
+    #[must_use]
+    pub const fn of(bound: bool, plain: bool) -> Self {
+        match (bound, plain) {
+            (true, _) => Self::Bound,
+            (false, true) => Self::Plain,
+            (false, false) => Self::Proxied,
+        }
+    }
+
+    /// What a person can do about it.
+    #[must_use]
+    pub const fn next_step(self) -> Option<&'static str> {
+        match self {
+            Self::Bound | Self::Plain => None,
+            Self::Proxied => Some(
+                "let the proxy pass TLS through (layer 4); \
+                 flydex settings set require_channel_binding on refuses such links",
+            ),
+        }
+    }
+}
+
+/// What a link runs over, in a person's words.
+#[must_use]
+pub fn carrier(transport: &str, binding: Option<Binding>) -> String {
+    let binding = match binding {
+        Some(Binding::Bound) => "bound to its TLS connection",
+        Some(Binding::Plain) => "not encrypted, to a server on this computer",
+        Some(Binding::Proxied) => "NOT bound: a proxy on the way ends TLS and can read along",
+        None => return transport.to_owned(),
+    };
+    format!("{transport}, {binding}")
+}
 
 const fn link_words(link: LinkStatus) -> (&'static str, Option<Channel>, Option<ErrorCode>) {
     match link {
@@ -170,7 +212,9 @@ const fn link_words(link: LinkStatus) -> (&'static str, Option<Channel>, Option<
     }
 }
 
-const fn transport_word(transport: Transport) -> &'static str {
+/// The word for a transport.
+#[must_use]
+pub const fn transport_word(transport: Transport) -> &'static str {
     match transport {
         Transport::WebSocket => "websocket",
         Transport::Quic => "quic",

@@ -16,6 +16,7 @@ use url::Url;
 use crate::api::{Api, ApiError, next_step};
 use crate::cli::Context;
 use crate::control::Status;
+use crate::control::status::Binding;
 use crate::paired::{QuicEndpoint, RegionEndpoint};
 use crate::regions::{Regions, ServerOrigin};
 
@@ -90,12 +91,10 @@ pub(super) fn link_finding(status: &Status) -> Finding {
     let over = status.carrier().unwrap_or_default();
     let code = status.link_code.as_deref().and_then(ErrorCode::from_name);
     match (status.link.as_str(), code) {
-        ("attached", _) if status.channel_bound == Some(false) && !status.facts.origin.starts_with("http://") => {
-            let next = "let the proxy pass TLS through (layer 4); \
-                flydex settings set require_channel_binding on refuses such links";
-            Finding::warn("link", format!("attached over {over}"), next)
-        }
-        ("attached", _) => Finding::ok("link", format!("attached over {over}")),
+        ("attached", _) => match status.binding().and_then(Binding::next_step) {
+            Some(next) => Finding::warn("link", format!("attached over {over}"), next),
+            None => Finding::ok("link", format!("attached over {over}")),
+        },
         ("linked", _) => Finding::warn("link", format!("up over {over}, and no owner yet"), "wait some seconds"),
         (_, Some(code)) => Finding::fail("link", format!("down: {} [{code}]", code.message()), next_step(code)),
         (_, None) => Finding::warn("link", "down", "wait some seconds"),

@@ -45,6 +45,9 @@ fn what_the_link_runs_over_is_said() {
         let expected = format!("link      {said}");
         assert!(status.lines().iter().any(|line| line.starts_with(&expected)), "{:?}", status.lines());
     }
+    let proxied = status(attached(Transport::WebSocket, false), "https://relay.example").lines();
+    let link = proxied.iter().position(|line| line.starts_with("link")).unwrap();
+    assert!(proxied[link + 1].starts_with("          next: let the proxy pass TLS through"), "{proxied:?}");
     let value = serde_json::to_value(status(attached(Transport::Quic, true), "https://relay.example")).unwrap();
     assert_eq!((&value["transport"], &value["channel_bound"]), (&"quic".into(), &true.into()));
 }
