@@ -95,6 +95,24 @@ async fn a_machines_upload_is_acknowledged_as_often_as_sent_and_stored_once() {
 }
 
 #[tokio::test]
+async fn what_was_answered_at_the_desk_is_taken_without_a_device() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let mut record = upload_record(1);
+    record["deferred"] = json!(false);
+    record["outcome"] = json!("executed");
+    for unknown in ["device_id", "command_id", "command_hash", "decision", "code"] {
+        record.as_object_mut().unwrap().remove(unknown);
+    }
+    let answer = upload(&world, &desk, json!({ "records": [record] })).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    let listed = &page(&world, &phone, "").await["records"][0];
+    assert_eq!((&listed["kind"], &listed["outcome"]), (&json!("approval_answered"), &json!("executed")));
+    assert!(listed.get("device_id").is_none() && listed.get("command_id").is_none(), "{listed}");
+}
+
+#[tokio::test]
 async fn a_machine_reports_for_itself_and_only_what_machines_report() {
     let world = World::start().await;
     let phone = world.owner().await;

@@ -1,23 +1,22 @@
 //! A control plane in a temporary folder, and the parties that talk to it.
 
+mod requests;
+
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
 use std::time::Duration;
 
 use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
-use base64::Engine as _;
-use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
-use flydex_domain::encoding::{Label, Transcript, sha256};
+use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, ClaimId, MachineId, UserId};
-use flydex_domain::key::{PublicKey, sign};
+use flydex_domain::key::PublicKey;
 use flydex_domain::pairing::{ClaimKeys, PairingTerms};
 use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
-use flydex_domain::token::EncodedKey;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::origin::PublicOrigin;
@@ -30,6 +29,7 @@ use tempfile::TempDir;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
 use crate::{Config, Service};
 
 pub(super) const ORIGIN: &str = "https://relay.example";
@@ -272,76 +272,6 @@ pub(super) fn phone(answer: &Answer) -> Phone {
 pub(super) fn cookie(answer: &Answer) -> String {
     let set = answer.headers[header::SET_COOKIE].to_str().expect("text");
     set.split(';').next().expect("a pair").to_owned()
-}
-
-pub(super) fn page_request(cookie: Option<&str>, method: Method, path: &str, body: Option<Value>) -> Request<Body> {
-    let mut request = Request::builder().method(method).uri(path).header(header::ORIGIN, ORIGIN);
-    if let Some(cookie) = cookie {
-        request = request.header(header::COOKIE, cookie);
-    }
-    with_body(request, body)
-}
-
-pub(super) fn with_body(request: http::request::Builder, body: Option<Value>) -> Request<Body> {
-    let request = request.header(header::CONTENT_TYPE, "application/json");
-    let body = body.map_or_else(Body::empty, |body| Body::from(body.to_string()));
-    request.body(body).expect("a request")
-}
-
-pub(super) fn start_body(machine_key: &SigningKey, keys: &ClaimKeys, now: u64) -> Value {
-    let redeem_sha256 = sha256(keys.redeem.expose());
-    let transcript = Transcript::new(Label::MachineRequest)
-        .text("local-connect")
-        .text(ORIGIN)
-        .bytes(&redeem_sha256)
-        .text("desk")
-        .text("owner")
-        .integer(now);
-    json!({
-        "machine_key": EncodedKey(PublicKey::of(machine_key)),
-        "machine_label": "desk",
-        "role": "owner",
-        "redeem_sha256": encode(&redeem_sha256),
-        "connector_version": "0.0.0",
-        "timestamp_ms": now,
-        "signature": encode(&sign(machine_key, transcript)),
-    })
-}
-
-pub(super) fn redeem_body(phone: &Phone, redeem_key: &[u8; 32]) -> Value {
-    json!({
-        "redeem_key": encode(redeem_key),
-        "device_key": EncodedKey(PublicKey::of(&phone.device_key)),
-        "device_label": "phone",
-    })
-}
-
-pub(super) fn machine_request(
-    key: &SigningKey,
-    credential: &str,
-    method: Method,
-    path: &str,
-    body: Option<Value>,
-    timestamp: u64,
-) -> Request<Body> {
-    let bytes = body.as_ref().map(Value::to_string).unwrap_or_default();
-    let transcript = Transcript::new(Label::MachineRequest)
-        .text(method.as_str())
-        .text(path)
-        .bytes(&sha256(bytes.as_bytes()))
-        .integer(timestamp)
-        .text(ORIGIN);
-    let request = Request::builder()
-        .method(method)
-        .uri(path)
-        .header(header::AUTHORIZATION, format!("FlyDex-Machine {credential}"))
-        .header("flydex-timestamp", timestamp.to_string())
-        .header("flydex-signature", encode(&sign(key, transcript)));
-    with_body(request, body)
-}
-
-pub(super) fn encode(bytes: &[u8]) -> String {
-    URL_SAFE_NO_PAD.encode(bytes)
 }
 
 pub(super) fn text(body: &Value, field: &str) -> String {
