@@ -61,8 +61,8 @@ interface World {
   tickets: number;
   /** Every state of the socket, in order. */
   phases: SocketPhase[];
-  /** The relay takes no new connection. */
-  refused: boolean;
+  /** What happens right after a WebSocket was made. */
+  connecting: ((made: FakeWebSocket) => void) | undefined;
 }
 
 let worlds: World[] = [];
@@ -119,7 +119,7 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
       connect: () => {
         const webSocket = new FakeWebSocket(machineSide);
         made.sockets.push(webSocket);
-        if (made.refused) queueMicrotask(() => webSocket.break());
+        queueMicrotask(() => made.connecting?.(webSocket));
         return webSocket;
       },
     },
@@ -411,14 +411,14 @@ test("a relay that restarts is left only when the next session is open", async (
 test("a session that cannot be replaced yet goes on, and is replaced once it can", async () => {
   const one = await world();
   await until(() => one.machine.caughtUp);
-  one.refused = true;
+  one.connecting = (made) => made.break();
   one.sockets[0]?.session.goAway(0);
   await vi.advanceTimersByTimeAsync(50);
   await until(() => one.sockets.length === 2);
   await until(() => one.sockets[1]?.readyState === 3);
   expect(one.machine.caughtUp).toBe(true);
   expect(one.socket.state.phase).toBe("open");
-  one.refused = false;
+  one.connecting = undefined;
   await vi.advanceTimersByTimeAsync(2_000);
   await until(() => one.sockets.length === 3 && one.sockets[0]?.readyState === 3 && one.machine.caughtUp);
 });
@@ -433,6 +433,18 @@ test("a session that breaks while the next is opened is opened as after any brea
   await vi.advanceTimersByTimeAsync(1_000);
   await until(() => one.sockets.length === 2 && one.machine.caughtUp);
   await vi.advanceTimersByTimeAsync(5_000);
+  expect(one.sockets.length).toBe(2);
+});
+
+test("a session that breaks while the next one is on its way is followed by that one", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.phases.length = 0;
+  one.connecting = () => one.sockets[0]?.break();
+  one.sockets[0]?.session.goAway(0);
+  await vi.advanceTimersByTimeAsync(50);
+  await until(() => one.phases.at(-1) === "open" && one.machine.caughtUp);
+  expect(one.phases).toEqual(["connecting", "open"]);
   expect(one.sockets.length).toBe(2);
 });
 

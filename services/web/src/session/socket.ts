@@ -175,6 +175,14 @@ export class Socket {
   #failed(problem: Problem): void {
     const now = this.#deps.now();
     const wasOpen = this.#state.phase === "open";
+    if (this.#next !== undefined) {
+      // The one that takes its place is on its way already.
+      this.#wire = this.#next;
+      this.#next = undefined;
+      this.#set({ phase: "connecting", sinceMs: now });
+      this.#events.onClose();
+      return;
+    }
     if (this.#wire !== undefined && this.#wire.ageMs > STABLE_AFTER_MS) this.#attempt = 0;
     this.#drop();
     if (problem.code === UNAUTHENTICATED) {
