@@ -95,7 +95,8 @@ impl Connection {
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
         builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
-        builder.http2().timer(TokioTimer::new()).enable_connect_protocol();
+        // Without extended CONNECT: browsers open a WebSocket over a connection of its own, as its limits count it.
+        builder.http2().timer(TokioTimer::new());
         let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
         let mut connection = std::pin::pin!(connection);
         let (soft, hard) = (shutdown.soft(), shutdown.hard());
