@@ -161,6 +161,8 @@ pub const NODE_REPLY_QUEUE_BYTES_MAX: usize = 32 * 1024 * 1024;
 pub const NODE_REPLY_QUEUE_FRAMES_MAX: usize = 32 * 1024;
 /// Revocations that a node keeps; older ones are covered by a floor under everything issued before them.
 pub const NODE_REVOCATIONS_MAX: usize = 100_000;
+/// Streams of gateways that a node carries: [`NODE_STREAMS`] of each gateway, and the new ones of a rolling update.
+pub const NODE_GATEWAY_STREAMS_MAX: usize = 1024;
 /// How often two connectors may take a machine from each other within [`LINK_ALTERNATION_WINDOW`].
 pub const LINK_ALTERNATIONS_MAX: usize = 3;
 /// The window over which alternations count, and the length of the quarantine after them.

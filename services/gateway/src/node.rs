@@ -21,6 +21,7 @@ use prost::Message as _;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
+use tokio_util::sync::CancellationToken;
 use tonic::transport::Channel;
 
 use crate::ending::Refusal;
@@ -31,6 +32,7 @@ use crate::registry::{Registry, Session};
 #[derive(Clone)]
 pub(crate) struct NodeClient {
     streams: Arc<[watch::Receiver<Option<Sender>>]>,
+    hard: CancellationToken,
 }
 
 /// Why a frame did not go to the node.
@@ -87,7 +89,7 @@ impl NodeClient {
             shutdown.spawn(stream.run(shutdown.clone()));
             receiver
         });
-        Self { streams: streams.collect() }
+        Self { streams: streams.collect(), hard: shutdown.hard() }
     }
 
     /// Sends a frame about a machine; waits at most [`limits::NODE_SEND_TIMEOUT`] for room.
@@ -95,14 +97,23 @@ impl NodeClient {
     /// # Errors
     /// Each [`NodeError`]; the frame was not sent.
     pub(crate) async fn send(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<(), NodeError> {
-        let sender = self.streams[stream_of(machine)].borrow().clone().ok_or(NodeError::Down)?;
-        let frame = v1::GatewayFrame {
-            account_id: bytes::Bytes::copy_from_slice(machine.account_id().as_bytes()),
-            machine_id: bytes::Bytes::copy_from_slice(machine.machine_id().as_bytes()),
-            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
-            kind: Some(kind),
-        };
-        tokio::time::timeout(limits::NODE_SEND_TIMEOUT, sender.send(frame)).await.unwrap_or(Err(NodeError::Full))
+        let sender = self.sender(machine).ok_or(NodeError::Down)?;
+        let sending = sender.send(frame(machine, deadline, kind));
+        tokio::time::timeout(limits::NODE_SEND_TIMEOUT, sending).await.unwrap_or(Err(NodeError::Full))
+    }
+
+    /// Sends that a session or link has ended, however long there is no room: a node that is not told keeps it.
+    /// Whoever waits holds its own place meanwhile. A stream that ends has ended it as well.
+    pub(crate) async fn send_ending(&self, machine: MachineKey, kind: ToNode) {
+        let Some(sender) = self.sender(machine) else { return };
+        tokio::select! {
+            _ = sender.send(frame(machine, Duration::ZERO, kind)) => {}
+            () = self.hard.cancelled() => {}
+        }
+    }
+
+    fn sender(&self, machine: MachineKey) -> Option<Sender> {
+        self.streams[stream_of(machine)].borrow().clone()
     }
 
     /// Waits until every stream is up.
@@ -125,6 +136,15 @@ impl Sender {
         let bytes = u32::try_from(bytes).map_err(|_| NodeError::Full)?;
         let permit = self.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| NodeError::Down)?;
         self.frames.send(Queued { frame, _bytes: permit }).await.map_err(|_| NodeError::Down)
+    }
+}
+
+fn frame(machine: MachineKey, deadline: Duration, kind: ToNode) -> v1::GatewayFrame {
+    v1::GatewayFrame {
+        account_id: bytes::Bytes::copy_from_slice(machine.account_id().as_bytes()),
+        machine_id: bytes::Bytes::copy_from_slice(machine.machine_id().as_bytes()),
+        deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+        kind: Some(kind),
     }
 }
 

@@ -1,7 +1,8 @@
 //! Revocations that a gateway remembers, so that a token signed before one does not open a door after it.
 //!
 //! Tokens live a day at most, so an entry is forgotten after a day. A token that was signed after the revocation is
-//! good: that is a device that was enrolled again, or a user who signed in again.
+//! good: that is a device that was enrolled again, or a user who signed in again. Past the bound the oldest goes, and
+//! from then on every token signed before it is refused: forgetting never lets anybody in.
 
 use std::collections::VecDeque;
 use std::sync::{Mutex, PoisonError};
@@ -12,21 +13,45 @@ use flydex_domain::revocation::Revocation;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{Grant, MachineCredential};
 
-/// The newest revocations, oldest first.
-#[derive(Default)]
+/// The newest revocations.
 pub(crate) struct Revoked {
-    entries: Mutex<VecDeque<(UnixMillis, Revocation)>>,
+    records: Mutex<Records>,
+    max: usize,
+}
+
+#[derive(Default)]
+struct Records {
+    /// Oldest first.
+    entries: VecDeque<(UnixMillis, Revocation)>,
+    /// Tokens signed at this time or before are refused: a revocation of theirs may have been forgotten.
+    floor: Option<UnixMillis>,
+}
+
+impl Default for Revoked {
+    fn default() -> Self {
+        Self::with_bound(REVOCATIONS_KEPT_MAX)
+    }
 }
 
 impl Revoked {
+    fn with_bound(max: usize) -> Self {
+        Self { records: Mutex::default(), max }
+    }
+
     /// Remembers a revocation that took hold at `now`.
     pub(crate) fn add(&self, revocation: &Revocation, now: UnixMillis) {
-        let mut entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        let expired = |at: UnixMillis| now >= at.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX);
-        while entries.len() >= REVOCATIONS_KEPT_MAX || entries.front().is_some_and(|(at, _)| expired(*at)) {
+        let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        let Records { entries, floor } = &mut *records;
+        let outlived = |at: UnixMillis| now >= at.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX);
+        while entries.front().is_some_and(|(at, _)| outlived(*at)) {
             entries.pop_front();
         }
         entries.push_back((now, revocation.clone()));
+        while entries.len() > self.max
+            && let Some((at, _)) = entries.pop_front()
+        {
+            *floor = (*floor).max(Some(at));
+        }
     }
 
     /// Whether a grant still holds.
@@ -36,7 +61,7 @@ impl Revoked {
     pub(crate) fn check_grant(&self, grant: &Grant) -> Result<(), ErrorCode> {
         let issued_at = grant.expires_at.minus(GRANT_LIFETIME);
         let device_id = grant.device_key.0.device_id();
-        self.check(|at, revocation| match revocation {
+        self.check(issued_at, ErrorCode::GrantInvalid, |at, revocation| match revocation {
             Revocation::User { account_id, user_id } => {
                 (grant.account_id == *account_id && grant.user_id == *user_id && issued_at <= at)
                     .then_some(ErrorCode::GrantInvalid)
@@ -58,7 +83,7 @@ impl Revoked {
     /// [`ErrorCode::MachineRevoked`] or [`ErrorCode::MachineKeyCloned`] when it does not.
     pub(crate) fn check_credential(&self, credential: &MachineCredential) -> Result<(), ErrorCode> {
         const { assert!(CREDENTIAL_LIFETIME.as_secs() <= GRANT_LIFETIME.as_secs(), "entries are kept long enough") };
-        self.check(|at, revocation| match revocation {
+        self.check(credential.issued_at, ErrorCode::CredentialInvalid, |at, revocation| match revocation {
             Revocation::Machine { account_id, machine_id } => (credential.account_id == *account_id
                 && credential.machine_id == *machine_id
                 && credential.issued_at <= at)
@@ -71,9 +96,17 @@ impl Revoked {
         })
     }
 
-    fn check(&self, refused: impl Fn(UnixMillis, &Revocation) -> Option<ErrorCode>) -> Result<(), ErrorCode> {
-        let entries = self.entries.lock().unwrap_or_else(PoisonError::into_inner);
-        entries.iter().find_map(|(at, revocation)| refused(*at, revocation)).map_or(Ok(()), Err)
+    fn check(
+        &self,
+        issued_at: UnixMillis,
+        too_old: ErrorCode,
+        refused: impl Fn(UnixMillis, &Revocation) -> Option<ErrorCode>,
+    ) -> Result<(), ErrorCode> {
+        let records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(code) = records.entries.iter().find_map(|(at, revocation)| refused(*at, revocation)) {
+            return Err(code);
+        }
+        if records.floor.is_some_and(|floor| issued_at <= floor) { Err(too_old) } else { Ok(()) }
     }
 }
 

@@ -59,7 +59,7 @@ impl MachineHost for Grpc {
         &self,
         request: Request<Streaming<GatewayFrame>>,
     ) -> Result<Response<Self::ExchangeStream>, Status> {
-        let (peer, outgoing) = self.host.open_peer().ok_or_else(|| Status::unavailable(ErrorCode::GoingAway.name()))?;
+        let (peer, outgoing) = self.host.open_peer().map_err(|code| Status::unavailable(code.name()))?;
         let host = Arc::clone(&self.host);
         self.host.context.shutdown.spawn(read(host, peer, request.into_inner()));
         Ok(Response::new(Box::pin(outgoing.into_stream())))
@@ -168,9 +168,8 @@ impl Route<'_> {
                 return Ok(());
             }
         };
-        let Some(handle) = self.host.find(key) else { return Ok(()) };
         let input = Input::SessionMessage { session_id, message, deadline: self.deadline };
-        match handle.send(self.peer, input, self.bytes) {
+        match self.send(key, input) {
             Ok(()) => {}
             Err(SendError::Overloaded) if command_id.is_some() => {
                 self.host.context.metrics.overloaded();
@@ -267,19 +266,27 @@ impl Route<'_> {
     fn link_message(&self, message: v1::LinkMessage) -> Result<(), Malformed> {
         let link_id = LinkId::try_from(message.link_id.as_ref())?;
         let Some(key) = self.peer.link(&self.named(link_id)?) else { return Ok(()) };
-        let frame = connector_frame(message.frame.ok_or(Malformed::Missing("connector frame"))?)?;
-        let Some(handle) = self.host.find(key) else { return Ok(()) };
-        match handle.send(self.peer, Input::LinkFrame { link_id, frame }, self.bytes) {
+        let frame = message.frame.ok_or(Malformed::Missing("connector frame")).and_then(connector_frame);
+        let Ok(frame) = frame else {
+            self.host.context.metrics.malformed_frame();
+            self.end_link(key, link_id, ErrorCode::BadRequest);
+            return Ok(());
+        };
+        match self.send(key, Input::LinkFrame { link_id, frame }) {
             Ok(()) => {}
-            // A frame that is lost would leave a hole: the link opens again instead.
             Err(SendError::Overloaded) => {
                 self.host.context.metrics.overloaded();
-                self.to_machine(key, Input::LinkClosed(link_id));
-                self.peer.end_link(key, link_id, ErrorCode::Overloaded, ACTOR_BUSY_RETRY_AFTER);
+                self.end_link(key, link_id, ErrorCode::Overloaded);
             }
             Err(SendError::Stopped) => self.peer.end_link(key, link_id, ErrorCode::Moving, Duration::ZERO),
         }
         Ok(())
+    }
+
+    /// Ends a link of which a frame is lost: a hole would follow. It opens again instead.
+    fn end_link(&self, key: MachineKey, link_id: LinkId, code: ErrorCode) {
+        self.to_machine(key, Input::LinkClosed(link_id));
+        self.peer.end_link(key, link_id, code, retry_after(code));
     }
 
     fn close_link(&self, close: &v1::CloseLink) -> Result<(), Malformed> {
@@ -324,6 +331,11 @@ impl Route<'_> {
             }
         }
         Err(ErrorCode::Moving)
+    }
+
+    /// Sends what a session or link of this stream says.
+    fn send(&self, key: MachineKey, input: Input) -> Result<(), SendError> {
+        self.host.find(key).ok_or(SendError::Stopped)?.send(self.peer, input, self.bytes)
     }
 
     /// Sends that something has ended; an actor that is gone has ended it itself.

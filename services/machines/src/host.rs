@@ -10,7 +10,9 @@ use std::time::Instant;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, NodeId};
-use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_CALL_TIMEOUT, ACTOR_TICK_INTERVAL, NODE_MACHINES_MAX};
+use flydex_domain::limits::{
+    ACTOR_BUSY_RETRY_AFTER, ACTOR_CALL_TIMEOUT, ACTOR_TICK_INTERVAL, NODE_GATEWAY_STREAMS_MAX, NODE_MACHINES_MAX,
+};
 use flydex_domain::machine::Now;
 use flydex_domain::machine::message::Input;
 use flydex_domain::revocation::RevocationEntry;
@@ -128,18 +130,24 @@ impl Host {
         }
     }
 
-    /// Takes a gateway's stream on; none at the end of a drain.
-    pub(crate) fn open_peer(&self) -> Option<(Arc<Peer>, Outgoing)> {
+    /// Takes a gateway's stream on.
+    ///
+    /// # Errors
+    /// `going_away` at the end of a drain, `overloaded` when the node has as many as it may.
+    pub(crate) fn open_peer(&self) -> Result<(Arc<Peer>, Outgoing), ErrorCode> {
         let mut peers = self.peers();
         if peers.closed {
-            return None;
+            return Err(ErrorCode::GoingAway);
+        }
+        if peers.open.len() >= NODE_GATEWAY_STREAMS_MAX {
+            return Err(ErrorCode::Overloaded);
         }
         peers.opened += 1;
         let number = peers.opened;
         let (peer, outgoing) = Peer::open(number);
         peers.open.insert(number, Arc::downgrade(&peer));
         self.context.metrics.gateway_stream(1);
-        Some((peer, outgoing))
+        Ok((peer, outgoing))
     }
 
     /// Ends everything that a gateway's stream carried.

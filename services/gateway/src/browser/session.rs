@@ -199,10 +199,11 @@ async fn open_machine(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: M
     }
 }
 
-/// Tells the node that a machine is closed. When the node is out of reach it has forgotten the session anyway.
+/// Tells the node that a machine is closed.
 async fn close_machine(gateway: &Arc<Gateway>, session: &Session, machine_id: MachineId) {
     let close = v1::CloseSession { session_id: wire_id(session.session_id) };
-    let _ = to_node(gateway, session, machine_id, ToNode::CloseSession(close)).await;
+    let machine = MachineKey::new(session.scope, machine_id);
+    gateway.node.send_ending(machine, ToNode::CloseSession(close)).await;
 }
 
 async fn to_machine(
@@ -227,9 +228,12 @@ async fn to_machine(
     let wire_id = wire_id(session.session_id);
     let Some(command_id) = command_id else {
         let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
-        if let Err(error) = to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).await {
-            // A lost credit would stall the machine's streams without a word.
-            session.close_with(machine_id, error.code().into());
+        // A lost credit would stall the machine's streams without a word, so something ends: the machine, when the
+        // stream to its node did and so nobody there has it open; else the session, which closes it there as well.
+        match to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).await {
+            Ok(()) => {}
+            Err(error @ NodeError::Down) => session.close_with(machine_id, error.code().into()),
+            Err(error @ NodeError::Full) => return Err(error.code().into()),
         }
         return Ok(());
     };

@@ -68,7 +68,7 @@ pub(crate) async fn run(
     );
     let end = serve(gateway, reader, opened).instrument(span.clone()).await;
     let close = v1::CloseLink { link_id: wire_id(link.link_id) };
-    let _ = to_node(gateway, link.machine, ToNode::CloseLink(close)).await;
+    gateway.node.send_ending(link.machine, ToNode::CloseLink(close)).await;
     drop(registered);
     span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "link ended"));
     end

@@ -88,7 +88,20 @@ fn revocations_are_forgotten_with_the_tokens_they_are_about_and_never_exceed_the
     for _ in 0..=REVOCATIONS_KEPT_MAX {
         revoked.add(&revocation, NOW);
     }
-    assert_eq!(revoked.entries.lock().unwrap().len(), REVOCATIONS_KEPT_MAX);
+    assert_eq!(revoked.records.lock().unwrap().entries.len(), REVOCATIONS_KEPT_MAX);
     revoked.add(&revocation, NOW.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX));
-    assert_eq!(revoked.entries.lock().unwrap().len(), 1);
+    assert_eq!(revoked.records.lock().unwrap().entries.len(), 1);
+}
+
+#[test]
+fn past_the_bound_everything_signed_before_the_forgotten_is_refused() {
+    let revoked = Revoked::with_bound(1);
+    let at = |ms: u64| UnixMillis(NOW.0 + ms);
+    let account_id = id::<AccountId>(2);
+    revoked.add(&Revocation::User { account_id, user_id: id(3) }, at(10));
+    revoked.add(&Revocation::User { account_id: id(9), user_id: id(9) }, at(20));
+    assert_eq!(revoked.check_grant(&grant(at(10))), Err(ErrorCode::GrantInvalid));
+    assert_eq!(revoked.check_credential(&credential(at(10))), Err(ErrorCode::CredentialInvalid));
+    assert_eq!(revoked.check_grant(&grant(at(11))), Ok(()));
+    assert_eq!(revoked.check_credential(&credential(at(11))), Ok(()));
 }

@@ -233,6 +233,31 @@ async fn a_node_that_takes_nothing_makes_commands_fail_as_overloaded() {
 }
 
 #[tokio::test]
+async fn a_node_that_takes_nothing_for_long_is_still_told_that_a_session_has_left() {
+    let mut world = World::start().await;
+    let (mut browser, session_id, _) = opened(&mut world, 1).await;
+    // The host is not read, so the queue fills until a command fails.
+    for id in 0..=255 {
+        browser.send(command(1, id, limits::COMMAND_BODY_BYTES_MAX)).await;
+        browser.send(Up::Ping(v1::Ping { nonce: 1 })).await;
+        if matches!(browser.next().await, Down::FromMachine(_)) {
+            break;
+        }
+    }
+    drop(browser);
+    tokio::time::pause();
+    tokio::time::sleep(limits::NODE_SEND_TIMEOUT * 10).await;
+    tokio::time::resume();
+    loop {
+        match soon(world.host.next()).await.frame.kind {
+            Some(ToNode::CloseSession(close)) => break assert_eq!(close.session_id, session_id),
+            Some(ToNode::SessionMessage(_)) => {}
+            _ => panic!("nothing else was said"),
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_ticket_is_taken_on_the_proof_alone_while_the_directory_is_down() {
     let world = World::with_directory(Arc::new(DownDirectory)).await;
     Browser::open(&world, 1).await;

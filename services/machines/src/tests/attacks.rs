@@ -1,7 +1,7 @@
 //! A gateway or a connector that lies: it gets, tells and ends nothing that is not its own (INV-SCOPE).
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{CREDENTIAL_LIFETIME, TOKEN_SKEW_MAX};
+use flydex_domain::limits::{CREDENTIAL_LIFETIME, NODE_GATEWAY_STREAMS_MAX, TOKEN_SKEW_MAX};
 use flydex_domain::scope::Role;
 use flydex_proto::v1;
 use flydex_proto::v1::connector_frame::Kind as FromConnector;
@@ -143,6 +143,39 @@ async fn a_link_is_spoken_for_only_by_the_stream_that_opened_it() {
     liar.answer(1, &epoch, 1, probe_reply(1)).await;
     gateway.answer(1, &epoch, 1, probe_reply(2)).await;
     assert_eq!(replied(&mut gateway, 1).await, 2);
+}
+
+#[tokio::test]
+async fn a_connectors_malformed_frame_ends_its_link_instead_of_leaving_a_hole() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    let malformed = [
+        None,
+        Some(FromConnector::Subscribed(v1::Subscribed::default())),
+        Some(FromConnector::ToSession(v1::ToSession { session_id: id(1), message: None })),
+        Some(FromConnector::DeviceRemoved(v1::DeviceRemoved { device_id: copy(b"short") })),
+    ];
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    for (number, kind) in (1..).zip(malformed) {
+        let epoch = gateway.linked(&node, number, u64::try_from(number).unwrap(), 1).await;
+        gateway.state(1, v1::MachineState::CodexReady).await;
+        let frame = Some(v1::ConnectorFrame { epoch: Some(epoch), kind });
+        let message = v1::LinkMessage { link_id: id(number), frame };
+        gateway.send(ACCOUNT, MACHINE, ToNode::LinkMessage(message)).await;
+        assert_eq!(gateway.link_end(number).await, ErrorCode::BadRequest);
+        gateway.state(1, v1::MachineState::Offline).await;
+    }
+}
+
+#[tokio::test]
+async fn gateway_streams_are_bounded_and_the_next_is_refused() {
+    let node = Node::start().await;
+    let host = &node.handle.host;
+    let streams: Vec<_> = std::iter::from_fn(|| host.open_peer().ok()).collect();
+    assert_eq!(streams.len(), NODE_GATEWAY_STREAMS_MAX);
+    assert_eq!(host.open_peer().err(), Some(ErrorCode::Overloaded));
+    host.close_peer(&streams[0].0);
+    assert!(host.open_peer().is_ok());
 }
 
 #[tokio::test]
