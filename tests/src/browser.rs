@@ -3,6 +3,8 @@
 //! A Node process (`tests/browser/driver.mjs`) holds the browser by playwright-core; this side tells it what to do.
 //! The flows stay in Rust, where the model, the desk and the processes are.
 
+mod target;
+
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -11,12 +13,11 @@ use serde_json::{Value, json};
 use tokio::process::Command;
 use tokio::sync::Mutex;
 
+pub use self::target::{Target, TestId};
 use crate::process::Process;
 
 /// Names a Chromium to use instead of the system's.
 const CHROMIUM_VARIABLE: &str = "FLYDEX_CHROMIUM";
-/// The attribute `data-testid` of an element.
-pub type TestId = &'static str;
 
 /// A running browser. Ends when dropped.
 pub struct Browser {
@@ -42,58 +43,6 @@ pub enum Scheme {
     Light,
     /// Light on dark.
     Dark,
-}
-
-/// An element: by test id, and where several have it by the text in it, its place, or what it lies in.
-#[derive(Clone, Debug)]
-pub struct Target(Value);
-
-impl From<TestId> for Target {
-    fn from(test_id: TestId) -> Self {
-        Self(json!({"testid": test_id}))
-    }
-}
-
-impl Target {
-    /// Elements by a CSS selector, for what has no test id.
-    #[must_use]
-    pub fn css(selector: &str) -> Self {
-        Self(json!({"css": selector}))
-    }
-
-    /// By test id and the state that it says by `data-state`.
-    #[must_use]
-    pub fn state(test_id: TestId, state: &str) -> Self {
-        Self::css(&format!("[data-testid={test_id}][data-state={state}]"))
-    }
-
-    /// Only those that can be seen, where the same line stands in a part that is hidden on this screen.
-    #[must_use]
-    pub fn shown(mut self) -> Self {
-        self.0["shown"] = json!(true);
-        self
-    }
-
-    /// Only those that hold this text.
-    #[must_use]
-    pub fn with_text(mut self, text: &str) -> Self {
-        self.0["text"] = json!(text);
-        self
-    }
-
-    /// Only the one at that place, from 0; -1 is the last.
-    #[must_use]
-    pub fn at(mut self, place: i64) -> Self {
-        self.0["nth"] = json!(place);
-        self
-    }
-
-    /// Only inside of `outer`.
-    #[must_use]
-    pub fn within(mut self, outer: impl Into<Self>) -> Self {
-        self.0["within"] = outer.into().0;
-        self
-    }
 }
 
 impl Browser {
@@ -174,7 +123,7 @@ impl Page {
     /// # Errors
     /// When it cannot be in time.
     pub async fn click(&self, target: impl Into<Target>) -> anyhow::Result<()> {
-        self.call("click", json!({"target": target.into().0})).await.map(drop)
+        self.call("click", json!({"target": target.into().json()})).await.map(drop)
     }
 
     /// Types into an empty field.
@@ -182,15 +131,7 @@ impl Page {
     /// # Errors
     /// When there is no such field in time.
     pub async fn fill(&self, target: impl Into<Target>, value: &str) -> anyhow::Result<()> {
-        self.call("fill", json!({"target": target.into().0, "value": value})).await.map(drop)
-    }
-
-    /// Presses a key, such as `Enter`.
-    ///
-    /// # Errors
-    /// When Chromium does not answer.
-    pub async fn press(&self, key: &str) -> anyhow::Result<()> {
-        self.call("press", json!({"key": key})).await.map(drop)
+        self.call("fill", json!({"target": target.into().json(), "value": value})).await.map(drop)
     }
 
     /// Waits until the element can be seen.
@@ -198,7 +139,7 @@ impl Page {
     /// # Errors
     /// When it is not in time; the error holds what the page shows.
     pub async fn sees(&self, target: impl Into<Target>) -> anyhow::Result<()> {
-        self.call("visible", json!({"target": target.into().0})).await.map(drop)
+        self.call("visible", json!({"target": target.into().json()})).await.map(drop)
     }
 
     /// Waits until there is no such element.
@@ -206,7 +147,7 @@ impl Page {
     /// # Errors
     /// When there still is one; the error holds what the page shows.
     pub async fn misses(&self, target: impl Into<Target>) -> anyhow::Result<()> {
-        self.call("gone", json!({"target": target.into().0})).await.map(drop)
+        self.call("gone", json!({"target": target.into().json()})).await.map(drop)
     }
 
     /// How many such elements there are now.
@@ -214,7 +155,7 @@ impl Page {
     /// # Errors
     /// When Chromium does not answer.
     pub async fn count(&self, target: impl Into<Target>) -> anyhow::Result<u64> {
-        self.call("count", json!({"target": target.into().0})).await?.as_u64().context("no number")
+        self.call("count", json!({"target": target.into().json()})).await?.as_u64().context("no number")
     }
 
     /// The text of the first such element, once there is one.
@@ -222,7 +163,7 @@ impl Page {
     /// # Errors
     /// When there is none in time.
     pub async fn text(&self, target: impl Into<Target>) -> anyhow::Result<String> {
-        text(&self.call("text", json!({"target": target.into().0})).await?)
+        text(&self.call("text", json!({"target": target.into().json()})).await?)
     }
 
     /// The texts of all such elements now.
@@ -230,25 +171,8 @@ impl Page {
     /// # Errors
     /// When Chromium does not answer.
     pub async fn texts(&self, target: impl Into<Target>) -> anyhow::Result<Vec<String>> {
-        let texts = self.call("texts", json!({"target": target.into().0})).await?;
+        let texts = self.call("texts", json!({"target": target.into().json()})).await?;
         texts.as_array().context("no texts")?.iter().map(text).collect()
-    }
-
-    /// An attribute of the first such element.
-    ///
-    /// # Errors
-    /// When there is none in time.
-    pub async fn attribute(&self, target: impl Into<Target>, name: &str) -> anyhow::Result<Option<String>> {
-        let value = self.call("attribute", json!({"target": target.into().0, "name": name})).await?;
-        Ok(value.as_str().map(str::to_owned))
-    }
-
-    /// Whether the element can be used.
-    ///
-    /// # Errors
-    /// When there is none in time.
-    pub async fn enabled(&self, target: impl Into<Target>) -> anyhow::Result<bool> {
-        self.call("enabled", json!({"target": target.into().0})).await?.as_bool().context("no answer")
     }
 
     /// Runs a script in the page and returns its value.

@@ -114,12 +114,6 @@ impl Process {
         found.and_then(|found| found).with_context(|| self.story())
     }
 
-    /// How many lines of standard output there are.
-    #[must_use]
-    pub fn said(&self) -> usize {
-        self.out.borrow().lines.len()
-    }
-
     /// Writes a line to its standard input.
     ///
     /// # Errors

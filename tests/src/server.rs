@@ -1,7 +1,7 @@
 //! The relay: `flydex-server all` on a free port with its own data.
 
 use std::io::{Read as _, Write as _};
-use std::net::TcpStream;
+use std::net::{TcpListener, TcpStream};
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -24,6 +24,8 @@ pub enum Carrier {
 pub struct Settings {
     /// Port of the relay; 0 takes a free one.
     pub port: u16,
+    /// Whether the relay speaks https, by a certificate that it makes itself.
+    pub https: bool,
     /// How connectors may link.
     pub carrier: Carrier,
     /// Where spans go.
@@ -65,7 +67,11 @@ impl Server {
     ///
     /// # Errors
     /// When it does not come up.
-    pub async fn start_with(settings: Settings) -> anyhow::Result<Self> {
+    pub async fn start_with(mut settings: Settings) -> anyhow::Result<Self> {
+        if settings.https && settings.port == 0 {
+            // The origin must be known before the relay has a port.
+            settings.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+        }
         let folder = tempfile::Builder::new().prefix("fx-server").tempdir()?;
         let data = WatchedFolder::new("the relay's data", folder, "");
         let process = spawn(&data, &settings)?;
@@ -164,6 +170,9 @@ fn spawn(data: &WatchedFolder, settings: &Settings) -> anyhow::Result<Process> {
     let listen = format!("127.0.0.1:{}", settings.port);
     command.args(["all", "--listen", &listen, "--admin-listen", "127.0.0.1:0", "--data-dir"]);
     command.arg(data.path()).current_dir(data.path());
+    if settings.https {
+        command.args(["--public-origin", &format!("https://localhost:{}", settings.port)]);
+    }
     command.env("FLYDEX__QUIC", (settings.carrier == Carrier::QuicFirst).to_string());
     if let Some(endpoint) = &settings.otlp_endpoint {
         command.env("FLYDEX__TELEMETRY__OTLP_ENDPOINT", endpoint);

@@ -1,6 +1,7 @@
 //! Reading: the list of threads and the history of one.
 
 use flydex_tests::browser::Target;
+use flydex_tests::phone::Phone;
 use flydex_tests::world::World;
 
 #[tokio::test]
@@ -27,6 +28,27 @@ async fn markdown_is_drawn_without_raw_html_or_bad_links() -> anyhow::Result<()>
     assert_eq!(phone.page().count(Target::css("[data-testid=item-agent] script")).await?, 0);
     assert_eq!(phone.page().count(Target::css("a[href^='javascript:']")).await?, 0);
     phone.is_clean(paired.origin()).await
+}
+
+#[tokio::test]
+async fn one_tab_of_a_phone_holds_the_session_and_the_one_that_is_left_goes_on() -> anyhow::Result<()> {
+    let paired = World::paired().await?;
+    paired.open_new_thread("seen twice").await?;
+    let first = &paired.phone;
+    let second = Phone::new(first.page().tab().await?);
+    second.page().goto(&first.page().url().await?).await?;
+    second.page().sees(Target::css("body").with_text("open in another tab")).await?;
+    first.send("[[stream 3]] [[gate both]] [[stream 3]]").await?;
+    paired.world.model.reached("both").await?;
+    first.reads("tick 2").await?;
+    // The tab that holds the session goes away in the middle.
+    first.page().goto("about:blank").await?;
+    paired.world.model.open("both");
+    second.reads("tick 5").await?;
+    second.idle().await?;
+    second.send("one is left [[say still here]]").await?;
+    second.reads("still here").await?;
+    second.is_clean(paired.origin()).await
 }
 
 #[tokio::test]

@@ -7,16 +7,21 @@ use flydex_tests::world::{Paired, World};
 
 #[tokio::test]
 async fn the_whole_path_runs_over_a_websocket_link() -> anyhow::Result<()> {
-    walk(Carrier::WebSocketOnly, "websocket").await
+    walk(Settings { carrier: Carrier::WebSocketOnly, ..Settings::default() }, "websocket").await
 }
 
 #[tokio::test]
 async fn the_whole_path_runs_over_a_quic_link() -> anyhow::Result<()> {
-    walk(Carrier::QuicFirst, "quic").await
+    walk(Settings::default(), "quic").await
 }
 
-async fn walk(carrier: Carrier, transport: &str) -> anyhow::Result<()> {
-    let paired = World::paired_with(Settings { carrier, ..Settings::default() }).await?;
+#[tokio::test]
+async fn the_whole_path_runs_over_https_and_a_websocket_link_in_tls() -> anyhow::Result<()> {
+    walk(Settings { https: true, carrier: Carrier::WebSocketOnly, ..Settings::default() }, "websocket").await
+}
+
+async fn walk(settings: Settings, transport: &str) -> anyhow::Result<()> {
+    let paired = World::paired_with(settings).await?;
     ensure!(link_of(&paired).await? == transport, "the link is not over {transport}");
     paired.open_new_thread("over either transport").await?;
     let phone = &paired.phone;

@@ -53,6 +53,17 @@ async fn a_running_turn_is_stopped() -> anyhow::Result<()> {
 }
 
 #[tokio::test]
+async fn what_the_model_weighed_is_shown_before_its_answer() -> anyhow::Result<()> {
+    let paired = World::paired().await?;
+    paired.open_new_thread("think first").await?;
+    let phone = &paired.phone;
+    phone.send("[[reason]] [[say thought through]]").await?;
+    phone.page().sees(Target::css("main").with_text("Weighing it")).await?;
+    phone.reads("thought through").await?;
+    phone.idle().await
+}
+
+#[tokio::test]
 async fn a_thread_is_started_from_the_phone() -> anyhow::Result<()> {
     let paired = World::paired().await?;
     let phone = &paired.phone;

@@ -13,7 +13,6 @@ pub(super) struct Writer {
     response_id: String,
     item_number: usize,
     message: Option<Message>,
-    tokens: u64,
 }
 
 struct Message {
@@ -23,11 +22,7 @@ struct Message {
 
 impl Writer {
     pub(super) fn new(out: mpsc::Sender<Piece>, number: usize) -> Self {
-        Self { out, response_id: format!("resp_{number:04}"), item_number: 0, message: None, tokens: 100 }
-    }
-
-    pub(super) fn set_tokens(&mut self, tokens: u64) {
-        self.tokens = tokens;
+        Self { out, response_id: format!("resp_{number:04}"), item_number: 0, message: None }
     }
 
     pub(super) async fn created(&self) {
@@ -88,9 +83,9 @@ impl Writer {
     pub(super) async fn completed(&mut self) {
         self.end_message().await;
         let usage = json!({
-            "input_tokens": self.tokens, "input_tokens_details": {"cached_tokens": 0},
-            "output_tokens": self.tokens, "output_tokens_details": {"reasoning_tokens": 0},
-            "total_tokens": self.tokens * 2,
+            "input_tokens": 100, "input_tokens_details": {"cached_tokens": 0},
+            "output_tokens": 100, "output_tokens_details": {"reasoning_tokens": 0},
+            "total_tokens": 200,
         });
         self.event("response.completed", json!({"response": {"id": self.response_id, "usage": usage}})).await;
     }

@@ -22,8 +22,6 @@ pub enum Step {
     Markdown,
     /// `[[reason]]`: a summary of reasoning before the text.
     Reason,
-    /// `[[usage N]]`: reports N tokens.
-    Usage(u64),
     /// `[[shell CMD]]`: runs the command inside the sandbox.
     Shell(String),
     /// `[[esc CMD]]`: asks to run the command outside the sandbox, which needs an approval.
@@ -34,8 +32,6 @@ pub enum Step {
     Patch(String),
     /// `[[update PATH]]`: changes the file that `[[patch PATH]]` added.
     Update(String),
-    /// `[[call NAME JSON]]`: any other function.
-    Call(String, String),
     /// `[[http CODE]]`: answers with that status instead of a stream.
     Http(u16),
     /// `[[fail]]`: the response fails in the stream.
@@ -49,7 +45,7 @@ impl Step {
     #[must_use]
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Shell(_) | Self::Escalated(_) | Self::Patch(_) | Self::Update(_) | Self::Call(..) => 1,
+            Self::Shell(_) | Self::Escalated(_) | Self::Patch(_) | Self::Update(_) => 1,
             Self::Parallel(_) => 2,
             Self::Stream(_)
             | Self::Slow(..)
@@ -58,7 +54,6 @@ impl Step {
             | Self::Say(_)
             | Self::Markdown
             | Self::Reason
-            | Self::Usage(_)
             | Self::Http(_)
             | Self::Fail
             | Self::Drop => 0,
@@ -95,16 +90,11 @@ fn step(inside: &str) -> Option<Step> {
         "say" => Step::Say(rest.to_owned()),
         "markdown" => Step::Markdown,
         "reason" => Step::Reason,
-        "usage" => Step::Usage(rest.parse().ok()?),
         "shell" => Step::Shell(rest.to_owned()),
         "esc" => Step::Escalated(rest.to_owned()),
         "par" => Step::Parallel(rest.to_owned()),
         "patch" => Step::Patch(rest.to_owned()),
         "update" => Step::Update(rest.to_owned()),
-        "call" => {
-            let (name, arguments) = rest.split_once(' ')?;
-            Step::Call(name.to_owned(), arguments.to_owned())
-        }
         "http" => Step::Http(rest.parse().ok()?),
         "fail" => Step::Fail,
         "drop" => Step::Drop,
