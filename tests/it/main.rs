@@ -6,6 +6,7 @@ mod codex_client;
 mod codex_faults;
 mod codex_threads;
 mod demo;
+mod directory;
 mod flows;
 mod fuzz_corpus;
 mod scripted_browser;

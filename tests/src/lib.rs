@@ -12,6 +12,7 @@ pub mod model;
 pub mod otlp;
 pub mod phone;
 pub mod process;
+pub mod redis;
 pub mod server;
 pub mod wait;
 pub mod world;

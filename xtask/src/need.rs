@@ -63,6 +63,23 @@ pub(crate) fn chromium(root: &Path) -> anyhow::Result<PathBuf> {
     find_chromium().context(hint)
 }
 
+/// A Redis server (Sentinel is the same program), installed from Debian when there is none and this is root.
+///
+/// # Errors
+/// When there is none and it cannot be installed; the message says how to get it.
+pub(crate) fn redis(root: &Path) -> anyhow::Result<()> {
+    let works = || shell::works(&mut shell::command(root, "redis-server", &["--version"]));
+    if works() {
+        return Ok(());
+    }
+    let hint = "install Redis 7 or newer (`apt-get install redis-server`)";
+    if !Path::new("/usr/bin/apt-get").exists() || !is_root(root) {
+        bail!("no redis-server found: {hint}");
+    }
+    debian_package(root, "redis-server").context(hint)?;
+    if works() { Ok(()) } else { bail!("redis-server does not run: {hint}") }
+}
+
 /// The path of the pinned Codex, or of the one that is named.
 ///
 /// # Errors

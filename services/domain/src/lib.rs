@@ -19,6 +19,7 @@ pub mod limits;
 pub mod local_connect;
 pub mod machine;
 pub mod pairing;
+pub mod placement;
 pub mod proof;
 pub mod revocation;
 pub mod scope;

@@ -135,6 +135,36 @@ pub const NODE_REOPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Time a frame waits for room on the way to a node; then its sender is told `overloaded`.
 pub const NODE_SEND_TIMEOUT: Duration = Duration::from_secs(1);
 
+// === Directory ===
+
+/// How often a node renews its lease in the directory.
+pub const LEASE_RENEW_INTERVAL: Duration = Duration::from_millis(500);
+/// Silence after which another node may take a node's machines: three renewals missed.
+pub const LEASE_SUSPECT_AFTER: Duration = Duration::from_millis(1500);
+/// Silence after which a lease is gone.
+pub const LEASE_DEAD_AFTER: Duration = Duration::from_secs(10);
+/// How far a connector's link counter may jump in one link: no honest history skips this many links.
+pub const LINK_COUNTER_JUMP_MAX: u64 = 1_000_000_000;
+/// Time one request to the directory may take; longer, and the answer is not worth waiting for.
+pub const DIRECTORY_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
+/// Time to open a connection to the directory.
+pub const DIRECTORY_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// First wait before a lost connection to the directory is opened again; it doubles up to
+/// [`DIRECTORY_RECONNECT_WAIT_MAX`].
+pub const DIRECTORY_RECONNECT_WAIT_MIN: Duration = Duration::from_millis(50);
+/// Longest wait before a lost connection to the directory is opened again.
+pub const DIRECTORY_RECONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
+/// Requests to the directory under way in one process; past it they wait their turn within the timeout.
+pub const DIRECTORY_REQUESTS_MAX: usize = 256;
+/// How long an owner record that nobody touches is kept: housekeeping only, for the connector has the epoch.
+pub const OWNER_RECORD_KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Owner records that are re-asserted in one request after the directory has lost its memory.
+pub const REASSERT_BATCH: usize = 500;
+/// Owner records that one node re-asserts in a second, so that the directory still answers everybody else.
+pub const REASSERT_PER_SECOND_MAX: u32 = 20_000;
+/// Nodes of one region.
+pub const MEMBERS_MAX: usize = 1_000;
+
 // === Actors ===
 
 /// Bytes queued for one machine actor; past it senders get `overloaded`.

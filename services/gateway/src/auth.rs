@@ -78,7 +78,7 @@ impl Claimed {
             Ok(true) => {}
             Ok(false) => return Err(ErrorCode::TicketUsed),
             Err(DirectoryError::Full) => return Err(ErrorCode::Overloaded),
-            Err(error @ DirectoryError::Unavailable) => {
+            Err(error @ (DirectoryError::Unavailable | DirectoryError::Format | DirectoryError::FromTheFuture)) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
                 tracing::warn!(error, "ticket not spent: the directory does not answer");
                 gateway.metrics.ticket_unspent();

@@ -16,10 +16,12 @@ use flydex_domain::limits::ACTOR_CALL_TIMEOUT;
 use flydex_domain::machine::effect::{Effect, Note};
 use flydex_domain::machine::message::{DeviceMessage, DeviceMessageKind, Input, OpenLink, Trace};
 use flydex_domain::machine::{Machine, Now};
+use flydex_domain::placement::Acquisition;
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1;
 use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::telemetry::trace::Traceparent;
+use flydex_store::directory::{Acquire, Acquired, Cause};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tracing::Span;
 
@@ -256,9 +258,12 @@ impl State {
     fn acquire(&self, link_id: LinkId, floor: Epoch) {
         let (context, handle, key) = (Arc::clone(&self.context), self.handle.clone(), self.machine.key());
         self.context.shutdown.spawn(async move {
-            let asked = context.directory.acquire(key, context.incarnation, floor);
-            let result = match tokio::time::timeout(ACTOR_CALL_TIMEOUT, asked).await {
-                Ok(answer) => answer.map_err(|error| error.code()),
+            let asked =
+                Acquire { machine: key, asker: context.incarnation, floor, replacing: None, cause: Cause::Link };
+            let result = match tokio::time::timeout(ACTOR_CALL_TIMEOUT, context.directory.acquire(asked)).await {
+                Ok(Ok(Acquired::Decided(Acquisition::Owned(epoch)))) => Ok(epoch),
+                Ok(Ok(Acquired::Decided(Acquisition::Held(_)) | Acquired::Settling(_))) => Err(ErrorCode::Moving),
+                Ok(Err(error)) => Err(error.code()),
                 Err(_) => Err(ErrorCode::StoreUnavailable),
             };
             // The actor may have stopped meanwhile; then nobody wants the answer.

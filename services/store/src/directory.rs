@@ -1,28 +1,55 @@
-//! Who owns a machine, and which tickets are spent: a hint that may be lost without harm.
+//! Which nodes there are, who owns a machine, and which tickets are spent: a hint that may be lost without harm.
 //!
-//! The connector is the fence (INV-FENCE): a directory that forgets or lies costs a `stale` answer and another
-//! acquire, never a double effect. Therefore nothing here must be durable, and a record may be dropped.
+//! The connector is the fence (INV-FENCE): a directory that forgets, lies or goes back in time costs a `stale` answer
+//! and another acquire, never a double effect. Therefore nothing here must be durable, and a record may be dropped.
+//! The rules are in `flydex_domain::placement`; an implementation keeps the records and applies the rules atomically.
+//!
+//! **Amnesia.** A directory has a life: a random number that is lost with everything else. A node that renews its
+//! lease learns the life and whether its lease was there as it left it; when either is not so, it asserts again what it
+//! owns. For [`flydex_domain::limits::LEASE_DEAD_AFTER`] after the start of a life nobody is given a machine that is
+//! not on record merely because a session asks for it: its owner may not have spoken yet.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, TicketId};
-use flydex_domain::limits::{DIRECTORY_MACHINES_MAX, DIRECTORY_TICKETS_MAX, TOKEN_SKEW_MAX};
+use flydex_domain::placement::{Acquisition, LinkPlacement, LinkRecord, Member, NodeRecord, OwnerRecord, Reassertion};
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use futures_util::future::BoxFuture;
 
+#[cfg(any(test, feature = "conformance"))]
+pub mod conformance;
+pub mod in_process;
+pub mod redis;
+
+pub use self::in_process::InProcessDirectory;
+pub use self::redis::RedisDirectory;
+
 /// Why the directory has no answer.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub enum DirectoryError {
-    /// It cannot be reached.
+    /// It cannot be reached, or does not answer in time.
     #[error("directory is not reachable")]
     Unavailable,
     /// It holds as much as it may.
     #[error("directory is full")]
     Full,
+    /// A record was written by a FlyDex of another format.
+    #[error("directory holds a record of another format")]
+    Format,
+    /// A number is higher than any honest history leads to.
+    #[error("epoch or counter from the future")]
+    FromTheFuture,
+}
+
+/// Numbers from here on are from the future: no honest history leads to them, and not every store is exact with them.
+const COUNTER_MAX: u64 = 1 << 53;
+
+/// Refuses a number from the future.
+const fn exact(number: u64) -> Result<(), DirectoryError> {
+    if number < COUNTER_MAX { Ok(()) } else { Err(DirectoryError::FromTheFuture) }
 }
 
 impl DirectoryError {
@@ -30,179 +57,112 @@ impl DirectoryError {
     #[must_use]
     pub const fn code(self) -> ErrorCode {
         match self {
-            Self::Unavailable => ErrorCode::StoreUnavailable,
+            Self::Unavailable | Self::Format => ErrorCode::StoreUnavailable,
             Self::Full => ErrorCode::Overloaded,
+            Self::FromTheFuture => ErrorCode::EpochRefused,
         }
     }
 }
 
-/// Ownerships and spent tickets of one region.
+/// One life of the directory's memory; random.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Life(pub [u8; 16]);
+
+/// What a node learns when it renews its lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Renewal {
+    /// The directory's life.
+    pub life: Life,
+    /// Whether the lease was there as this node left it. If not, the directory has forgotten something.
+    pub continuous: bool,
+}
+
+/// The nodes that have a lease.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Members {
+    /// The directory's life.
+    pub life: Life,
+    /// At most [`flydex_domain::limits::MEMBERS_MAX`], by incarnation.
+    pub members: Vec<Member>,
+}
+
+/// Why a node asks for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its connector has come.
+    Link,
+    /// A session opens it.
+    Session,
+}
+
+/// A node's request for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Acquire {
+    /// The machine.
+    pub machine: MachineKey,
+    /// The node.
+    pub asker: Incarnation,
+    /// The epoch must not be below this.
+    pub floor: Epoch,
+    /// The holder from which the asker was sent to take over, lease or not.
+    pub replacing: Option<Incarnation>,
+    /// Why it asks.
+    pub cause: Cause,
+}
+
+/// What became of an [`Acquire`].
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Acquired {
+    /// The rule was applied.
+    Decided(Acquisition),
+    /// The directory has forgotten and waits for owners to assert themselves; ask again after this time.
+    Settling(Duration),
+}
+
+/// A machine that a node owns, as it asserts it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holding {
+    /// The machine.
+    pub machine: MachineKey,
+    /// The epoch of the ownership.
+    pub epoch: Epoch,
+    /// The link that counts, if there is one.
+    pub link: Option<LinkRecord>,
+}
+
+/// The answer of the directory, some time.
+pub type Answer<'a, T> = BoxFuture<'a, Result<T, DirectoryError>>;
+
+/// Nodes, ownerships and spent tickets of one region.
+///
+/// Every method fails with a [`DirectoryError`]; after [`DirectoryError::Unavailable`] it is not known whether the
+/// change was made. Every change may be asked for again.
 pub trait Directory: Send + Sync + 'static {
-    /// Makes `holder` the owner of a machine and returns its epoch.
-    ///
-    /// The epoch is not below `floor`, and above every epoch on record of another holder. A holder that asks
-    /// again gets the epoch that it has, unless `floor` is above that.
-    ///
-    /// # Errors
-    /// [`DirectoryError`] when nothing was recorded.
-    fn acquire(
-        &self,
-        machine: MachineKey,
-        holder: Incarnation,
-        floor: Epoch,
-    ) -> BoxFuture<'_, Result<Epoch, DirectoryError>>;
+    /// Writes a node's lease anew. `beat` grows by one with each renewal of this node that was answered.
+    fn renew(&self, record: NodeRecord, beat: u64) -> Answer<'_, Renewal>;
+
+    /// Ends a lease: the node is gone, and its machines may be taken at once.
+    fn leave(&self, node: Incarnation) -> Answer<'_, ()>;
+
+    /// The nodes that have a lease.
+    fn members(&self) -> Answer<'_, Members>;
+
+    /// Who owns a machine.
+    fn find(&self, machine: MachineKey) -> Answer<'_, Option<OwnerRecord>>;
+
+    /// Asks for a machine; see [`flydex_domain::placement::acquire`].
+    fn acquire(&self, acquire: Acquire) -> Answer<'_, Acquired>;
+
+    /// Asserts ownerships, at most [`flydex_domain::limits::REASSERT_BATCH`] at once; one answer for each, in order. See
+    /// [`flydex_domain::placement::reassert`].
+    fn reassert(&self, holdings: Vec<Holding>) -> Answer<'_, Vec<Reassertion>>;
 
     /// Ends an ownership if `holder` has it. The epoch stays on record.
-    ///
-    /// # Errors
-    /// [`DirectoryError`] when nothing was recorded.
-    fn release(&self, machine: MachineKey, holder: Incarnation) -> BoxFuture<'_, Result<(), DirectoryError>>;
+    fn release(&self, machine: MachineKey, holder: Incarnation) -> Answer<'_, ()>;
+
+    /// Records the link that counts, if `holder` owns the machine; see [`flydex_domain::placement::set_link`].
+    fn set_link(&self, machine: MachineKey, holder: Incarnation, link: LinkRecord) -> Answer<'_, LinkPlacement>;
 
     /// Spends a ticket: true exactly once for each, and never for an expired one.
-    ///
-    /// # Errors
-    /// [`DirectoryError`] when it is not known whether the ticket was spent before.
-    fn spend_ticket(
-        &self,
-        ticket_id: TicketId,
-        expires_at: UnixMillis,
-        now: UnixMillis,
-    ) -> BoxFuture<'_, Result<bool, DirectoryError>>;
+    fn spend_ticket(&self, ticket_id: TicketId, expires_at: UnixMillis, now: UnixMillis) -> Answer<'_, bool>;
 }
-
-/// A directory in the memory of the one process that uses it.
-#[derive(Debug)]
-pub struct InProcessDirectory {
-    records: Mutex<Records>,
-    machines_max: usize,
-    tickets_max: usize,
-}
-
-#[derive(Debug, Default)]
-struct Records {
-    owners: BTreeMap<MachineKey, Owner>,
-    released: BTreeSet<MachineKey>,
-    spent: BTreeSet<TicketId>,
-    spent_until: BTreeSet<(UnixMillis, TicketId)>,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Owner {
-    holder: Option<Incarnation>,
-    epoch: Epoch,
-}
-
-impl Default for InProcessDirectory {
-    fn default() -> Self {
-        Self::new()
-    }
-}
-
-impl InProcessDirectory {
-    /// An empty directory.
-    #[must_use]
-    pub fn new() -> Self {
-        Self::with_bounds(DIRECTORY_MACHINES_MAX, DIRECTORY_TICKETS_MAX)
-    }
-
-    fn with_bounds(machines_max: usize, tickets_max: usize) -> Self {
-        Self { records: Mutex::default(), machines_max, tickets_max }
-    }
-
-    fn records(&self) -> MutexGuard<'_, Records> {
-        // Every change under the lock is a few map operations, so a poisoned lock holds whole records.
-        self.records.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-impl Directory for InProcessDirectory {
-    fn acquire(
-        &self,
-        machine: MachineKey,
-        holder: Incarnation,
-        floor: Epoch,
-    ) -> BoxFuture<'_, Result<Epoch, DirectoryError>> {
-        let answer = self.records().acquire(machine, holder, floor, self.machines_max);
-        Box::pin(std::future::ready(answer))
-    }
-
-    fn release(&self, machine: MachineKey, holder: Incarnation) -> BoxFuture<'_, Result<(), DirectoryError>> {
-        self.records().release(machine, holder);
-        Box::pin(std::future::ready(Ok(())))
-    }
-
-    fn spend_ticket(
-        &self,
-        ticket_id: TicketId,
-        expires_at: UnixMillis,
-        now: UnixMillis,
-    ) -> BoxFuture<'_, Result<bool, DirectoryError>> {
-        let answer = self.records().spend(ticket_id, expires_at, now, self.tickets_max);
-        Box::pin(std::future::ready(answer))
-    }
-}
-
-impl Records {
-    fn acquire(
-        &mut self,
-        machine: MachineKey,
-        holder: Incarnation,
-        floor: Epoch,
-        machines_max: usize,
-    ) -> Result<Epoch, DirectoryError> {
-        let before = self.owners.get(&machine).copied();
-        if let Some(owner) = before
-            && owner.holder == Some(holder)
-            && owner.epoch >= floor
-        {
-            return Ok(owner.epoch);
-        }
-        if before.is_none() && self.owners.len() >= machines_max {
-            let forgotten = self.released.pop_first().ok_or(DirectoryError::Full)?;
-            self.owners.remove(&forgotten);
-        }
-        let epoch = before.map_or(Epoch::ZERO, |owner| owner.epoch).max(floor).above(holder);
-        self.released.remove(&machine);
-        self.owners.insert(machine, Owner { holder: Some(holder), epoch });
-        Ok(epoch)
-    }
-
-    fn release(&mut self, machine: MachineKey, holder: Incarnation) {
-        let Some(owner) = self.owners.get_mut(&machine) else { return };
-        if owner.holder == Some(holder) {
-            owner.holder = None;
-            self.released.insert(machine);
-        }
-    }
-
-    fn spend(
-        &mut self,
-        ticket_id: TicketId,
-        expires_at: UnixMillis,
-        now: UnixMillis,
-        tickets_max: usize,
-    ) -> Result<bool, DirectoryError> {
-        // A verifier takes a ticket for this much longer, so it is remembered for as long.
-        let until = expires_at.plus(TOKEN_SKEW_MAX);
-        while let Some((ends, expired)) = self.spent_until.first().copied()
-            && ends <= now
-        {
-            self.spent_until.pop_first();
-            self.spent.remove(&expired);
-        }
-        if until <= now || self.spent.contains(&ticket_id) {
-            return Ok(false);
-        }
-        if self.spent.len() >= tickets_max {
-            return Err(DirectoryError::Full);
-        }
-        self.spent.insert(ticket_id);
-        self.spent_until.insert((until, ticket_id));
-        Ok(true)
-    }
-}
-
-#[cfg(test)]
-mod conformance;
-#[cfg(test)]
-mod tests;

@@ -5,19 +5,18 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use flydex_domain::epoch::Epoch;
-use flydex_domain::id::{AccountId, GrantId, Incarnation, MachineId, NodeId, TicketId, UserId};
+use flydex_domain::id::{AccountId, GrantId, MachineId, NodeId, TicketId, UserId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, GRANT_LIFETIME, TICKET_LIFETIME};
-use flydex_domain::scope::{MachineKey, Role};
+use flydex_domain::scope::Role;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, Grant, MachineCredential, Ticket, TokenSigner, TokenVerifier};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls;
-use flydex_store::directory::{Directory, DirectoryError, InProcessDirectory};
-use futures_util::future::BoxFuture;
+use flydex_store::directory::redis::{Endpoint, Keeper};
+use flydex_store::directory::{Directory, InProcessDirectory, RedisDirectory};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
@@ -153,21 +152,10 @@ pub(super) fn machine(tag: u8) -> MachineId {
     MachineId::try_from([tag; 16].as_slice()).unwrap()
 }
 
-/// A directory that never answers.
-pub(super) struct DownDirectory;
-
-impl Directory for DownDirectory {
-    fn acquire(&self, _: MachineKey, _: Incarnation, _: Epoch) -> BoxFuture<'_, Result<Epoch, DirectoryError>> {
-        Box::pin(async { Err(DirectoryError::Unavailable) })
-    }
-
-    fn release(&self, _: MachineKey, _: Incarnation) -> BoxFuture<'_, Result<(), DirectoryError>> {
-        Box::pin(async { Err(DirectoryError::Unavailable) })
-    }
-
-    fn spend_ticket(&self, _: TicketId, _: UnixMillis, _: UnixMillis) -> BoxFuture<'_, Result<bool, DirectoryError>> {
-        Box::pin(async { Err(DirectoryError::Unavailable) })
-    }
+/// A directory that never answers: nobody runs its connection.
+pub(super) fn down_directory() -> RedisDirectory {
+    let endpoint = Endpoint::alone("redis://127.0.0.1").unwrap();
+    RedisDirectory::new(Keeper::new(endpoint).0)
 }
 
 /// A generous bound on what must happen; nothing waits for it to pass.

@@ -1,29 +1,31 @@
+use flydex_domain::epoch::Epoch;
 use flydex_domain::id::{AccountId, MachineId};
 use flydex_domain::scope::Principal;
 use uuid::Uuid;
 
 use super::*;
+use crate::directory::{Cause, conformance};
 
 #[tokio::test]
 async fn the_in_process_directory_conforms() {
-    conformance::check(&InProcessDirectory::new()).await;
+    conformance::check(&InProcessDirectory::with_lease(Duration::from_millis(200))).await;
 }
 
 #[tokio::test]
 async fn a_full_directory_forgets_released_machines_and_else_refuses() {
-    let directory = InProcessDirectory::with_bounds(2, 1);
+    let directory = InProcessDirectory { bounds: Bounds { machines_max: 2, ..few() }, ..InProcessDirectory::new() };
     let holder = Incarnation::from_bytes([1; 16]);
-    directory.acquire(machine(1), holder, Epoch::ZERO).await.unwrap();
-    directory.acquire(machine(2), holder, Epoch::ZERO).await.unwrap();
-    assert_eq!(directory.acquire(machine(3), holder, Epoch::ZERO).await, Err(DirectoryError::Full));
-    directory.release(machine(1), holder).await.unwrap();
-    assert!(directory.acquire(machine(3), holder, Epoch::ZERO).await.is_ok());
+    directory.acquire(acquire(1)).await.unwrap();
+    directory.acquire(acquire(2)).await.unwrap();
+    assert_eq!(directory.acquire(acquire(3)).await, Err(DirectoryError::Full));
+    directory.release(acquire(1).machine, holder).await.unwrap();
+    assert!(directory.acquire(acquire(3)).await.is_ok());
     assert_eq!(directory.records().owners.len(), 2);
 }
 
 #[tokio::test]
 async fn spent_tickets_are_forgotten_when_they_expire_and_bounded_until_then() {
-    let directory = InProcessDirectory::with_bounds(1, 1);
+    let directory = InProcessDirectory { bounds: few(), ..InProcessDirectory::new() };
     let ticket = |number| TicketId::from_uuid(Uuid::from_u128(number));
     let (end, now) = (UnixMillis(60_000), UnixMillis(0));
     assert_eq!(directory.spend_ticket(ticket(1), end, now).await, Ok(true));
@@ -50,10 +52,20 @@ async fn racing_spenders_of_one_ticket_have_one_winner() {
     assert_eq!(wins, 1);
 }
 
-fn machine(number: u128) -> MachineKey {
+fn few() -> Bounds {
+    Bounds { machines_max: 1, tickets_max: 1, lease_dead_after: LEASE_DEAD_AFTER }
+}
+
+fn acquire(number: u128) -> Acquire {
     let machine = Principal::Machine {
         account_id: AccountId::from_uuid(Uuid::from_u128(1)),
         machine_id: MachineId::from_uuid(Uuid::from_u128(number)),
     };
-    MachineKey::new(machine.scope(), MachineId::from_uuid(Uuid::from_u128(number)))
+    Acquire {
+        machine: MachineKey::new(machine.scope(), MachineId::from_uuid(Uuid::from_u128(number))),
+        asker: Incarnation::from_bytes([1; 16]),
+        floor: Epoch::ZERO,
+        replacing: None,
+        cause: Cause::Link,
+    }
 }
