@@ -74,7 +74,8 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
 /// Writes the generated Rust code of both wire crates below `to`.
 fn generate(root: &Path, to: &Path) -> anyhow::Result<()> {
     let include = root.join("proto");
-    let relay = ["command", "relay", "session", "link", "machine"].map(|name| format!("flydex/v1/{name}.proto"));
+    let relay =
+        ["command", "relay", "session", "link", "machine", "internal"].map(|name| format!("flydex/v1/{name}.proto"));
     compile(&include, &relay, &to.join(FILES[0].0))?;
     compile(&include, &["flydex/agent/v1/agent.proto".to_owned()], &to.join(FILES[1].0))
 }

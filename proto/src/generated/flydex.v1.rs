@@ -1124,7 +1124,7 @@ pub struct GatewayFrame {
     /// time left for a command or open; 0: none
     #[prost(uint32, tag = "3")]
     pub deadline_ms: u32,
-    #[prost(oneof = "gateway_frame::Kind", tags = "4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "gateway_frame::Kind", tags = "4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<gateway_frame::Kind>,
 }
 /// Nested message and enum types in `GatewayFrame`.
@@ -1144,6 +1144,8 @@ pub mod gateway_frame {
         LinkMessage(super::LinkMessage),
         #[prost(message, tag = "9")]
         CloseLink(super::CloseLink),
+        #[prost(message, tag = "10")]
+        Hello(super::GatewayHello),
     }
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1153,7 +1155,7 @@ pub struct NodeFrame {
     pub account_id: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub machine_id: ::prost::bytes::Bytes,
-    #[prost(oneof = "node_frame::Kind", tags = "3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "node_frame::Kind", tags = "3, 4, 5, 6, 7, 8, 9, 10")]
     pub kind: ::core::option::Option<node_frame::Kind>,
 }
 /// Nested message and enum types in `NodeFrame`.
@@ -1175,7 +1177,31 @@ pub mod node_frame {
         EndLink(super::EndLink),
         #[prost(message, tag = "9")]
         NotOwner(super::NotOwner),
+        #[prost(message, tag = "10")]
+        Hello(super::NodeHello),
     }
+}
+/// First frame of a gateway on a stream; account and machine are empty.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct GatewayHello {
+    #[prost(string, tag = "1")]
+    pub gateway_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "2")]
+    pub region: ::prost::alloc::string::String,
+}
+/// First frame of a node on a stream; account and machine are empty. A gateway that expected another life of the node
+/// ends the stream: the one it looked for is gone.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct NodeHello {
+    /// 16 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub incarnation: ::prost::bytes::Bytes,
+    #[prost(string, tag = "2")]
+    pub node_id: ::prost::alloc::string::String,
+    #[prost(string, tag = "3")]
+    pub region: ::prost::alloc::string::String,
 }
 /// The owner verifies the grant itself: signature, life, account, device.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1185,6 +1211,9 @@ pub struct OpenSession {
     pub session_id: ::prost::bytes::Bytes,
     #[prost(string, tag = "2")]
     pub grant: ::prost::alloc::string::String,
+    /// the owner on record that does not answer the gateway, 16 bytes; else empty
+    #[prost(bytes = "bytes", tag = "3")]
+    pub replacing: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -1242,6 +1271,9 @@ pub struct OpenLink {
     pub connector_version: ::prost::alloc::string::String,
     #[prost(bool, tag = "7")]
     pub channel_bound: bool,
+    /// as in OpenSession
+    #[prost(bytes = "bytes", tag = "8")]
+    pub replacing: ::prost::bytes::Bytes,
 }
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
@@ -1280,14 +1312,17 @@ pub struct EndLink {
     pub code: u32,
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
+    /// on link_superseded: the counter on record
+    #[prost(uint64, tag = "4")]
+    pub link_counter: u64,
 }
 /// Another node owns the machine.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct NotOwner {
-    /// that node's id, or empty
-    #[prost(string, tag = "1")]
-    pub hint: ::prost::alloc::string::String,
+    /// that node's incarnation, 16 bytes; empty when it is not known
+    #[prost(bytes = "bytes", tag = "1")]
+    pub owner: ::prost::bytes::Bytes,
     /// the session or link that the refused frame belonged to
     #[prost(bytes = "bytes", tag = "2")]
     pub subject_id: ::prost::bytes::Bytes,
@@ -1596,6 +1631,507 @@ pub mod machine_host_server {
     /// Generated gRPC service name
     pub const SERVICE_NAME: &str = "flydex.v1.MachineHost";
     impl<T> tonic::server::NamedService for MachineHostServer<T> {
+        const NAME: &'static str = SERVICE_NAME;
+    }
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct FollowRequest {
+    /// 0: from the oldest that may still end something
+    #[prost(uint64, tag = "1")]
+    pub after_number: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Followed {
+    #[prost(oneof = "followed::Kind", tags = "1, 2, 3")]
+    pub kind: ::core::option::Option<followed::Kind>,
+}
+/// Nested message and enum types in `Followed`.
+pub mod followed {
+    #[derive(Clone, PartialEq, ::prost::Oneof)]
+    #[prost(skip_debug)]
+    pub enum Kind {
+        /// the whole set; first, and again on every change
+        #[prost(message, tag = "1")]
+        Keys(super::TokenKeys),
+        #[prost(message, tag = "2")]
+        Revocation(super::RevocationRecord),
+        #[prost(message, tag = "3")]
+        Heartbeat(super::Heartbeat),
+    }
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct TokenKeys {
+    /// at least one
+    #[prost(message, repeated, tag = "1")]
+    pub keys: ::prost::alloc::vec::Vec<TokenKey>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct TokenKey {
+    #[prost(string, tag = "1")]
+    pub key_id: ::prost::alloc::string::String,
+    /// Ed25519, 32 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+}
+/// One entry of the revocation log, in the order of its numbers. All ids are 16 bytes but where it says otherwise.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct RevocationRecord {
+    #[prost(uint64, tag = "1")]
+    pub number: u64,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub account_id: ::prost::bytes::Bytes,
+    #[prost(oneof = "revocation_record::Kind", tags = "3, 4, 5, 6, 7")]
+    pub kind: ::core::option::Option<revocation_record::Kind>,
+}
+/// Nested message and enum types in `RevocationRecord`.
+pub mod revocation_record {
+    #[derive(Clone, PartialEq, Eq, Hash, ::prost::Oneof)]
+    #[prost(skip_debug)]
+    pub enum Kind {
+        /// every session of the user
+        #[prost(bytes, tag = "3")]
+        UserId(::prost::bytes::Bytes),
+        /// one grant
+        #[prost(bytes, tag = "4")]
+        GrantId(::prost::bytes::Bytes),
+        /// 32 bytes
+        #[prost(bytes, tag = "5")]
+        DeviceId(::prost::bytes::Bytes),
+        #[prost(bytes, tag = "6")]
+        MachineId(::prost::bytes::Bytes),
+        #[prost(message, tag = "7")]
+        Quarantine(super::Quarantine),
+    }
+}
+/// A machine whose key two computers hold; its credentials up to the serial open no link.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Quarantine {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub machine_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub serial: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Heartbeat {
+    /// the newest entry of the log
+    #[prost(uint64, tag = "1")]
+    pub head_number: u64,
+    /// by the control plane's clock
+    #[prost(uint64, tag = "2")]
+    pub at_ms: u64,
+}
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ReportLinksRequest {
+    #[prost(string, tag = "1")]
+    pub region: ::prost::alloc::string::String,
+    /// at most 1,000
+    #[prost(message, repeated, tag = "2")]
+    pub links: ::prost::alloc::vec::Vec<LinkReport>,
+}
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct LinkReport {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub account_id: ::prost::bytes::Bytes,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub machine_id: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "3")]
+    pub linked: bool,
+    #[prost(uint64, tag = "4")]
+    pub at_ms: u64,
+}
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ReportLinksResponse {}
+/// Generated client implementations.
+pub mod internal_client {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    use tonic::codegen::http::Uri;
+    #[derive(Debug, Clone)]
+    pub struct InternalClient<T> {
+        inner: tonic::client::Grpc<T>,
+    }
+    impl InternalClient<tonic::transport::Channel> {
+        /// Attempt to create a new client by connecting to a given endpoint.
+        pub async fn connect<D>(dst: D) -> Result<Self, tonic::transport::Error>
+        where
+            D: TryInto<tonic::transport::Endpoint>,
+            D::Error: Into<StdError>,
+        {
+            let conn = tonic::transport::Endpoint::new(dst)?.connect().await?;
+            Ok(Self::new(conn))
+        }
+    }
+    impl<T> InternalClient<T>
+    where
+        T: tonic::client::GrpcService<tonic::body::Body>,
+        T::Error: Into<StdError>,
+        T::ResponseBody: Body<Data = Bytes> + std::marker::Send + 'static,
+        <T::ResponseBody as Body>::Error: Into<StdError> + std::marker::Send,
+    {
+        pub fn new(inner: T) -> Self {
+            let inner = tonic::client::Grpc::new(inner);
+            Self { inner }
+        }
+        pub fn with_origin(inner: T, origin: Uri) -> Self {
+            let inner = tonic::client::Grpc::with_origin(inner, origin);
+            Self { inner }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InternalClient<InterceptedService<T, F>>
+        where
+            F: tonic::service::Interceptor,
+            T::ResponseBody: Default,
+            T: tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+                Response = http::Response<
+                    <T as tonic::client::GrpcService<tonic::body::Body>>::ResponseBody,
+                >,
+            >,
+            <T as tonic::codegen::Service<
+                http::Request<tonic::body::Body>,
+            >>::Error: Into<StdError> + std::marker::Send + std::marker::Sync,
+        {
+            InternalClient::new(InterceptedService::new(inner, interceptor))
+        }
+        /// Compress requests with the given encoding.
+        ///
+        /// This requires the server to support it otherwise it might respond with an
+        /// error.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.send_compressed(encoding);
+            self
+        }
+        /// Enable decompressing responses.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.inner = self.inner.accept_compressed(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_decoding_message_size(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.inner = self.inner.max_encoding_message_size(limit);
+            self
+        }
+        /// The keys that tokens verify with, then every revocation after `after_number`, then whatever is new, for as long as
+        /// the stream lives. A heartbeat comes at least every second, so that the follower knows how old its knowledge is.
+        pub async fn follow(
+            &mut self,
+            request: impl tonic::IntoRequest<super::FollowRequest>,
+        ) -> std::result::Result<
+            tonic::Response<tonic::codec::Streaming<super::Followed>>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flydex.v1.Internal/Follow",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut().insert(GrpcMethod::new("flydex.v1.Internal", "Follow"));
+            self.inner.server_streaming(req, path, codec).await
+        }
+        /// Where machines are linked; the last word of a node on a machine counts.
+        pub async fn report_links(
+            &mut self,
+            request: impl tonic::IntoRequest<super::ReportLinksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportLinksResponse>,
+            tonic::Status,
+        > {
+            self.inner
+                .ready()
+                .await
+                .map_err(|e| {
+                    tonic::Status::unknown(
+                        format!("Service was not ready: {}", e.into()),
+                    )
+                })?;
+            let codec = tonic_prost::ProstCodec::default();
+            let path = http::uri::PathAndQuery::from_static(
+                "/flydex.v1.Internal/ReportLinks",
+            );
+            let mut req = request.into_request();
+            req.extensions_mut()
+                .insert(GrpcMethod::new("flydex.v1.Internal", "ReportLinks"));
+            self.inner.unary(req, path, codec).await
+        }
+    }
+}
+/// Generated server implementations.
+pub mod internal_server {
+    #![allow(
+        unused_variables,
+        dead_code,
+        missing_docs,
+        clippy::wildcard_imports,
+        clippy::let_unit_value,
+    )]
+    use tonic::codegen::*;
+    /// Generated trait containing gRPC methods that should be implemented for use with InternalServer.
+    #[async_trait]
+    pub trait Internal: std::marker::Send + std::marker::Sync + 'static {
+        /// Server streaming response type for the Follow method.
+        type FollowStream: tonic::codegen::tokio_stream::Stream<
+                Item = std::result::Result<super::Followed, tonic::Status>,
+            >
+            + std::marker::Send
+            + 'static;
+        /// The keys that tokens verify with, then every revocation after `after_number`, then whatever is new, for as long as
+        /// the stream lives. A heartbeat comes at least every second, so that the follower knows how old its knowledge is.
+        async fn follow(
+            &self,
+            request: tonic::Request<super::FollowRequest>,
+        ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
+        /// Where machines are linked; the last word of a node on a machine counts.
+        async fn report_links(
+            &self,
+            request: tonic::Request<super::ReportLinksRequest>,
+        ) -> std::result::Result<
+            tonic::Response<super::ReportLinksResponse>,
+            tonic::Status,
+        >;
+    }
+    #[derive(Debug)]
+    pub struct InternalServer<T> {
+        inner: Arc<T>,
+        accept_compression_encodings: EnabledCompressionEncodings,
+        send_compression_encodings: EnabledCompressionEncodings,
+        max_decoding_message_size: Option<usize>,
+        max_encoding_message_size: Option<usize>,
+    }
+    impl<T> InternalServer<T> {
+        pub fn new(inner: T) -> Self {
+            Self::from_arc(Arc::new(inner))
+        }
+        pub fn from_arc(inner: Arc<T>) -> Self {
+            Self {
+                inner,
+                accept_compression_encodings: Default::default(),
+                send_compression_encodings: Default::default(),
+                max_decoding_message_size: None,
+                max_encoding_message_size: None,
+            }
+        }
+        pub fn with_interceptor<F>(
+            inner: T,
+            interceptor: F,
+        ) -> InterceptedService<Self, F>
+        where
+            F: tonic::service::Interceptor,
+        {
+            InterceptedService::new(Self::new(inner), interceptor)
+        }
+        /// Enable decompressing requests with the given encoding.
+        #[must_use]
+        pub fn accept_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.accept_compression_encodings.enable(encoding);
+            self
+        }
+        /// Compress responses with the given encoding, if the client supports it.
+        #[must_use]
+        pub fn send_compressed(mut self, encoding: CompressionEncoding) -> Self {
+            self.send_compression_encodings.enable(encoding);
+            self
+        }
+        /// Limits the maximum size of a decoded message.
+        ///
+        /// Default: `4MB`
+        #[must_use]
+        pub fn max_decoding_message_size(mut self, limit: usize) -> Self {
+            self.max_decoding_message_size = Some(limit);
+            self
+        }
+        /// Limits the maximum size of an encoded message.
+        ///
+        /// Default: `usize::MAX`
+        #[must_use]
+        pub fn max_encoding_message_size(mut self, limit: usize) -> Self {
+            self.max_encoding_message_size = Some(limit);
+            self
+        }
+    }
+    impl<T, B> tonic::codegen::Service<http::Request<B>> for InternalServer<T>
+    where
+        T: Internal,
+        B: Body + std::marker::Send + 'static,
+        B::Error: Into<StdError> + std::marker::Send + 'static,
+    {
+        type Response = http::Response<tonic::body::Body>;
+        type Error = std::convert::Infallible;
+        type Future = BoxFuture<Self::Response, Self::Error>;
+        fn poll_ready(
+            &mut self,
+            _cx: &mut Context<'_>,
+        ) -> Poll<std::result::Result<(), Self::Error>> {
+            Poll::Ready(Ok(()))
+        }
+        fn call(&mut self, req: http::Request<B>) -> Self::Future {
+            match req.uri().path() {
+                "/flydex.v1.Internal/Follow" => {
+                    #[allow(non_camel_case_types)]
+                    struct FollowSvc<T: Internal>(pub Arc<T>);
+                    impl<
+                        T: Internal,
+                    > tonic::server::ServerStreamingService<super::FollowRequest>
+                    for FollowSvc<T> {
+                        type Response = super::Followed;
+                        type ResponseStream = T::FollowStream;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::ResponseStream>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::FollowRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Internal>::follow(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = FollowSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.server_streaming(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                "/flydex.v1.Internal/ReportLinks" => {
+                    #[allow(non_camel_case_types)]
+                    struct ReportLinksSvc<T: Internal>(pub Arc<T>);
+                    impl<
+                        T: Internal,
+                    > tonic::server::UnaryService<super::ReportLinksRequest>
+                    for ReportLinksSvc<T> {
+                        type Response = super::ReportLinksResponse;
+                        type Future = BoxFuture<
+                            tonic::Response<Self::Response>,
+                            tonic::Status,
+                        >;
+                        fn call(
+                            &mut self,
+                            request: tonic::Request<super::ReportLinksRequest>,
+                        ) -> Self::Future {
+                            let inner = Arc::clone(&self.0);
+                            let fut = async move {
+                                <T as Internal>::report_links(&inner, request).await
+                            };
+                            Box::pin(fut)
+                        }
+                    }
+                    let accept_compression_encodings = self.accept_compression_encodings;
+                    let send_compression_encodings = self.send_compression_encodings;
+                    let max_decoding_message_size = self.max_decoding_message_size;
+                    let max_encoding_message_size = self.max_encoding_message_size;
+                    let inner = self.inner.clone();
+                    let fut = async move {
+                        let method = ReportLinksSvc(inner);
+                        let codec = tonic_prost::ProstCodec::default();
+                        let mut grpc = tonic::server::Grpc::new(codec)
+                            .apply_compression_config(
+                                accept_compression_encodings,
+                                send_compression_encodings,
+                            )
+                            .apply_max_message_size_config(
+                                max_decoding_message_size,
+                                max_encoding_message_size,
+                            );
+                        let res = grpc.unary(method, req).await;
+                        Ok(res)
+                    };
+                    Box::pin(fut)
+                }
+                _ => {
+                    Box::pin(async move {
+                        let mut response = http::Response::new(
+                            tonic::body::Body::default(),
+                        );
+                        let headers = response.headers_mut();
+                        headers
+                            .insert(
+                                tonic::Status::GRPC_STATUS,
+                                (tonic::Code::Unimplemented as i32).into(),
+                            );
+                        headers
+                            .insert(
+                                http::header::CONTENT_TYPE,
+                                tonic::metadata::GRPC_CONTENT_TYPE,
+                            );
+                        Ok(response)
+                    })
+                }
+            }
+        }
+    }
+    impl<T> Clone for InternalServer<T> {
+        fn clone(&self) -> Self {
+            let inner = self.inner.clone();
+            Self {
+                inner,
+                accept_compression_encodings: self.accept_compression_encodings,
+                send_compression_encodings: self.send_compression_encodings,
+                max_decoding_message_size: self.max_decoding_message_size,
+                max_encoding_message_size: self.max_encoding_message_size,
+            }
+        }
+    }
+    /// Generated gRPC service name
+    pub const SERVICE_NAME: &str = "flydex.v1.Internal";
+    impl<T> tonic::server::NamedService for InternalServer<T> {
         const NAME: &'static str = SERVICE_NAME;
     }
 }

@@ -224,7 +224,7 @@ impl Stream {
             return;
         };
         match kind {
-            FromNode::SessionOpened(_) | FromNode::LinkOpened(_) => {}
+            FromNode::SessionOpened(_) | FromNode::LinkOpened(_) | FromNode::Hello(_) => {}
             FromNode::ToSession(to) => {
                 if let Some(session) = self.session(account_id, machine_id, &to.session_id) {
                     session.send(v1::session_down::Kind::FromMachine(v1::FromMachine {

@@ -105,6 +105,7 @@ fn take(host: &Arc<Host>, peer: &Arc<Peer>, frame: GatewayFrame) {
     let route = Route { host, peer, account_id, machine_id, deadline, bytes };
     let taken = match kind {
         None => Err(Malformed::Missing("gateway frame")),
+        Some(Kind::Hello(_)) => Ok(()),
         Some(Kind::OpenSession(open)) => route.open_session(&open),
         Some(Kind::SessionMessage(message)) => route.session_message(message),
         Some(Kind::CloseSession(close)) => route.close_session(&close),

@@ -236,7 +236,12 @@ pub(crate) fn end_session(session_id: SessionId, code: ErrorCode, retry_after: D
 
 /// The wire's word that a link must close.
 pub(crate) fn end_link(link_id: LinkId, code: ErrorCode, retry_after: Duration) -> v1::EndLink {
-    v1::EndLink { link_id: copy(link_id.as_bytes()), code: code.number().into(), retry_after_ms: millis(retry_after) }
+    v1::EndLink {
+        link_id: copy(link_id.as_bytes()),
+        code: code.number().into(),
+        retry_after_ms: millis(retry_after),
+        link_counter: 0,
+    }
 }
 
 #[cfg(test)]

@@ -192,7 +192,11 @@ async fn open_machine(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: M
         Ok(false) => close_machine(gateway, session, machine_id).await,
         Err(code) => return session.tell_closed(machine_id, code.into()),
     }
-    let open = v1::OpenSession { session_id: wire_id(session.session_id), grant: opened.grant_token.clone() };
+    let open = v1::OpenSession {
+        session_id: wire_id(session.session_id),
+        grant: opened.grant_token.clone(),
+        replacing: Bytes::new(),
+    };
     let sent = to_node(gateway, session, machine_id, ToNode::OpenSession(open)).await;
     if let Err(error) = sent {
         session.close_with(machine_id, error.code().into());

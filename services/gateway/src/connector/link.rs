@@ -150,6 +150,7 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
         transport: carrier.transport.into(),
         connector_version: hello.connector_version,
         channel_bound: proof.channel_bound,
+        replacing: Bytes::new(),
     };
     let link = Link { link_id, machine, outbox: carrier.outbox.clone(), ending: carrier.ending.clone() };
     Ok(Opened { link: Arc::new(link), claimed, open, _permit: permit })

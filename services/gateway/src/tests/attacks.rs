@@ -58,7 +58,7 @@ async fn a_node_cannot_hand_one_accounts_frames_to_a_session_of_another() {
         FromNode::EndSession(v1::EndSession { session_id: session_id.clone(), code, retry_after_ms: 0 })
     };
     let not_owner =
-        |subject_id: &Bytes| FromNode::NotOwner(v1::NotOwner { hint: String::new(), subject_id: subject_id.clone() });
+        |subject_id: &Bytes| FromNode::NotOwner(v1::NotOwner { owner: Bytes::new(), subject_id: subject_id.clone() });
     // Each is named under the other's account, on the stream of its own frames, and so are ids that nobody has.
     for (arrived, session_id, other) in [(&one_arrived, &one_id, 2), (&two_arrived, &two_id, 1)] {
         for forged in [session_id.clone(), Bytes::from_static(&[0; 16]), Bytes::from_static(&[1; 15]), Bytes::new()] {
@@ -136,7 +136,7 @@ async fn one_links_id_under_another_machine_reaches_no_link() {
             FromNode::ToLink(v1::NodeToLink { link_id: one_id.clone(), frame })
         };
         let code = ErrorCode::LinkSuperseded.number().into();
-        let end = FromNode::EndLink(v1::EndLink { link_id: one_id.clone(), code, retry_after_ms: 0 });
+        let end = FromNode::EndLink(v1::EndLink { link_id: one_id.clone(), code, ..Default::default() });
         for kind in [to_link(OwnerKind::Attach(v1::AttachOwner {})), end] {
             one_arrived.answer_as(wire_account(2), wire_machine(2), kind).await;
         }

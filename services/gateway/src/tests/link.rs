@@ -167,6 +167,7 @@ async fn the_owner_ends_a_link_with_its_own_code() {
             link_id: link_id.clone(),
             code: ErrorCode::LinkSuperseded.number().into(),
             retry_after_ms: 0,
+            link_counter: 0,
         };
         arrived.answer(FromNode::EndLink(end)).await;
         assert_eq!(connector.end().await, Ended::with(ErrorCode::LinkSuperseded), "{over:?}");

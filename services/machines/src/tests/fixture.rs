@@ -164,7 +164,12 @@ impl Gateway {
     // === Sessions ===
 
     pub(super) async fn open(&mut self, account: u128, machine: u128, session: u128, grant: String) {
-        self.send(account, machine, ToNode::OpenSession(v1::OpenSession { session_id: id(session), grant })).await;
+        self.send(
+            account,
+            machine,
+            ToNode::OpenSession(v1::OpenSession { session_id: id(session), grant, replacing: Bytes::new() }),
+        )
+        .await;
     }
 
     /// Opens a session and waits for it.
@@ -252,6 +257,7 @@ impl Gateway {
             transport: v1::Transport::Websocket.into(),
             connector_version: "1.0.0".to_owned(),
             channel_bound: true,
+            replacing: Bytes::new(),
         };
         self.send(ACCOUNT, MACHINE, ToNode::OpenLink(open)).await;
     }
