@@ -7,7 +7,7 @@ export default defineConfig({
     include: ["src/**/*.browser.ts"],
     testTimeout: 120_000,
     hookTimeout: 60_000,
-    // They measure how fast the app is: one browser at a time.
+    // One browser at a time: two cores are not enough for more.
     fileParallelism: false,
   },
 });

@@ -9,7 +9,7 @@ use crate::{need, shell, web};
 pub(crate) struct Arguments {
     /// Only the Rust tests whose name contains this; the web app's own tests are left out.
     filter: Option<String>,
-    /// Leave out the whole flows in tests/it, which need Chromium.
+    /// Leave out the whole flows in tests/it and those of the web app, which need Chromium and Redis.
     #[arg(long)]
     no_flows: bool,
     /// Run by `cargo test` even where cargo-nextest is installed.
@@ -40,6 +40,7 @@ fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
     if !arguments.no_flows {
         need::chromium(root)?;
         need::browser_driver(root)?;
+        need::redis(root)?;
     }
     web::build(root, false)?;
     Ok(codex)
@@ -48,7 +49,10 @@ fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
 fn test(root: &Path, arguments: &Arguments, codex: &Path) -> anyhow::Result<Count> {
     let mut count = rust(root, arguments, codex)?;
     if arguments.filter.is_none() {
-        count += web_tests(root)?;
+        count += web_tests(root, "test")?;
+        if !arguments.no_flows {
+            count += web_tests(root, "test:browser")?;
+        }
     }
     Ok(count)
 }
@@ -77,8 +81,8 @@ fn rust(root: &Path, arguments: &Arguments, codex: &Path) -> anyhow::Result<Coun
 /// Builds every library, binary and test with the features that the tests ask for.
 pub(crate) const BUILD: [&str; 6] = ["build", "--locked", "--workspace", "--lib", "--bins", "--tests"];
 
-fn web_tests(root: &Path) -> anyhow::Result<Count> {
-    let mut vitest = shell::command(&root.join("services/web"), "npm", &["run", "test"]);
+fn web_tests(root: &Path, script: &str) -> anyhow::Result<Count> {
+    let mut vitest = shell::command(&root.join("services/web"), "npm", &["run", script]);
     let (succeeded, output) = shell::watched(vitest.env("NO_COLOR", "1"))?;
     Ok(Count::of_run(succeeded, &output))
 }
