@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{LinkId, MachineId, SessionId};
+use flydex_domain::id::{LinkId, MachineId, NodeId, SessionId};
 use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, COMMAND_FRAME_BYTES_MAX, EVENT_FRAME_BYTES_MAX};
 use flydex_domain::machine::message::{Failure, Input, MachineMessage, MachineMessageKind, OpenLink, OpenSession};
 use flydex_domain::scope::{MachineKey, Principal};
@@ -88,6 +88,11 @@ async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFra
     host.close_peer(&peer);
 }
 
+fn greet(peer: &Peer, hello: v1::GatewayHello) -> Result<(), Malformed> {
+    let gateway_id = NodeId::try_from(hello.gateway_id).map_err(|_| Malformed::Unknown("gateway id"))?;
+    if peer.greeted_by(gateway_id) { Ok(()) } else { Err(Malformed::Unknown("second hello")) }
+}
+
 /// Where a frame came from and belongs to.
 struct Route<'a> {
     host: &'a Arc<Host>,
@@ -105,7 +110,7 @@ fn take(host: &Arc<Host>, peer: &Arc<Peer>, frame: GatewayFrame) {
     let route = Route { host, peer, account_id, machine_id, deadline, bytes };
     let taken = match kind {
         None => Err(Malformed::Missing("gateway frame")),
-        Some(Kind::Hello(_)) => Ok(()),
+        Some(Kind::Hello(hello)) => greet(peer, hello),
         Some(Kind::OpenSession(open)) => route.open_session(&open),
         Some(Kind::SessionMessage(message)) => route.session_message(message),
         Some(Kind::CloseSession(close)) => route.close_session(&close),

@@ -8,6 +8,7 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
+use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::limits::{
@@ -19,12 +20,17 @@ use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::TokenVerifier;
+use flydex_proto::v1;
+use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::directory::Directory;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
+use tokio_util::sync::CancellationToken;
 
+use crate::convert::copy;
 use crate::handle::{Gate, MachineHandle};
+use crate::lease;
 use crate::machine::{Arguments, MachineActor};
 use crate::metrics::Metrics;
 use crate::peer::{Outgoing, Peer};
@@ -34,6 +40,8 @@ use crate::revocations::Revocations;
 pub(crate) struct Context {
     pub(crate) node_id: NodeId,
     pub(crate) incarnation: Incarnation,
+    pub(crate) address: String,
+    pub(crate) region: String,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) clock: Clock,
@@ -61,6 +69,7 @@ pub(crate) struct Host {
     supervisor: ActorRef<()>,
     machines: Mutex<Machines>,
     peers: Mutex<Peers>,
+    drained: CancellationToken,
 }
 
 #[derive(Default)]
@@ -84,9 +93,16 @@ impl Host {
         let host = Arc::new_cyclic(|host: &Weak<Self>| {
             let (supervisor, _started) = ActorRuntime::spawn_instant(None, Supervisor, host.clone())
                 .expect("an actor without a name clashes with none");
-            Self { context: Arc::new(context), supervisor, machines: Mutex::default(), peers: Mutex::default() }
+            Self {
+                context: Arc::new(context),
+                supervisor,
+                machines: Mutex::default(),
+                peers: Mutex::default(),
+                drained: CancellationToken::new(),
+            }
         });
         shutdown.spawn(look_after(Arc::clone(&host)));
+        shutdown.spawn(lease::keep(Arc::clone(&host)));
         host
     }
 
@@ -145,9 +161,29 @@ impl Host {
         peers.opened += 1;
         let number = peers.opened;
         let (peer, outgoing) = Peer::open(number);
+        peer.send_raw(Bytes::new(), Bytes::new(), Kind::Hello(self.hello()));
         peers.open.insert(number, Arc::downgrade(&peer));
         self.context.metrics.gateway_stream(1);
         Ok((peer, outgoing))
+    }
+
+    /// What a stream says first: which node this is, and which life of it.
+    fn hello(&self) -> v1::NodeHello {
+        v1::NodeHello {
+            incarnation: copy(self.context.incarnation.as_bytes()),
+            node_id: self.context.node_id.to_string(),
+            region: self.context.region.clone(),
+        }
+    }
+
+    /// How many machines have an actor here.
+    pub(crate) fn machine_count(&self) -> u32 {
+        u32::try_from(self.machines().handles.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Completes when the drain has come to its end.
+    pub(crate) async fn drained(&self) {
+        self.drained.cancelled().await;
     }
 
     /// Ends everything that a gateway's stream carried.
@@ -220,6 +256,7 @@ impl Host {
             peer.end_all();
         }
         self.supervisor.stop(None);
+        self.drained.cancel();
     }
 
     fn actor_ended(&self, actor: &ActorCell, failed: bool) {

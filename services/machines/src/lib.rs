@@ -3,12 +3,13 @@
 //! Flow: `grpc` takes frames of a gateway's stream, verifies who is asking and finds the machine in the asker's
 //! scope; `handle` lets what fits into the actor's mailbox; `machine` (the actor) hands it to
 //! `flydex_domain::machine`, which decides, and performs the effects; `peer` carries the answers back. `host`
-//! starts, supervises and retires the actors.
+//! starts, supervises and retires the actors; `lease` keeps the node on record in the directory.
 
 mod convert;
 mod grpc;
 mod handle;
 mod host;
+mod lease;
 mod machine;
 mod metrics;
 mod peer;
@@ -34,6 +35,10 @@ pub struct Config {
     pub node_id: NodeId,
     /// The life of this process; random.
     pub incarnation: Incarnation,
+    /// Where gateways reach its gRPC: `https://host:port`, or any word that they understand.
+    pub address: String,
+    /// Its region.
+    pub region: String,
 }
 
 /// The machines of one node.
@@ -63,6 +68,8 @@ impl Service {
         let context = host::Context {
             node_id: config.node_id,
             incarnation: config.incarnation,
+            address: config.address,
+            region: config.region,
             directory,
             verifier,
             started: clock.instant(),

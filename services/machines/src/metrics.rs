@@ -26,6 +26,7 @@ pub(crate) struct Metrics {
     overloads: Counter<u64>,
     malformed_frames: Counter<u64>,
     revocations: Counter<u64>,
+    lease_renewals: Counter<u64>,
 }
 
 /// What ended.
@@ -58,6 +59,7 @@ impl Metrics {
             overloads: meter.u64_counter("flydex_machines_mailbox_overloads").build(),
             malformed_frames: meter.u64_counter("flydex_machines_malformed_frames").build(),
             revocations: meter.u64_counter("flydex_machines_revocations").build(),
+            lease_renewals: meter.u64_counter("flydex_machines_lease_renewals").build(),
         }
     }
 
@@ -134,6 +136,12 @@ impl Metrics {
 
     pub(crate) fn revocation(&self) {
         self.revocations.add(1, &[]);
+    }
+
+    /// A renewal was answered, or failed with a code.
+    pub(crate) fn lease_renewed(&self, failure: Option<ErrorCode>) {
+        let result = failure.map_or("answered", ErrorCode::name);
+        self.lease_renewals.add(1, &[KeyValue::new("result", result)]);
     }
 }
 

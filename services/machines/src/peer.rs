@@ -5,11 +5,11 @@
 //! gateway's concern here: its event credit ends its streams long before.
 
 use std::collections::BTreeMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, LinkId, MachineId, SessionId};
+use flydex_domain::id::{AccountId, LinkId, MachineId, NodeId, SessionId};
 use flydex_domain::limits::{
     GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, NODE_REPLY_QUEUE_BYTES_MAX, NODE_REPLY_QUEUE_FRAMES_MAX,
 };
@@ -35,6 +35,7 @@ pub(crate) struct Peer {
     queue: mpsc::Sender<Queued>,
     bytes: Arc<Semaphore>,
     members: Mutex<Members>,
+    gateway_id: OnceLock<NodeId>,
     /// Nothing more is taken in; what is queued still goes out.
     finish: CancellationToken,
 }
@@ -81,6 +82,7 @@ impl Peer {
             queue,
             bytes: Arc::new(Semaphore::new(bytes_max)),
             members: Mutex::default(),
+            gateway_id: OnceLock::new(),
             finish: finish.clone(),
         };
         let outgoing = Outgoing { queue: outgoing, finish: finish.clone(), _gone: finish.drop_guard() };
@@ -90,6 +92,16 @@ impl Peer {
     /// Tells this stream from every other of this process.
     pub(crate) const fn number(&self) -> u64 {
         self.number
+    }
+
+    /// Notes which gateway this is; false when it has said so before.
+    pub(crate) fn greeted_by(&self, gateway_id: NodeId) -> bool {
+        self.gateway_id.set(gateway_id).is_ok()
+    }
+
+    /// Which gateway this is, once it has said so.
+    pub(crate) fn gateway_id(&self) -> Option<&NodeId> {
+        self.gateway_id.get()
     }
 
     /// Ends the stream once everything that is queued has left.
@@ -114,7 +126,8 @@ impl Peer {
         let room = Arc::clone(&self.bytes).try_acquire_many_owned(cost);
         let sent = room.is_ok_and(|permit| self.queue.try_send(Queued { frame, _bytes: permit }).is_ok());
         if !sent && !self.finish.is_cancelled() {
-            tracing::warn!(limit = "node_reply_queue", "gateway stream is stuck");
+            let gateway_id = self.gateway_id().map(tracing::field::display);
+            tracing::warn!("gateway.id" = gateway_id, limit = "node_reply_queue", "gateway stream is stuck");
             self.finish.cancel();
         }
     }

@@ -1,7 +1,9 @@
 //! The service over a real gRPC connection in memory, with scripted gateways and connectors.
 
 mod attacks;
+mod directory;
 mod fixture;
+mod lease;
 mod links;
 mod sessions;
 mod traces;

@@ -135,7 +135,12 @@ impl Roles {
         let verifier: Arc<TokenVerifier> = control.verifier();
 
         let machines = flydex_machines::Service::new(
-            flydex_machines::Config { node_id: node_id.clone(), incarnation: Incarnation::from_bytes(rand::random()) },
+            flydex_machines::Config {
+                node_id: node_id.clone(),
+                incarnation: Incarnation::from_bytes(rand::random()),
+                address: "memory://all".to_owned(),
+                region: config.region.clone(),
+            },
             Arc::clone(&directory),
             Arc::clone(&verifier),
             clock.clone(),

@@ -21,7 +21,7 @@ use flydex_proto::v1::machine_message::Kind as Said;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
-use flydex_store::directory::InProcessDirectory;
+use flydex_store::directory::Directory;
 use hyper_util::rt::TokioIo;
 use prost::Message as _;
 use tokio::sync::mpsc;
@@ -30,10 +30,12 @@ use tonic::Streaming;
 use tonic::transport::{Channel, Endpoint, Server};
 use uuid::Uuid;
 
+use super::directory::TestDirectory;
 use crate::{Config, Handle, Service};
 
 pub(super) const ACCOUNT: u128 = 1;
 pub(super) const MACHINE: u128 = 2;
+pub(super) const INCARNATION: Incarnation = Incarnation::from_bytes([5; 16]);
 /// Long enough for a loaded computer, short enough for a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
 
@@ -42,6 +44,7 @@ pub(super) struct Node {
     pub(super) handle: Handle,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
+    pub(super) directory: Arc<TestDirectory>,
     signer: TokenSigner,
     channel: Channel,
 }
@@ -53,11 +56,19 @@ impl Node {
         let shutdown = Shutdown::new();
         let config = Config {
             node_id: NodeId::try_from("node-1".to_owned()).unwrap(),
-            incarnation: Incarnation::from_bytes([5; 16]),
+            incarnation: INCARNATION,
+            address: "memory://node-1".to_owned(),
+            region: "home".to_owned(),
         };
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
-        let directory = Arc::new(InProcessDirectory::new());
-        let service = Service::new(config, directory, verifier, clock.clone(), shutdown.clone());
+        let directory = Arc::new(TestDirectory::default());
+        let service = Service::new(
+            config,
+            Arc::clone(&directory) as Arc<dyn Directory>,
+            verifier,
+            clock.clone(),
+            shutdown.clone(),
+        );
         let handle = service.handle();
         let (near, far) = tokio::io::duplex(1 << 20);
         let server = Server::builder().add_service(service.into_grpc());
@@ -69,7 +80,7 @@ impl Node {
         });
         let endpoint = Endpoint::from_static("http://node.invalid");
         let channel = endpoint.connect_with_connector(connector).await.unwrap();
-        Self { handle, clock, shutdown, signer, channel }
+        Self { handle, clock, shutdown, directory, signer, channel }
     }
 
     pub(super) fn now(&self) -> UnixMillis {
@@ -417,4 +428,15 @@ pub(super) fn executed(command: &v1::Command) -> v1::SignedReceipt {
         bulk: None,
     };
     v1::SignedReceipt { receipt: Bytes::from(receipt.encode_to_vec()), signature: copy(&[7; 64]) }
+}
+
+/// Waits for a condition that no frame announces.
+pub(super) async fn until(condition: impl AsyncFn() -> bool) {
+    let mut interval = tokio::time::interval(Duration::from_millis(10));
+    let wait = async {
+        while !condition().await {
+            interval.tick().await;
+        }
+    };
+    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition holds in time");
 }

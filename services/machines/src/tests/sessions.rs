@@ -279,14 +279,3 @@ async fn a_drain_tells_everybody_and_ends_the_stream() {
 fn entry(revocation: Revocation) -> RevocationEntry {
     RevocationEntry { number: 1, revocation }
 }
-
-/// Waits for a condition that no frame announces.
-async fn until(condition: impl AsyncFn() -> bool) {
-    let mut interval = tokio::time::interval(Duration::from_millis(10));
-    let wait = async {
-        while !condition().await {
-            interval.tick().await;
-        }
-    };
-    tokio::time::timeout(Duration::from_secs(20), wait).await.expect("the condition holds in time");
-}

@@ -15,7 +15,12 @@ async fn a_drain_with_nothing_open_does_not_wait_for_the_joint_between_the_roles
     let shutdown = Shutdown::new();
     let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
     let machines = flydex_machines::Service::new(
-        flydex_machines::Config { node_id: node_id(), incarnation: Incarnation::from_bytes([1; 16]) },
+        flydex_machines::Config {
+            node_id: node_id(),
+            incarnation: Incarnation::from_bytes([1; 16]),
+            address: "memory://all".to_owned(),
+            region: "home".to_owned(),
+        },
         Arc::clone(&directory),
         Arc::new(TokenVerifier::new([])),
         Clock::system(),
