@@ -19,6 +19,8 @@ export interface AccountSession {
 
 export interface MachineJson {
   machine_id: string;
+  /** Two computers hold its key: it is locked out until it is paired again. */
+  quarantined?: boolean;
   label: string;
   machine_key: KeyJson;
   region: string;

@@ -43,6 +43,7 @@ export class Stage {
   signedIn = false;
   /** Whether the machine is in the account. */
   machineListed = false;
+  quarantined = false;
   relayDown = false;
   deskSaysYes = false;
   readonly intents: unknown[] = [];
@@ -182,7 +183,7 @@ export class Stage {
       case "POST /api/tickets":
         return { json: { ticket: "ticket", grant: "grant", expires_at_ms: Date.now() + 60_000 } };
       case "GET /api/machines": {
-        const machine = { machine_id: MACHINE_ID, label: "Studio", machine_key: key, region: "local", created_at_ms: 0 };
+        const machine = { machine_id: MACHINE_ID, label: "Studio", machine_key: key, region: "local", created_at_ms: 0, quarantined: this.quarantined };
         return { json: { machines: this.machineListed ? [machine] : [] } };
       }
       case "POST /api/audit/intents":

@@ -22,6 +22,7 @@ afterEach(async () => {
   stage.asked.length = 0;
   stage.deskSaysYes = false;
   stage.relayDown = false;
+  stage.quarantined = false;
   expect(problems).toEqual([]);
 });
 
@@ -189,6 +190,15 @@ test("a list of computers that could not be read is read when the relay is back"
   stage.failing.clear();
   stage.breakSessions();
   await page.waitForSelector(`${at("machine-status")}[data-state=live]`);
+});
+
+test("a computer whose key two computers hold is locked, and the way out is said", async () => {
+  stage.quarantined = true;
+  const page = await stage.paired();
+  await page.goto(`${stage.origin}/#/`);
+  await page.reload();
+  expect(await page.textContent(at("machine-quarantined"))).toContain("flydex connect");
+  expect(await page.locator(at("machine-status")).count()).toBe(0);
 });
 
 test("a tab that hangs loses the connection to the one that a person uses", async () => {
