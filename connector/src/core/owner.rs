@@ -7,6 +7,7 @@ use flydex_domain::command::SignedCommand;
 use flydex_domain::epoch::{Attach, Epoch};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{CommandId, DeviceId, SessionId};
+use flydex_domain::invariant::fenced;
 use flydex_domain::scope::Role;
 use flydex_domain::stream::StreamId;
 use flydex_proto::v1;
@@ -104,6 +105,7 @@ impl<P: CodexPort> Core<P> {
             self.tell_stale(link, epoch);
             return;
         }
+        debug_assert_eq!(fenced(self.fence.highest(), epoch), Ok(()));
         match kind {
             v1::owner_frame::Kind::Attach(v1::AttachOwner {}) => {}
             v1::owner_frame::Kind::FromSession(from) => self.session_message(from),

@@ -5,6 +5,7 @@ use std::fmt;
 use serde::{Deserialize, Serialize};
 
 use crate::id::Incarnation;
+use crate::invariant::rises;
 use crate::limits::EPOCH_JUMP_MAX;
 
 /// The fencing number of one ownership of a machine, ordered by counter and then by incarnation.
@@ -63,6 +64,7 @@ pub fn attach(highest: Epoch, asked: Epoch) -> Attach {
     if asked.counter.saturating_sub(highest.counter) > EPOCH_JUMP_MAX {
         return Attach::Absurd;
     }
+    debug_assert_eq!(rises(highest, asked), Ok(()));
     Attach::Accept(asked)
 }
 

@@ -107,20 +107,27 @@ pub fn rule(
         Ok(role) => role,
         Err(code) => return Ruling::Turned(code),
     };
-    if let Some(remembered) = recall() {
-        return if remembered.hash == arrival.command.hash() {
-            Ruling::Repeat(remembered.state)
-        } else {
-            Ruling::Refused(ErrorCode::CommandIdReused)
-        };
-    }
     let header = &arrival.command.header;
-    if may_be_forgotten(situation, header) {
-        return Ruling::Unknown;
+    let forgettable = may_be_forgotten(situation, header);
+    if let Some(ruling) = asked_before(recall(), arrival.command.hash(), forgettable) {
+        return ruling;
     }
     match timely(situation, header).and_then(|()| permitted(situation, header, role)) {
         Ok(()) => Ruling::Pass(role),
         Err(code) => Ruling::Refused(code),
+    }
+}
+
+/// The second question: what is said to a command that was, or may have been, asked before. None: it was not.
+///
+/// `forgettable`: it is an effect whose trace may be lost, since it was signed for another life of the connector, or
+/// at or before low water. That alone keeps INV-ONCE where a journal is lost.
+#[must_use]
+pub fn asked_before(remembered: Option<Remembered>, hash: CommandHash, forgettable: bool) -> Option<Ruling> {
+    match remembered {
+        Some(remembered) if remembered.hash == hash => Some(Ruling::Repeat(remembered.state)),
+        Some(_) => Some(Ruling::Refused(ErrorCode::CommandIdReused)),
+        None => forgettable.then_some(Ruling::Unknown),
     }
 }
 

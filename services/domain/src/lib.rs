@@ -12,6 +12,7 @@ pub mod epoch;
 pub mod error;
 pub mod gate;
 pub mod id;
+pub mod invariant;
 pub mod journal;
 pub mod key;
 pub mod ledger;

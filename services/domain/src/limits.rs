@@ -134,6 +134,36 @@ pub const NODE_REOPEN_WAIT_MIN: Duration = Duration::from_millis(50);
 pub const NODE_REOPEN_WAIT_MAX: Duration = Duration::from_secs(2);
 /// Time a frame waits for room on the way to a node; then its sender is told `overloaded`.
 pub const NODE_SEND_TIMEOUT: Duration = Duration::from_secs(1);
+/// Time a node has to take a connection, and a stream on it.
+pub const NODE_CONNECT_TIMEOUT: Duration = Duration::from_secs(1);
+/// Interval of HTTP/2 pings to a node.
+pub const NODE_KEEPALIVE_INTERVAL: Duration = Duration::from_millis(500);
+/// Time a node has to answer one: with the interval, a frozen node is given up after 1.5 s.
+pub const NODE_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(1);
+/// Bytes under way on one stream between gateway and node.
+pub const NODE_STREAM_WINDOW_BYTES: u32 = 1024 * 1024;
+/// Bytes under way on one connection between gateway and node.
+pub const NODE_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
+/// Machines whose node a gateway remembers: one for each link and session that it serves.
+pub const PLACES_MAX: usize = GATEWAY_LINKS_MAX + GATEWAY_SESSIONS_MAX;
+/// How long it remembers one without asking the directory again.
+pub const PLACE_KEPT: Duration = Duration::from_secs(60);
+/// How often an open is sent on to another node; then its sender is told `moving`.
+pub const FORWARDS_MAX: u8 = 2;
+/// Time after which an open counts as one that held, so that the next forward is the first again.
+pub const FORWARDS_COUNTED_FOR: Duration = Duration::from_secs(10);
+/// Age up to which a gateway's view of the nodes is not asked for again because of a node that is not in it.
+pub const MEMBERS_FRESH_FOR: Duration = Duration::from_millis(100);
+/// Least advice with `moving`.
+pub const MOVING_RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
+/// Most advice with `moving`; between the two it is drawn, so that not everybody comes back at once.
+pub const MOVING_RETRY_AFTER_MAX: Duration = Duration::from_millis(250);
+/// Links of a lost node are placed again spread over this time.
+pub const LINK_REPLACE_SPREAD: Duration = Duration::from_millis(50);
+/// Links that one gateway places again at the same moment.
+pub const LINK_REPLACINGS_MAX: usize = DIRECTORY_REQUESTS_MAX;
+/// How long a link is kept for which no node is found: longer, and its connector had better look elsewhere.
+pub const LINK_UNPLACED_MAX: Duration = Duration::from_secs(5);
 
 // === Directory ===
 

@@ -4,6 +4,7 @@ use crate::approval::{ApprovalAction, ApprovalBinding, digest};
 use crate::command::{ApprovalAnswer, Decision};
 use crate::error::ErrorCode;
 use crate::id::{AccountId, ApprovalId, CommandHash, CommandId, DeviceId, Generation, MachineId};
+use crate::invariant::{self, approved};
 use crate::time::UnixMillis;
 use crate::token::{AuditReceipt, TokenVerifier};
 
@@ -113,7 +114,22 @@ pub fn admit(
     if answer.digest != digest(&approval.binding, &approval.action) {
         return Err(ErrorCode::DigestMismatch);
     }
+    debug_assert_eq!(approved(&facts(approval, answer, now)), Ok(()));
     Ok(())
+}
+
+/// What INV-APPROVE is about, once the answer is admitted; its audit comes next ([`audit`]).
+fn facts(approval: &Approval, answer: &Answer<'_>, at: UnixMillis) -> invariant::Accept {
+    invariant::Accept {
+        rendered: answer.digest.try_into().unwrap_or_default(),
+        would_happen: digest(&approval.binding, &approval.action),
+        answered: answer.header.generation,
+        asking: approval.binding.generation,
+        at,
+        expires_at: approval.binding.expires_at,
+        answered_before: approval.state != State::Open,
+        audited: true,
+    }
 }
 
 /// Who accepts what, for the comparison with control's word on it.

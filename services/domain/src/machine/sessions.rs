@@ -8,6 +8,7 @@ use std::collections::BTreeMap;
 
 use crate::error::ErrorCode;
 use crate::id::{DeviceId, SessionId};
+use crate::invariant::follows;
 use crate::ledger::CommandKey;
 use crate::limits::{EVENT_WINDOW_BYTES, SESSION_STREAMS_MAX};
 use crate::machine::effect::{Dropped, Effect, Note};
@@ -60,6 +61,7 @@ impl Session {
         let cost = u32::try_from(event.body.len()).unwrap_or(u32::MAX);
         let Some(credit) = self.credit.checked_sub(cost) else { return Offer::End(ErrorCode::SlowConsumer) };
         self.credit = credit;
+        debug_assert_eq!(follows(watch.last_seq, event.seq), Ok(()));
         watch.last_seq = event.seq;
         Offer::Deliver(watch.trace)
     }
