@@ -39,6 +39,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
             "flydex-loadtest",
             "flydex-proto",
             "flydex-runtime",
+            "flydex-store",
         ],
     ),
     ("xtask", &[]),
