@@ -1685,6 +1685,9 @@ pub struct RevocationRecord {
     pub number: u64,
     #[prost(bytes = "bytes", tag = "2")]
     pub account_id: ::prost::bytes::Bytes,
+    /// when control took it: what was signed later holds
+    #[prost(uint64, tag = "8")]
+    pub at_ms: u64,
     #[prost(oneof = "revocation_record::Kind", tags = "3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<revocation_record::Kind>,
 }

@@ -1,11 +1,12 @@
 //! The numbered log of what no longer holds, as control streams it to gateways and nodes.
 
 use crate::id::{AccountId, DeviceId, GrantId, MachineId, UserId};
+use crate::time::UnixMillis;
 
 /// One thing that no longer holds.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Revocation {
-    /// Every session of a user, as of now.
+    /// Every session of a user, as of the entry's time.
     User {
         /// The account.
         account_id: AccountId,
@@ -64,6 +65,8 @@ impl Revocation {
 pub struct RevocationEntry {
     /// Its place in the log.
     pub number: u64,
+    /// When control took it: what was signed later holds, however late the entry is read.
+    pub at: UnixMillis,
     /// What it ends.
     pub revocation: Revocation,
 }

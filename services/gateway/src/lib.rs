@@ -160,9 +160,9 @@ pub struct Handle {
 }
 
 impl Handle {
-    /// Ends the sessions and links that no longer hold, and refuses tokens that were signed before now for them.
+    /// Ends the sessions and links that no longer hold, and refuses tokens for them that were signed before the entry.
     pub fn revoke(&self, entry: &RevocationEntry) {
-        self.gateway.revoked.add(&entry.revocation, self.gateway.now());
+        self.gateway.revoked.add(&entry.revocation, entry.at, self.gateway.now());
         let count = self.gateway.registry.revoke(&entry.revocation);
         tracing::info!(count, "revocation applied");
     }

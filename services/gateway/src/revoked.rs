@@ -38,15 +38,15 @@ impl Revoked {
         Self { records: Mutex::default(), max }
     }
 
-    /// Remembers a revocation that took hold at `now`.
-    pub(crate) fn add(&self, revocation: &Revocation, now: UnixMillis) {
+    /// Remembers a revocation that took hold `at` a time, however much later it is heard of.
+    pub(crate) fn add(&self, revocation: &Revocation, at: UnixMillis, now: UnixMillis) {
         let mut records = self.records.lock().unwrap_or_else(PoisonError::into_inner);
         let Records { entries, floor } = &mut *records;
         let outlived = |at: UnixMillis| now >= at.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX);
         while entries.front().is_some_and(|(at, _)| outlived(*at)) {
             entries.pop_front();
         }
-        entries.push_back((now, revocation.clone()));
+        entries.push_back((at, revocation.clone()));
         while entries.len() > self.max
             && let Some((at, _)) = entries.pop_front()
         {

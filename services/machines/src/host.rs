@@ -208,7 +208,7 @@ impl Host {
     /// Applies a revocation to everything here, and to everything that comes for a day.
     pub(crate) fn revoke(&self, entry: &RevocationEntry) {
         self.context.metrics.revocation();
-        self.context.revocations.record(&entry.revocation, self.context.now().unix);
+        self.context.revocations.record(&entry.revocation, entry.at, self.context.now().unix);
         let account_id = entry.revocation.account_id();
         let handles: Vec<MachineHandle> = {
             let machines = self.machines();

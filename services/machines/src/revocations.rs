@@ -50,28 +50,28 @@ impl Revocations {
         Self { records: Mutex::default(), max }
     }
 
-    /// Takes a revocation to hold from now on.
-    pub(crate) fn record(&self, revocation: &Revocation, now: UnixMillis) {
+    /// Takes a revocation that took hold `at` a time, however much later it is heard of.
+    pub(crate) fn record(&self, revocation: &Revocation, at: UnixMillis, now: UnixMillis) {
         let mut records = self.records();
         match revocation {
             Revocation::User { account_id, user_id } => {
-                records.users.insert((*account_id, *user_id), now);
+                records.users.insert((*account_id, *user_id), at);
             }
             Revocation::Grant { account_id, grant_id } => {
-                records.grants.insert((*account_id, *grant_id), now);
+                records.grants.insert((*account_id, *grant_id), at);
             }
             Revocation::Device { account_id, device_id } => {
-                let device = RevokedDevice { at: now, removed_by: BTreeSet::new() };
+                let device = RevokedDevice { at, removed_by: BTreeSet::new() };
                 records.devices.insert((*account_id, *device_id), device);
             }
             Revocation::Machine { account_id, machine_id } => {
-                records.machines.insert((*account_id, *machine_id), now);
+                records.machines.insert((*account_id, *machine_id), at);
             }
             Revocation::Quarantine { account_id, machine_id, serial } => {
-                records.quarantined.insert((*account_id, *machine_id), (now, *serial));
+                records.quarantined.insert((*account_id, *machine_id), (at, *serial));
             }
         }
-        records.oldest.push_back((now, revocation.clone()));
+        records.oldest.push_back((at, revocation.clone()));
         records.forget_outlived(now);
         while records.oldest.len() > self.max {
             let Some((at, oldest)) = records.oldest.pop_front() else { break };

@@ -60,24 +60,33 @@ fn a_revocation_holds_for_what_was_signed_before_it_in_its_account() {
     ];
     for (revocation, before, after) in cases {
         let revoked = Revoked::default();
-        revoked.add(&revocation, NOW);
+        revoked.add(&revocation, NOW, NOW);
         assert_eq!(revoked.check_grant(&grant(NOW)).err(), before, "{revocation:?}");
         assert_eq!(revoked.check_grant(&grant(later)).err(), after, "{revocation:?}");
     }
     let revoked = Revoked::default();
-    revoked.add(&Revocation::Machine { account_id, machine_id: id(4) }, NOW);
+    revoked.add(&Revocation::Machine { account_id, machine_id: id(4) }, NOW, NOW);
     assert_eq!(revoked.check_credential(&credential(NOW)), Err(ErrorCode::MachineRevoked));
     assert_eq!(revoked.check_credential(&credential(later)), Ok(()));
 }
 
 #[test]
+fn a_revocation_that_is_heard_of_late_refuses_nothing_signed_since() {
+    let revoked = Revoked::default();
+    let (since, now) = (UnixMillis(NOW.0 + 1), UnixMillis(NOW.0 + 3_600_000));
+    revoked.add(&Revocation::User { account_id: id(2), user_id: id(3) }, NOW, now);
+    assert_eq!(revoked.check_grant(&grant(since)), Ok(()));
+    assert_eq!(revoked.check_grant(&grant(NOW)), Err(ErrorCode::GrantInvalid));
+}
+
+#[test]
 fn a_quarantined_machines_credentials_do_not_hold_until_it_is_paired_again() {
     let revoked = Revoked::default();
-    revoked.add(&Revocation::Quarantine { account_id: id(2), machine_id: id(4), serial: 7 }, NOW);
+    revoked.add(&Revocation::Quarantine { account_id: id(2), machine_id: id(4), serial: 7 }, NOW, NOW);
     let check = |serial| revoked.check_credential(&MachineCredential { serial, ..credential(NOW) });
     assert_eq!([check(1), check(7)], [Err(ErrorCode::MachineKeyCloned); 2]);
     assert_eq!(check(8), Ok(()));
-    revoked.add(&Revocation::Quarantine { account_id: id(9), machine_id: id(4), serial: 8 }, NOW);
+    revoked.add(&Revocation::Quarantine { account_id: id(9), machine_id: id(4), serial: 8 }, NOW, NOW);
     assert_eq!(check(8), Ok(()));
 }
 
@@ -86,10 +95,14 @@ fn revocations_are_forgotten_with_the_tokens_they_are_about_and_never_exceed_the
     let revoked = Revoked::default();
     let revocation = Revocation::Machine { account_id: id(2), machine_id: id(4) };
     for _ in 0..=REVOCATIONS_KEPT_MAX {
-        revoked.add(&revocation, NOW);
+        revoked.add(&revocation, NOW, NOW);
     }
     assert_eq!(revoked.records.lock().unwrap().entries.len(), REVOCATIONS_KEPT_MAX);
-    revoked.add(&revocation, NOW.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX));
+    revoked.add(
+        &revocation,
+        NOW.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX),
+        NOW.plus(GRANT_LIFETIME).plus(TOKEN_SKEW_MAX),
+    );
     assert_eq!(revoked.records.lock().unwrap().entries.len(), 1);
 }
 
@@ -98,8 +111,8 @@ fn past_the_bound_everything_signed_before_the_forgotten_is_refused() {
     let revoked = Revoked::with_bound(1);
     let at = |ms: u64| UnixMillis(NOW.0 + ms);
     let account_id = id::<AccountId>(2);
-    revoked.add(&Revocation::User { account_id, user_id: id(3) }, at(10));
-    revoked.add(&Revocation::User { account_id: id(9), user_id: id(9) }, at(20));
+    revoked.add(&Revocation::User { account_id, user_id: id(3) }, at(10), at(10));
+    revoked.add(&Revocation::User { account_id: id(9), user_id: id(9) }, at(20), at(20));
     assert_eq!(revoked.check_grant(&grant(at(10))), Err(ErrorCode::GrantInvalid));
     assert_eq!(revoked.check_credential(&credential(at(10))), Err(ErrorCode::CredentialInvalid));
     assert_eq!(revoked.check_grant(&grant(at(11))), Ok(()));

@@ -70,7 +70,7 @@ async fn closed(world: &mut World, session_id: &Bytes) {
 }
 
 fn revoke(world: &World, revocation: Revocation) {
-    world.service.handle().revoke(&RevocationEntry { number: 1, revocation });
+    world.service.handle().revoke(&RevocationEntry { number: 1, at: world.now(), revocation });
 }
 
 #[tokio::test]

@@ -182,7 +182,7 @@ async fn a_quarantine_ends_a_link_until_the_machine_is_paired_again() {
         let (mut connector, _, _) = opened(&mut world, over).await;
         let serial = world.credential().serial;
         let revocation = Revocation::Quarantine { account_id: account(1), machine_id: machine(1), serial };
-        world.service.handle().revoke(&RevocationEntry { number: 1, revocation });
+        world.service.handle().revoke(&RevocationEntry { number: 1, at: world.now(), revocation });
         assert_eq!(connector.end().await, Ended::with(ErrorCode::MachineKeyCloned), "{over:?}");
         let mut again = Connector::connect(&world, over).await;
         let refused = again.hello(link_hello(&world)).await.err();
@@ -201,7 +201,7 @@ async fn a_lost_node_a_revocation_and_a_drain_end_a_link() {
 
         let (mut connector, link_id, _) = opened(&mut world, over).await;
         let revocation = Revocation::Machine { account_id: account(1), machine_id: machine(1) };
-        world.service.handle().revoke(&RevocationEntry { number: 1, revocation });
+        world.service.handle().revoke(&RevocationEntry { number: 1, at: world.now(), revocation });
         assert_eq!(connector.end().await, Ended::with(ErrorCode::MachineRevoked), "{over:?}");
         closed(&mut world, &link_id).await;
         let mut again = Connector::connect(&world, over).await;

@@ -111,7 +111,7 @@ async fn a_quarantined_machine_loses_its_link_and_cannot_link_again() {
     gateway.linked(&node, 1, 1, 1).await;
     let revocation =
         Revocation::Quarantine { account_id: account_id(ACCOUNT), machine_id: machine_id(MACHINE), serial: u64::MAX };
-    node.handle.revoke(RevocationEntry { number: 1, revocation });
+    node.handle.revoke(RevocationEntry { number: 1, at: node.now(), revocation });
     assert_eq!(gateway.link_end(1).await, ErrorCode::MachineKeyCloned);
     gateway.open_link(2, 2, 1, node.credential(ACCOUNT, MACHINE)).await;
     assert_eq!(gateway.link_end(2).await, ErrorCode::MachineKeyCloned);
@@ -125,7 +125,7 @@ async fn a_revoked_machine_loses_its_link_and_sessions_and_cannot_link_again() {
     gateway.opened(&node, 1, 1, Role::Owner).await;
     let credential = node.credential(ACCOUNT, MACHINE);
     let revocation = Revocation::Machine { account_id: account_id(ACCOUNT), machine_id: machine_id(MACHINE) };
-    node.handle.revoke(RevocationEntry { number: 1, revocation });
+    node.handle.revoke(RevocationEntry { number: 1, at: node.now(), revocation });
     assert_eq!(gateway.link_end(1).await, ErrorCode::MachineRevoked);
     assert_eq!(gateway.session_end(1).await, ErrorCode::MachineRevoked);
     gateway.open_link(2, 2, 1, credential).await;

@@ -183,7 +183,7 @@ async fn a_revoked_device_is_cut_removed_and_kept_out() {
     gateway.opened(&node, 2, 2, Role::Owner).await;
     let device_id = PublicKey::of(&device_key(1)).device_id();
     node.clock.advance(Duration::from_millis(5));
-    node.handle.revoke(entry(Revocation::Device { account_id: account_id(ACCOUNT), device_id }));
+    node.handle.revoke(entry(&node, Revocation::Device { account_id: account_id(ACCOUNT), device_id }));
     assert_eq!(gateway.session_end(1).await, ErrorCode::DeviceRevoked);
     let removed = loop {
         if let (_, v1::owner_frame::Kind::RemoveDevice(remove)) = gateway.owner(1).await {
@@ -206,9 +206,9 @@ async fn a_revoked_user_and_a_revoked_grant_lose_their_sessions() {
     gateway.open(ACCOUNT, MACHINE, 2, node.sign(&revoked)).await;
     gateway.opened(&node, 3, 3, Role::Owner).await;
     let account_id = account_id(ACCOUNT);
-    node.handle.revoke(entry(Revocation::User { account_id, user_id: user_id(1) }));
+    node.handle.revoke(entry(&node, Revocation::User { account_id, user_id: user_id(1) }));
     assert_eq!(gateway.session_end(1).await, ErrorCode::Unauthenticated);
-    node.handle.revoke(entry(Revocation::Grant { account_id, grant_id: revoked.grant_id }));
+    node.handle.revoke(entry(&node, Revocation::Grant { account_id, grant_id: revoked.grant_id }));
     assert_eq!(gateway.session_end(2).await, ErrorCode::GrantInvalid);
     gateway.open(ACCOUNT, MACHINE, 2, node.sign(&revoked)).await;
     assert_eq!(gateway.session_end(2).await, ErrorCode::GrantInvalid);
@@ -276,6 +276,6 @@ async fn a_drain_tells_everybody_and_ends_the_stream() {
     assert!(node.shutdown.drain(Duration::from_secs(10)).await, "no task is left");
 }
 
-fn entry(revocation: Revocation) -> RevocationEntry {
-    RevocationEntry { number: 1, revocation }
+fn entry(node: &Node, revocation: Revocation) -> RevocationEntry {
+    RevocationEntry { number: 1, at: node.now(), revocation }
 }

@@ -33,7 +33,7 @@ impl Tx {
             .bind(millis(now))
             .execute(self.connection())
             .await?;
-        Ok(RevocationEntry { number, revocation })
+        Ok(RevocationEntry { number, at: now, revocation })
     }
 
     /// The number after which every entry is that was made at a time or later.
@@ -54,7 +54,7 @@ impl Tx {
     /// When the database does not answer.
     pub async fn revocations_after(&mut self, number: u64, rows_max: u32) -> Result<Vec<RevocationEntry>, StoreError> {
         let rows = sqlx::query(
-            "SELECT number, account_id, kind, subject FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
+            "SELECT number, account_id, kind, subject, at FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
         )
         .bind(integer(number))
         .bind(i64::from(rows_max))
@@ -94,7 +94,7 @@ fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
         "quarantine" => quarantine_of(account_id, columns.bytes("subject")?)?,
         _ => return Err(StoreError::Malformed { column: "kind" }),
     };
-    Ok(RevocationEntry { number: columns.number("number")?, revocation })
+    Ok(RevocationEntry { number: columns.number("number")?, at: columns.time("at")?, revocation })
 }
 
 /// The machine's id, then the serial.

@@ -58,7 +58,7 @@ async fn every_kind_of_revocation_is_read_as_it_was_written() {
     }
     let log = tx.revocations_after(0, 10).await.expect("the log");
     let expected: Vec<_> =
-        (1..).zip(revocations).map(|(number, revocation)| RevocationEntry { number, revocation }).collect();
+        (1..).zip(revocations).map(|(number, revocation)| RevocationEntry { number, at: NOW, revocation }).collect();
     assert_eq!(log, expected);
 }
 
