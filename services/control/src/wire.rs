@@ -57,7 +57,7 @@ pub(crate) struct TokenKey {
 
 /// The keys of a verifier.
 pub(crate) fn token_keys(verifier: &TokenVerifier) -> Vec<TokenKey> {
-    verifier.keys().map(|(key_id, key)| TokenKey { key_id: key_id.to_owned(), key: Base64(*key) }).collect()
+    verifier.keys().into_iter().map(|(key_id, key)| TokenKey { key_id, key: Base64(key) }).collect()
 }
 
 /// A name that a person gave: trimmed, 1 to 64 characters, none of them a control character.

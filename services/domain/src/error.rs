@@ -111,6 +111,8 @@ error_codes! {
     Conflict = 1014, "conflict", Browser, Refreshed, 409, "that is not possible in the present state";
     /// The machine is moving to another node.
     Moving = 1015, "moving", Node, Later, 503, "the machine is moving to another node; try again";
+    /// Keys and revocations are too old, for the control plane is out of reach: nobody new is let in.
+    ControlUnreachable = 1016, "control_unreachable", Node, Later, 503, "the server cannot check right now who may come in; try again";
 
     /// No proof of identity was given, or it does not hold.
     Unauthenticated = 2000, "unauthenticated", Browser, Refreshed, 401, "sign in first";

@@ -4,7 +4,9 @@
 //! never verifies as another, and whose footer names the signing key, so keys can rotate.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
+use arc_swap::ArcSwap;
 use pasetors::keys::{AsymmetricPublicKey, AsymmetricSecretKey};
 use pasetors::token::UntrustedToken;
 use pasetors::version4::{PublicToken, V4};
@@ -12,6 +14,7 @@ use pasetors::{Public, token::TrustedToken};
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Serialize};
 
+use crate::error::ErrorCode;
 use crate::id::{
     AccountId, ApprovalId, AuditId, CommandHash, CommandId, DeviceId, Generation, GrantId, MachineId, TicketId, UserId,
 };
@@ -29,6 +32,20 @@ pub enum TokenError {
     /// Past its end.
     #[error("token has expired")]
     Expired,
+    /// Nobody can say whether it still holds: what is known of the control plane is missing or too old.
+    #[error("keys or revocations are missing or too old")]
+    Stale,
+}
+
+impl TokenError {
+    /// What the peer is told: that this passes, or `otherwise`, which says what is wrong with the token.
+    #[must_use]
+    pub const fn code(self, otherwise: ErrorCode) -> ErrorCode {
+        match self {
+            Self::Invalid | Self::Expired => otherwise,
+            Self::Stale => ErrorCode::ControlUnreachable,
+        }
+    }
 }
 
 /// Claims that a token can carry.
@@ -216,32 +233,65 @@ impl TokenSigner {
     }
 }
 
-/// The control plane's public keys, as gateways, nodes and connectors hold them.
+/// The control plane's public keys, as gateways, nodes and connectors hold them. Clones share them, so that keys
+/// rotate without a restart.
 #[derive(Clone, Debug, Default)]
 pub struct TokenVerifier {
+    known: Arc<ArcSwap<Known>>,
+}
+
+#[derive(Clone, Debug, Default)]
+struct Known {
     keys: BTreeMap<String, [u8; 32]>,
+    stale: bool,
 }
 
 impl TokenVerifier {
     /// Holds the named Ed25519 public keys.
     #[must_use]
     pub fn new(keys: impl IntoIterator<Item = (String, [u8; 32])>) -> Self {
-        Self { keys: keys.into_iter().collect() }
+        let verifier = Self::default();
+        verifier.replace(keys);
+        verifier
     }
 
-    /// The keys, to hand them on.
-    pub fn keys(&self) -> impl Iterator<Item = (&str, &[u8; 32])> {
-        self.keys.iter().map(|(key_id, key)| (key_id.as_str(), key))
+    /// Knows no key yet, and says [`TokenError::Stale`] until [`TokenVerifier::set_stale`] says otherwise.
+    #[must_use]
+    pub fn unknowing() -> Self {
+        let verifier = Self::default();
+        verifier.set_stale(true);
+        verifier
+    }
+
+    /// Holds these keys from now on, in place of all before.
+    pub fn replace(&self, keys: impl IntoIterator<Item = (String, [u8; 32])>) {
+        let keys: BTreeMap<_, _> = keys.into_iter().collect();
+        self.known.rcu(|known| Known { keys: keys.clone(), stale: known.stale });
+    }
+
+    /// Says whether keys and revocations are too old to let anybody new in.
+    pub fn set_stale(&self, stale: bool) {
+        self.known.rcu(|known| Known { keys: known.keys.clone(), stale });
+    }
+
+    /// The keys, to hand them on, by name.
+    #[must_use]
+    pub fn keys(&self) -> Vec<(String, [u8; 32])> {
+        self.known.load().keys.iter().map(|(key_id, key)| (key_id.clone(), *key)).collect()
     }
 
     /// Verifies a token of one kind at a given time.
     ///
     /// # Errors
-    /// [`TokenError::Invalid`] or [`TokenError::Expired`].
+    /// Each [`TokenError`].
     pub fn verify<C: Claims>(&self, token: &str, now: UnixMillis) -> Result<C, TokenError> {
+        let known = self.known.load();
+        if known.stale {
+            return Err(TokenError::Stale);
+        }
         let untrusted = UntrustedToken::<Public, V4>::try_from(token).map_err(|_| TokenError::Invalid)?;
         let key_id = std::str::from_utf8(untrusted.untrusted_footer()).map_err(|_| TokenError::Invalid)?;
-        let key = self.keys.get(key_id).ok_or(TokenError::Invalid)?;
+        let key = known.keys.get(key_id).ok_or(TokenError::Invalid)?;
         let key = AsymmetricPublicKey::<V4>::from(key).map_err(|_| TokenError::Invalid)?;
         let trusted: TrustedToken =
             PublicToken::verify(&key, &untrusted, Some(key_id.as_bytes()), Some(C::KIND.as_bytes()))
@@ -284,6 +334,29 @@ mod tests {
         assert_eq!(verifier.verify::<Ticket>(&token, UnixMillis(59_999)), Ok(ticket()));
         let late = UnixMillis(60_000).plus(TOKEN_SKEW_MAX);
         assert_eq!(verifier.verify::<Ticket>(&token, late), Err(TokenError::Expired));
+    }
+
+    #[test]
+    fn keys_rotate_under_every_clone() {
+        let verifier = TokenVerifier::new([signer(1).public()]);
+        let clone = verifier.clone();
+        let token = signer(1).sign(&ticket());
+        verifier.replace([signer(2).public()]);
+        assert_eq!(clone.verify::<Ticket>(&token, UnixMillis(0)), Err(TokenError::Invalid));
+        assert_eq!(clone.verify::<Ticket>(&signer(2).sign(&ticket()), UnixMillis(0)), Ok(ticket()));
+        assert_eq!(clone.keys(), [signer(2).public()]);
+    }
+
+    #[test]
+    fn who_knows_nothing_or_too_old_things_asks_to_come_again() {
+        let verifier = TokenVerifier::unknowing();
+        verifier.replace([signer(1).public()]);
+        let token = signer(1).sign(&ticket());
+        let refused = verifier.verify::<Ticket>(&token, UnixMillis(0)).unwrap_err();
+        assert_eq!(refused.code(ErrorCode::TicketInvalid), ErrorCode::ControlUnreachable);
+        verifier.set_stale(false);
+        assert_eq!(verifier.verify::<Ticket>(&token, UnixMillis(0)), Ok(ticket()));
+        assert_eq!(TokenError::Invalid.code(ErrorCode::TicketInvalid), ErrorCode::TicketInvalid);
     }
 
     #[test]

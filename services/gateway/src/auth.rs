@@ -31,8 +31,8 @@ pub(crate) struct Claimed {
 pub(crate) fn claim_session(gateway: &Gateway, hello: &v1::SessionHello) -> Result<Claimed, ErrorCode> {
     let now = gateway.now();
     let ticket = gateway.verifier.verify::<Ticket>(&hello.ticket, now).map_err(|error| match error {
-        TokenError::Invalid => ErrorCode::TicketInvalid,
         TokenError::Expired => ErrorCode::TicketExpired,
+        TokenError::Invalid | TokenError::Stale => error.code(ErrorCode::TicketInvalid),
     })?;
     if ticket.region != gateway.config.region {
         return Err(ErrorCode::TicketWrongRegion);
@@ -42,7 +42,8 @@ pub(crate) fn claim_session(gateway: &Gateway, hello: &v1::SessionHello) -> Resu
     if device_key.device_id() != ticket.device_id {
         return Err(ErrorCode::TicketInvalid);
     }
-    let grant = gateway.verifier.verify::<Grant>(&hello.grant, now).map_err(|_| ErrorCode::GrantInvalid)?;
+    let grant =
+        gateway.verifier.verify::<Grant>(&hello.grant, now).map_err(|error| error.code(ErrorCode::GrantInvalid))?;
     let same = grant.account_id == ticket.account_id
         && grant.user_id == ticket.user_id
         && grant.device_key.0.device_id() == ticket.device_id;
@@ -127,7 +128,7 @@ pub(crate) fn claim_link(gateway: &Gateway, hello: &v1::LinkHello) -> Result<Cla
     let credential = gateway
         .verifier
         .verify::<MachineCredential>(&hello.credential, gateway.now())
-        .map_err(|_| ErrorCode::CredentialInvalid)?;
+        .map_err(|error| error.code(ErrorCode::CredentialInvalid))?;
     if credential.region_pin.as_ref().is_some_and(|region| *region != gateway.config.region) {
         return Err(ErrorCode::CredentialInvalid);
     }

@@ -137,7 +137,8 @@ impl Route<'_> {
 
     fn admit_session(&self, session_id: SessionId, token: &str) -> Result<(), ErrorCode> {
         let context = &self.host.context;
-        let grant: Grant = context.verifier.verify(token, context.now().unix).map_err(|_| ErrorCode::GrantInvalid)?;
+        let grant: Grant =
+            context.verifier.verify(token, context.now().unix).map_err(|error| error.code(ErrorCode::GrantInvalid))?;
         if let Some(code) = context.revocations.refuse_grant(&grant) {
             return Err(code);
         }
@@ -243,8 +244,10 @@ impl Route<'_> {
 
     fn admit_link(&self, mut link: OpenLink, token: &str) -> Result<(), ErrorCode> {
         let context = &self.host.context;
-        let credential: MachineCredential =
-            context.verifier.verify(token, context.now().unix).map_err(|_| ErrorCode::CredentialInvalid)?;
+        let credential: MachineCredential = context
+            .verifier
+            .verify(token, context.now().unix)
+            .map_err(|error| error.code(ErrorCode::CredentialInvalid))?;
         if let Some(code) = context.revocations.refuse_credential(&credential) {
             return Err(code);
         }

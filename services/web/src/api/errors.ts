@@ -48,6 +48,7 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   1013: ["The connection went silent.", WAIT],
   1014: ["That is not possible in the present state.", "Reload and look again."],
   1015: ["The computer is moving to another server.", WAIT],
+  1016: ["The server cannot check right now who may come in.", WAIT],
 
   2000: ["You are signed out.", "Open a sign-in link."],
   2001: ["Your role does not allow this.", "Ask an owner of the account."],

@@ -17,6 +17,7 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   peer_timeout: 1013,
   conflict: 1014,
   moving: 1015,
+  control_unreachable: 1016,
   unauthenticated: 2000,
   forbidden: 2001,
   origin_refused: 2002,

@@ -93,7 +93,7 @@ const RESEND_MIN_MS = 2_000;
 const FINAL: ReadonlySet<OutboxState> = new Set(["executed", "refused", "unknown", "unsent"]);
 
 /** Failures on the way after which the same bytes may go through later. */
-const PASSING_CODES = new Set([1000, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 1015, 4000, 4010, 4014, 4015, 4016]);
+const PASSING_CODES = new Set([1000, 1006, 1007, 1008, 1009, 1011, 1012, 1013, 1015, 1016, 4000, 4010, 4014, 4015, 4016]);
 
 export class Outbox {
   readonly #deps: OutboxDeps;
