@@ -203,6 +203,12 @@ impl Ledger {
         self.in_flight.len()
     }
 
+    /// How many commands in flight the machine has not yet said to have.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.in_flight.values().filter(|entry| entry.stage == Stage::Accepted).count()
+    }
+
     /// Whether a command is in flight.
     #[must_use]
     pub fn is_in_flight(&self, key: CommandKey) -> bool {

@@ -188,6 +188,8 @@ pub const DIRECTORY_RECONNECT_WAIT_MAX: Duration = Duration::from_secs(1);
 pub const DIRECTORY_REQUESTS_MAX: usize = 256;
 /// How long an owner record that nobody touches is kept: housekeeping only, for the connector has the epoch.
 pub const OWNER_RECORD_KEPT: Duration = Duration::from_secs(14 * 24 * 3600);
+/// Time that a node waits for the directory before it goes on without it.
+pub const DIRECTORY_ANSWER_WAIT: Duration = Duration::from_secs(1);
 /// Owner records that are re-asserted in one request after the directory has lost its memory.
 pub const REASSERT_BATCH: usize = 500;
 /// Owner records that one node re-asserts in a second, so that the directory still answers everybody else.
@@ -211,6 +213,14 @@ pub const ACTOR_LEDGER_BYTES_MAX: usize = 1024 * 1024;
 pub const ACTOR_COMMAND_WAIT: Duration = Duration::from_secs(60);
 /// Advice to a command that found the machine or its approval busy.
 pub const ACTOR_BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
+/// First wait before a machine with sessions and no link looks whether another node owns it; it doubles.
+pub const OWNER_LOOK_WAIT_MIN: Duration = Duration::from_millis(500);
+/// Longest wait between two such looks.
+pub const OWNER_LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
+/// Time a draining node waits for a machine to have what was forwarded to it.
+pub const HAND_OVER_WAIT: Duration = Duration::from_millis(250);
+/// Machines that a draining node hands over at once.
+pub const HAND_OVERS_AT_ONCE: usize = 200;
 /// Interval at which a node looks for actors with something due.
 pub const ACTOR_TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// Actors of one node.
@@ -373,6 +383,22 @@ pub const ACCOUNT_INTENT_RATE_PER_MINUTE: u32 = 600;
 pub const SQL_CONNECTIONS_MAX: u32 = 8;
 /// Time a statement waits for the database before it fails.
 pub const SQL_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections of one process to PostgreSQL: a hundred requests in flight share them, and ten processes fit a server.
+pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
+/// Time a request waits for one of them before it fails.
+pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
+/// Age at which a connection is replaced, so that a server that came back gets its share again.
+pub const POSTGRES_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
+/// Time PostgreSQL gives a statement, its wait for a turn included.
+pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
+/// Time this side gives it: more than PostgreSQL does, for one that says nothing at all.
+pub const POSTGRES_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time a process may leave a transaction idle before PostgreSQL ends it, so that one that froze holds up nobody long.
+pub const POSTGRES_IDLE_IN_CHANGE_MAX: Duration = Duration::from_secs(2);
+/// Wait between two attempts to reach PostgreSQL at the start.
+pub const POSTGRES_RETRY_INTERVAL: Duration = Duration::from_millis(500);
+/// Interval at which that is said again.
+pub const POSTGRES_WAITING_SAID_INTERVAL: Duration = Duration::from_secs(10);
 /// Life of a machine credential; it is renewed at half-life.
 pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Skew between servers' clocks that is forgiven on tokens.

@@ -4,6 +4,7 @@
 //! decides; the actor in `services/machines` performs. Rules that hold here:
 //!
 //! - INV-SCOPE: a machine belongs to one account; a session of another is refused as `not_found`.
+//! - A session or link is let in when this node owns the machine; until then it waits, for one answer.
 //! - INV-FENCE: a connector's frames count only under the epoch that it has attached to, over the one link.
 //! - A session lives no longer than its grant, and the link no longer than its credential.
 //! - What follows from a command or a subscription carries its trace.
@@ -14,8 +15,9 @@
 use std::collections::BTreeMap;
 use std::time::{Duration, Instant};
 
+use crate::epoch::Epoch;
 use crate::error::ErrorCode;
-use crate::id::SessionId;
+use crate::id::{Incarnation, LinkId, SessionId};
 use crate::ledger::{CommandKey, Ledger};
 use crate::limits::{ACTOR_IDLE_AFTER, MACHINE_SESSIONS_MAX};
 use crate::revocation::Revocation;
@@ -28,11 +30,13 @@ mod commands;
 pub mod effect;
 mod links;
 pub mod message;
+mod ownership;
 mod sessions;
 
 use effect::{Effect, Note};
 use links::{Alternation, Link};
 use message::{Input, MachineMessage, MachineMessageKind, MachineReport, OpenSession, StatusNotice, Trace};
+use ownership::{Look, Ownership};
 use sessions::Session;
 
 /// Both clocks at the moment of an input.
@@ -48,15 +52,20 @@ pub struct Now {
 #[derive(Debug)]
 pub struct Machine {
     key: MachineKey,
+    node: Incarnation,
+    ownership: Ownership,
     sessions: BTreeMap<SessionId, Session>,
     link: Option<Link>,
     alternation: Alternation,
-    highest: crate::epoch::Epoch,
+    highest: Epoch,
     ledger: Ledger,
     report: Option<MachineReport>,
     status: MachineStatus,
     since: UnixMillis,
+    look: Option<Look>,
     idle_since: Option<Instant>,
+    /// Given up or refused, and nobody has asked since.
+    forgotten: bool,
     draining: bool,
 }
 
@@ -64,20 +73,24 @@ pub struct Machine {
 pub(crate) type Effects = Vec<Effect>;
 
 impl Machine {
-    /// A machine nobody has open and that is not linked.
+    /// A machine at `node` that nobody has open and that is not linked.
     #[must_use]
-    pub fn new(key: MachineKey, now: Now) -> Self {
+    pub fn new(key: MachineKey, node: Incarnation, now: Now) -> Self {
         Self {
             key,
+            node,
+            ownership: Ownership::Unowned,
             sessions: BTreeMap::new(),
             link: None,
             alternation: Alternation::default(),
-            highest: crate::epoch::Epoch::ZERO,
+            highest: Epoch::ZERO,
             ledger: Ledger::default(),
             report: None,
             status: MachineStatus::Offline,
             since: now.unix,
+            look: None,
             idle_since: Some(now.instant),
+            forgotten: false,
             draining: false,
         }
     }
@@ -92,13 +105,18 @@ impl Machine {
             }
             Input::SessionClosed(session_id) => self.session_closed(session_id, &mut effects),
             Input::LinkOpened(open) => self.link_opened(open, now, &mut effects),
-            Input::Acquired { link_id, result } => self.acquired(link_id, result, now, &mut effects),
+            Input::Acquired(answer) => self.acquired(answer, now, &mut effects),
+            Input::Overtaken(record) => self.overtaken(&record, now, &mut effects),
+            Input::Found(record) => self.looked(record.as_ref(), now, &mut effects),
+            Input::LinkPlaced { link_id, placed } => self.link_placed(link_id, placed, now, &mut effects),
             Input::LinkFrame { link_id, frame } => self.link_frame(link_id, frame, now, &mut effects),
             Input::LinkClosed(link_id) => self.link_closed(link_id, now, &mut effects),
             Input::Revoked(revocation) => self.revoked(&revocation, now, &mut effects),
             Input::Tick => self.tick(now, &mut effects),
-            Input::Drain => self.drain(now, &mut effects),
+            Input::HandOver => self.hand_over(),
+            Input::Drain { successor } => self.drain(successor, now, &mut effects),
         }
+        self.look_for_link(now);
         self.note_idleness(now);
         effects
     }
@@ -133,10 +151,28 @@ impl Machine {
         self.ledger.is_in_flight(key)
     }
 
-    /// Whether it has been without sessions and link for long enough to be forgotten.
+    /// How many commands the connector has not yet said to have.
+    #[must_use]
+    pub fn undelivered(&self) -> usize {
+        self.ledger.undelivered()
+    }
+
+    /// The link that has attached, and its counter.
+    #[must_use]
+    pub fn linked(&self) -> Option<(LinkId, u64)> {
+        let link = self.link.as_ref().filter(|link| link.attached().is_some())?;
+        Some((link.open().link_id, link.open().link_counter))
+    }
+
+    /// Whether it may be forgotten: without sessions and link for long enough, or given up.
     #[must_use]
     pub fn is_idle(&self, now: Instant) -> bool {
-        self.idle_since.is_some_and(|since| now.saturating_duration_since(since) >= ACTOR_IDLE_AFTER)
+        self.idle_end().is_some_and(|end| end <= now)
+    }
+
+    fn idle_end(&self) -> Option<Instant> {
+        let wait = if self.forgotten { Duration::ZERO } else { ACTOR_IDLE_AFTER };
+        self.idle_since.map(|since| since + wait)
     }
 
     /// When an [`Input::Tick`] is due, given both clocks.
@@ -147,8 +183,8 @@ impl Machine {
         let token_end = [grant_end, credential_end].into_iter().flatten().min();
         let token_end = token_end.map(|end| now.instant + end.since(now.unix));
         let command_end = self.ledger.next_deadline();
-        let idle_end = self.idle_since.map(|since| since + ACTOR_IDLE_AFTER);
-        [token_end, command_end, idle_end].into_iter().flatten().min()
+        let look = self.look.map(|look| look.at);
+        [token_end, command_end, look, self.idle_end()].into_iter().flatten().min()
     }
 
     fn session_opened(&mut self, open: OpenSession, now: Now, effects: &mut Effects) {
@@ -168,8 +204,7 @@ impl Machine {
         }
         self.session_closed(session_id, effects);
         self.sessions.insert(session_id, Session::new(open.grant));
-        effects.push(Effect::SessionOpened(session_id));
-        effects.push(self.status_for(session_id));
+        self.await_ownership(session_id, open.replacing, effects);
     }
 
     /// An id that is open already belongs to the device that opened it; that device may open it anew.
@@ -184,6 +219,7 @@ impl Machine {
 
     fn session_closed(&mut self, session_id: SessionId, effects: &mut Effects) {
         let Some(session) = self.sessions.remove(&session_id) else { return };
+        self.session_waits_no_more(session_id);
         self.ledger.session_gone(session_id);
         if session.known_to_connector {
             self.to_link(message::OwnerMessage::SessionGone(session_id), effects);
@@ -237,12 +273,7 @@ impl Machine {
         if self.link.as_ref().is_some_and(|link| link.open().holds_until <= now.unix) {
             self.end_link(ErrorCode::CredentialInvalid, Duration::ZERO, now, effects);
         }
-    }
-
-    fn drain(&mut self, now: Now, effects: &mut Effects) {
-        self.draining = true;
-        self.end_link(ErrorCode::GoingAway, Duration::ZERO, now, effects);
-        self.end_sessions(ErrorCode::GoingAway, |_| true, effects);
+        self.look_if_due(now, effects);
     }
 
     /// Recomputes the status and tells every session when it, or what belongs to it, changed.
@@ -258,7 +289,7 @@ impl Machine {
             self.since = now.unix;
             effects.push(Effect::Note(Note::StatusChanged(status)));
         }
-        for session_id in self.sessions.keys() {
+        for session_id in self.sessions.keys().filter(|session_id| !self.waits(**session_id)) {
             effects.push(self.status_for(*session_id));
         }
     }

@@ -177,6 +177,15 @@ fn rendezvous_score(machine: MachineKey, record: &NodeRecord) -> [u8; 32] {
     hash.finalize().into()
 }
 
+/// Why a node asks for a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Cause {
+    /// Its connector has come.
+    Link,
+    /// A session opens it.
+    Session,
+}
+
 /// What the directory makes of an attempt to own a machine.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Acquisition {

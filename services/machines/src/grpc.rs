@@ -10,7 +10,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{LinkId, MachineId, NodeId, SessionId};
+use flydex_domain::id::{Incarnation, LinkId, MachineId, NodeId, SessionId};
 use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, COMMAND_FRAME_BYTES_MAX, EVENT_FRAME_BYTES_MAX};
 use flydex_domain::machine::message::{Failure, Input, MachineMessage, MachineMessageKind, OpenLink, OpenSession};
 use flydex_domain::scope::{MachineKey, Principal};
@@ -129,13 +129,19 @@ impl Route<'_> {
 
     fn open_session(&self, open: &v1::OpenSession) -> Result<(), Malformed> {
         let session_id = SessionId::try_from(open.session_id.as_ref())?;
-        if let Err(code) = self.admit_session(session_id, &open.grant) {
+        let replacing = incarnation(&open.replacing)?;
+        if let Err(code) = self.admit_session(session_id, &open.grant, replacing) {
             self.refuse_session(session_id, code);
         }
         Ok(())
     }
 
-    fn admit_session(&self, session_id: SessionId, token: &str) -> Result<(), ErrorCode> {
+    fn admit_session(
+        &self,
+        session_id: SessionId,
+        token: &str,
+        replacing: Option<Incarnation>,
+    ) -> Result<(), ErrorCode> {
         let context = &self.host.context;
         let grant: Grant =
             context.verifier.verify(token, context.now().unix).map_err(|error| error.code(ErrorCode::GrantInvalid))?;
@@ -155,7 +161,7 @@ impl Route<'_> {
         if !self.peer.add_session(key, session_id) {
             return Err(ErrorCode::Overloaded);
         }
-        let opened = self.open(key, &Input::SessionOpened(OpenSession { session_id, grant }));
+        let opened = self.open(key, &Input::SessionOpened(OpenSession { session_id, grant, replacing }));
         if opened.is_err() {
             self.peer.remove_session(key, session_id);
         }
@@ -233,6 +239,7 @@ impl Route<'_> {
             channel_bound: open.channel_bound,
             holds_until: UnixMillis(0),
             revoked_devices: Vec::new(),
+            replacing: incarnation(&open.replacing)?,
         };
         if let Err(code) = self.admit_link(link, &open.credential) {
             tracing::info!("link.id" = %link_id, error.code = code.name(), "link refused");
@@ -287,7 +294,7 @@ impl Route<'_> {
                 self.host.context.metrics.overloaded();
                 self.end_link(key, link_id, ErrorCode::Overloaded);
             }
-            Err(SendError::Stopped) => self.peer.end_link(key, link_id, ErrorCode::Moving, Duration::ZERO),
+            Err(SendError::Stopped) => self.peer.end_link(key, link_id, ErrorCode::Moving, Duration::ZERO, 0),
         }
         Ok(())
     }
@@ -295,7 +302,7 @@ impl Route<'_> {
     /// Ends a link of which a frame is lost: a hole would follow. It opens again instead.
     fn end_link(&self, key: MachineKey, link_id: LinkId, code: ErrorCode) {
         self.to_machine(key, Input::LinkClosed(link_id));
-        self.peer.end_link(key, link_id, code, retry_after(code));
+        self.peer.end_link(key, link_id, code, retry_after(code), 0);
     }
 
     fn close_link(&self, close: &v1::CloseLink) -> Result<(), Malformed> {
@@ -353,6 +360,11 @@ impl Route<'_> {
             let _ = handle.send_ending(self.peer, ending);
         }
     }
+}
+
+/// A node's life, where a frame names one.
+fn incarnation(bytes: &[u8]) -> Result<Option<Incarnation>, Malformed> {
+    if bytes.is_empty() { Ok(None) } else { Ok(Some(Incarnation::try_from(bytes)?)) }
 }
 
 fn retry_after(code: ErrorCode) -> Duration {

@@ -5,16 +5,18 @@
 //! room the sender is told [`SendError::Overloaded`] at once (INV-BOUND). What ends things (a session closed, a
 //! link lost, a tick, a revocation) needs no room: it is bounded by what was let in before.
 
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Duration;
 
 use flydex_domain::limits::{ACTOR_CALL_TIMEOUT, ACTOR_MAILBOX_BYTES_MAX, ACTOR_MAILBOX_MESSAGES_MAX};
 use flydex_domain::machine::message::Input;
 use flydex_domain::status::MachineStatus;
+use flydex_store::directory::Holding;
 use ractor::{ActorId, ActorRef, RpcReplyPort};
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::host::Context;
 use crate::peer::Peer;
 
 /// A message to a machine actor.
@@ -51,6 +53,8 @@ pub struct Snapshot {
     pub sessions: usize,
     /// Commands in flight.
     pub in_flight: usize,
+    /// Commands that the connector has not yet said to have.
+    pub undelivered: usize,
 }
 
 /// Why a message was not taken.
@@ -89,6 +93,9 @@ pub(crate) struct Gate {
     /// When a tick is due, in milliseconds of the node's own count; `u64::MAX` for never.
     tick_at: AtomicU64,
     idle: AtomicBool,
+    holding: Mutex<Option<Holding>>,
+    /// The directory is to be told of the holding.
+    assert_due: AtomicBool,
 }
 
 impl Gate {
@@ -99,6 +106,8 @@ impl Gate {
             bytes: Arc::new(Semaphore::new(ACTOR_MAILBOX_BYTES_MAX)),
             tick_at: AtomicU64::new(u64::MAX),
             idle: AtomicBool::new(false),
+            holding: Mutex::default(),
+            assert_due: AtomicBool::new(false),
         })
     }
 
@@ -106,6 +115,16 @@ impl Gate {
     pub(crate) fn publish(&self, tick_at: Option<u64>, idle: bool) {
         self.tick_at.store(tick_at.unwrap_or(u64::MAX), Ordering::Release);
         self.idle.store(idle, Ordering::Release);
+    }
+
+    /// The actor says what it owns.
+    pub(crate) fn hold(&self, holding: Option<Holding>) {
+        *self.holding() = holding;
+    }
+
+    fn holding(&self) -> MutexGuard<'_, Option<Holding>> {
+        // Every change under the lock is one assignment.
+        self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
     fn permit(&self, bytes: usize) -> Option<Permit> {
@@ -165,6 +184,17 @@ impl MachineHandle {
     /// Whether the actor has long had nothing to do and nothing waits for it.
     pub(crate) fn is_idle(&self) -> bool {
         self.gate.idle.load(Ordering::Acquire) && self.gate.messages.available_permits() == ACTOR_MAILBOX_MESSAGES_MAX
+    }
+
+    /// Has the directory told of what is owned here, with the next renewal that it answers.
+    pub(crate) fn assert_later(&self, context: &Context) {
+        self.gate.assert_due.store(true, Ordering::Release);
+        context.assertions_due.store(true, Ordering::Release);
+    }
+
+    /// What the directory is to be told; it is then taken to be told.
+    pub(crate) fn take_assertion(&self) -> Option<Holding> {
+        if self.gate.assert_due.swap(false, Ordering::AcqRel) { self.gate.holding().clone() } else { None }
     }
 
     pub(crate) fn actor_id(&self) -> ActorId {

@@ -5,6 +5,7 @@
 //! `ACTOR_IDLE_AFTER`. When one fails, everything that it carried is told `internal`, to come again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
 
@@ -24,7 +25,7 @@ use flydex_proto::v1;
 use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
-use flydex_store::directory::Directory;
+use flydex_store::directory::{Directory, Holding};
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
 use tokio_util::sync::CancellationToken;
 
@@ -49,6 +50,8 @@ pub(crate) struct Context {
     pub(crate) metrics: Metrics,
     pub(crate) revocations: Revocations,
     pub(crate) started: Instant,
+    /// Some machine is to be asserted in the directory.
+    pub(crate) assertions_due: AtomicBool,
 }
 
 impl Context {
@@ -181,6 +184,23 @@ impl Host {
         u32::try_from(self.machines().handles.len()).unwrap_or(u32::MAX)
     }
 
+    /// Has the directory told of everything that is owned here.
+    pub(crate) fn assert_all(&self) {
+        for handle in self.machines().handles.values() {
+            handle.assert_later(&self.context);
+        }
+    }
+
+    /// What the directory is to be told, and by whom; it is then taken to be told.
+    pub(crate) fn take_assertions(&self) -> Vec<(MachineHandle, Holding)> {
+        if !self.context.assertions_due.swap(false, Ordering::AcqRel) {
+            return Vec::new();
+        }
+        let machines = self.machines();
+        let due = |handle: &MachineHandle| Some((handle.clone(), handle.take_assertion()?));
+        machines.handles.values().filter_map(due).collect()
+    }
+
     /// Completes when the drain has come to its end.
     pub(crate) async fn drained(&self) {
         self.drained.cancelled().await;
@@ -247,7 +267,7 @@ impl Host {
             std::mem::take(&mut machines.handles).into_values().collect()
         };
         for handle in &handles {
-            let _ = handle.send_own(Input::Drain);
+            let _ = handle.send_own(Input::Drain { successor: None });
         }
         let ends = handles.iter().map(|handle| handle.retire_and_wait(ACTOR_CALL_TIMEOUT));
         futures_util::future::join_all(ends).await;

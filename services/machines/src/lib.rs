@@ -2,9 +2,11 @@
 //!
 //! Flow: `grpc` takes frames of a gateway's stream, verifies who is asking and finds the machine in the asker's
 //! scope; `handle` lets what fits into the actor's mailbox; `machine` (the actor) hands it to
-//! `flydex_domain::machine`, which decides, and performs the effects; `peer` carries the answers back. `host`
+//! `flydex_domain::machine`, which decides, and performs the effects; `ask` asks the directory for it; `peer` carries
+//! the answers back. `host`
 //! starts, supervises and retires the actors; `lease` keeps the node on record in the directory.
 
+mod ask;
 mod convert;
 mod grpc;
 mod handle;
@@ -72,6 +74,7 @@ impl Service {
             region: config.region,
             directory,
             verifier,
+            assertions_due: std::sync::atomic::AtomicBool::new(false),
             started: clock.instant(),
             clock,
             shutdown,

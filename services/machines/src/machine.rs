@@ -2,33 +2,33 @@
 //!
 //! It knows over which gateway stream each session and link came, and takes a message of a session or link only
 //! from that stream. It waits for nothing: sends are queued or end the stream, and the directory is asked in a
-//! task that sends the answer back.
+//! task that sends the answer back. What it owns it shows to the node's lease keeper, which asserts it when the
+//! directory has forgotten.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{LinkId, SessionId};
 use flydex_domain::ledger::CommandKey;
-use flydex_domain::limits::ACTOR_CALL_TIMEOUT;
-use flydex_domain::machine::effect::{Effect, Note};
+use flydex_domain::machine::effect::{Effect, Note, Subject};
 use flydex_domain::machine::message::{DeviceMessage, DeviceMessageKind, Input, OpenLink, Trace};
 use flydex_domain::machine::{Machine, Now};
-use flydex_domain::placement::Acquisition;
+use flydex_domain::placement::LinkRecord;
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1;
 use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::telemetry::trace::Traceparent;
-use flydex_store::directory::{Acquire, Acquired, Cause};
+use flydex_store::directory::{Acquire, Holding};
 use ractor::{Actor, ActorProcessingErr, ActorRef, SupervisionEvent};
 use tracing::Span;
 
+use crate::ask;
 use crate::convert::{copy, wire_machine_message, wire_owner_frame};
 use crate::handle::{Envelope, Gate, MachineHandle, Snapshot};
 use crate::host::Context;
-use crate::metrics::Subject;
+use crate::metrics;
 use crate::peer::Peer;
 
 /// The ractor side of a machine.
@@ -53,8 +53,8 @@ pub(crate) struct State {
     span: Span,
 }
 
-/// Who asks for a session that is not open yet.
-type Asker<'a> = Option<(SessionId, &'a Arc<Peer>)>;
+/// Who asked for a session and is refused; the id may be another's.
+type Refused<'a> = Option<(SessionId, &'a Arc<Peer>)>;
 
 impl Actor for MachineActor {
     type Msg = Envelope;
@@ -86,13 +86,12 @@ impl Actor for MachineActor {
 
     async fn post_stop(&self, _myself: ActorRef<Envelope>, state: &mut State) -> Result<(), ActorProcessingErr> {
         // A session that slipped in while the actor was being retired is told to come again.
-        state.take(Input::Drain, None);
-        let (context, key) = (Arc::clone(&state.context), state.machine.key());
-        state.context.shutdown.spawn(async move {
-            if let Err(error) = context.directory.release(key, context.incarnation).await {
-                tracing::debug!(error.code = error.code().name(), "ownership was not released");
-            }
-        });
+        let owned = state.machine.owned().is_some();
+        state.take(Input::Drain { successor: None }, None);
+        if owned {
+            let (context, key) = (Arc::clone(&state.context), state.machine.key());
+            state.context.shutdown.spawn(async move { ask::release(&context, key).await });
+        }
         Ok(())
     }
 
@@ -117,7 +116,7 @@ impl State {
             "node.id" = %context.node_id,
         );
         Self {
-            machine: Machine::new(key, context.now()),
+            machine: Machine::new(key, context.incarnation, context.now()),
             handle: MachineHandle::new(myself, Arc::clone(&gate)),
             context,
             gate,
@@ -133,6 +132,7 @@ impl State {
             status: self.machine.status(),
             sessions: self.machine.session_count(),
             in_flight: self.machine.in_flight(),
+            undelivered: self.machine.undelivered(),
         }
     }
 
@@ -153,8 +153,15 @@ impl State {
             let _entered = command.as_ref().map(|(_, span)| span.enter());
             self.machine.handle(input, now)
         };
+        let refused = asker.filter(|(asked, _)| {
+            let ends = |effect: &Effect| matches!(effect, Effect::EndSession { session_id, .. } if session_id == asked);
+            effects.iter().any(ends)
+        });
+        if let Some((session_id, peer)) = asker.filter(|_| refused.is_none()) {
+            self.bind_session(session_id, peer);
+        }
         for effect in effects {
-            self.perform(effect, asker);
+            self.perform(effect, refused);
         }
 
         if let Some(session_id) = closed_session {
@@ -164,6 +171,7 @@ impl State {
             self.unbind_link(link_id);
         }
         self.follow_commands(command, now);
+        self.gate.hold(self.holding());
         self.gate.publish(
             self.machine.next_tick(now).map(|tick| self.context.count(tick)),
             self.machine.is_idle(now.instant),
@@ -182,16 +190,22 @@ impl State {
             }
             Input::LinkOpened(open) => peer.is_some_and(|peer| self.bind_link(open, peer)),
             Input::SessionOpened(_) => peer.is_some(),
-            Input::Acquired { .. } | Input::Revoked(_) | Input::Tick | Input::Drain => true,
+            Input::Acquired(_)
+            | Input::Overtaken(_)
+            | Input::Found(_)
+            | Input::LinkPlaced { .. }
+            | Input::Revoked(_)
+            | Input::Tick
+            | Input::HandOver
+            | Input::Drain { .. } => true,
         }
     }
 
-    fn perform(&mut self, effect: Effect, asker: Asker<'_>) {
+    fn perform(&mut self, effect: Effect, refused: Refused<'_>) {
         let key = self.machine.key();
         match effect {
             Effect::SessionOpened(session_id) => {
-                if let Some((_, peer)) = asker {
-                    self.bind_session(session_id, peer);
+                if let Some(peer) = self.sessions.get(&session_id) {
                     peer.send(key, Kind::SessionOpened(v1::SessionOpened { session_id: copy(session_id.as_bytes()) }));
                 }
             }
@@ -203,8 +217,8 @@ impl State {
                 }
             }
             Effect::EndSession { session_id, code, retry_after } => {
-                self.context.metrics.ended(Subject::Session, code);
-                let refused = asker.filter(|(asked, _)| *asked == session_id).map(|(_, peer)| Arc::clone(peer));
+                self.context.metrics.ended(metrics::Subject::Session, code);
+                let refused = refused.filter(|(asked, _)| *asked == session_id).map(|(_, peer)| Arc::clone(peer));
                 let peer = refused.or_else(|| self.unbind_session(session_id));
                 if let Some(peer) = peer {
                     peer.end_session(key, session_id, code, retry_after);
@@ -221,14 +235,31 @@ impl State {
                     peer.send(key, Kind::ToLink(v1::NodeToLink { link_id: copy(link_id.as_bytes()), frame }));
                 }
             }
-            Effect::EndLink { link_id, code, retry_after } => {
-                self.context.metrics.ended(Subject::Link, code);
+            Effect::EndLink { link_id, code, retry_after, link_counter } => {
+                self.context.metrics.ended(metrics::Subject::Link, code);
                 tracing::info!("link.id" = %link_id, error.code = code.name(), "link ends");
                 if let Some(peer) = self.unbind_link(link_id) {
-                    peer.end_link(key, link_id, code, retry_after);
+                    peer.end_link(key, link_id, code, retry_after, link_counter);
                 }
             }
-            Effect::Acquire { link_id, floor } => self.acquire(link_id, floor),
+            Effect::NotOwner { subject, owner } => {
+                self.context.metrics.not_owner();
+                let peer = match subject {
+                    Subject::Session(session_id) => self.unbind_session(session_id),
+                    Subject::Link(link_id) => self.unbind_link(link_id),
+                };
+                if let Some(peer) = peer {
+                    peer.not_owner(key, subject, owner);
+                }
+            }
+            Effect::Acquire { floor, replacing, cause } => {
+                let asker = self.context.incarnation;
+                let asked = Acquire { machine: key, asker, floor, replacing, cause };
+                self.context.shutdown.spawn(ask::acquire(Arc::clone(&self.context), self.handle.clone(), asked));
+            }
+            Effect::Assert => self.handle.assert_later(&self.context),
+            Effect::Find => self.context.shutdown.spawn(ask::find(Arc::clone(&self.context), self.handle.clone(), key)),
+            Effect::SetLink { link_id, counter } => self.set_link(link_id, counter),
             Effect::DeviceRemoved(device_id) => self.context.revocations.removed(key, device_id),
             Effect::Note(note) => self.note(note),
         }
@@ -255,25 +286,28 @@ impl State {
         }
     }
 
-    fn acquire(&self, link_id: LinkId, floor: Epoch) {
+    /// What this node owns here, as the directory is told.
+    fn holding(&self) -> Option<Holding> {
+        let epoch = self.machine.owned()?;
+        let link = self.machine.linked().and_then(|(link_id, counter)| self.link_record(link_id, counter));
+        Some(Holding { machine: self.machine.key(), epoch, link })
+    }
+
+    /// A gateway that has not said who it is has no place on record.
+    fn link_record(&self, link_id: LinkId, counter: u64) -> Option<LinkRecord> {
+        let gateway_id = self.links.get(&link_id)?.gateway_id()?.clone();
+        Some(LinkRecord { counter, gateway_id })
+    }
+
+    fn set_link(&self, link_id: LinkId, counter: u64) {
+        let Some(record) = self.link_record(link_id, counter) else { return };
         let (context, handle, key) = (Arc::clone(&self.context), self.handle.clone(), self.machine.key());
-        self.context.shutdown.spawn(async move {
-            let asked =
-                Acquire { machine: key, asker: context.incarnation, floor, replacing: None, cause: Cause::Link };
-            let result = match tokio::time::timeout(ACTOR_CALL_TIMEOUT, context.directory.acquire(asked)).await {
-                Ok(Ok(Acquired::Decided(Acquisition::Owned(epoch)))) => Ok(epoch),
-                Ok(Ok(Acquired::Decided(Acquisition::Held(_)) | Acquired::Settling(_))) => Err(ErrorCode::Moving),
-                Ok(Err(error)) => Err(error.code()),
-                Err(_) => Err(ErrorCode::StoreUnavailable),
-            };
-            // The actor may have stopped meanwhile; then nobody wants the answer.
-            let _ = handle.send_own(Input::Acquired { link_id, result });
-        });
+        self.context.shutdown.spawn(ask::set_link(context, handle, key, link_id, record));
     }
 
     fn bind_session(&mut self, session_id: SessionId, peer: &Arc<Peer>) {
         match self.sessions.insert(session_id, Arc::clone(peer)) {
-            None => self.context.metrics.bound(Subject::Session, 1),
+            None => self.context.metrics.bound(metrics::Subject::Session, 1),
             Some(before) if before.number() != peer.number() => {
                 before.end_session(self.machine.key(), session_id, ErrorCode::Conflict, Duration::ZERO);
             }
@@ -283,7 +317,7 @@ impl State {
 
     fn unbind_session(&mut self, session_id: SessionId) -> Option<Arc<Peer>> {
         let peer = self.sessions.remove(&session_id)?;
-        self.context.metrics.bound(Subject::Session, -1);
+        self.context.metrics.bound(metrics::Subject::Session, -1);
         Some(peer)
     }
 
@@ -292,17 +326,17 @@ impl State {
         let link_id = open.link_id;
         if self.links.contains_key(&link_id) {
             tracing::warn!("link.id" = %link_id, "link id is in use");
-            peer.end_link(self.machine.key(), link_id, ErrorCode::Conflict, Duration::ZERO);
+            peer.end_link(self.machine.key(), link_id, ErrorCode::Conflict, Duration::ZERO, 0);
             return false;
         }
         self.links.insert(link_id, Arc::clone(peer));
-        self.context.metrics.bound(Subject::Link, 1);
+        self.context.metrics.bound(metrics::Subject::Link, 1);
         true
     }
 
     fn unbind_link(&mut self, link_id: LinkId) -> Option<Arc<Peer>> {
         let peer = self.links.remove(&link_id)?;
-        self.context.metrics.bound(Subject::Link, -1);
+        self.context.metrics.bound(metrics::Subject::Link, -1);
         Some(peer)
     }
 

@@ -4,6 +4,7 @@ use flydex_domain::command::CommandKind;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::machine::effect::Dropped;
 use flydex_domain::machine::message::OutcomeKind;
+use flydex_domain::placement::Reassertion;
 use opentelemetry::metrics::{Counter, Histogram, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
@@ -27,6 +28,9 @@ pub(crate) struct Metrics {
     malformed_frames: Counter<u64>,
     revocations: Counter<u64>,
     lease_renewals: Counter<u64>,
+    amnesias: Counter<u64>,
+    assertions: Counter<u64>,
+    not_owners: Counter<u64>,
 }
 
 /// What ended.
@@ -60,6 +64,9 @@ impl Metrics {
             malformed_frames: meter.u64_counter("flydex_machines_malformed_frames").build(),
             revocations: meter.u64_counter("flydex_machines_revocations").build(),
             lease_renewals: meter.u64_counter("flydex_machines_lease_renewals").build(),
+            amnesias: meter.u64_counter("flydex_machines_directory_amnesias").build(),
+            assertions: meter.u64_counter("flydex_machines_assertions").build(),
+            not_owners: meter.u64_counter("flydex_machines_not_owner").build(),
         }
     }
 
@@ -142,6 +149,25 @@ impl Metrics {
     pub(crate) fn lease_renewed(&self, failure: Option<ErrorCode>) {
         let result = failure.map_or("answered", ErrorCode::name);
         self.lease_renewals.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// The directory had forgotten something.
+    pub(crate) fn amnesia(&self) {
+        self.amnesias.add(1, &[]);
+    }
+
+    /// An ownership was asserted, and kept or lost.
+    pub(crate) fn asserted(&self, result: &Reassertion) {
+        let result = match result {
+            Reassertion::Kept => "kept",
+            Reassertion::Lost(_) => "lost",
+        };
+        self.assertions.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// A session or link was sent to another node.
+    pub(crate) fn not_owner(&self) {
+        self.not_owners.add(1, &[]);
     }
 }
 

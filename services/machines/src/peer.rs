@@ -9,10 +9,11 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, LinkId, MachineId, NodeId, SessionId};
+use flydex_domain::id::{AccountId, Incarnation, LinkId, MachineId, NodeId, SessionId};
 use flydex_domain::limits::{
     GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, NODE_REPLY_QUEUE_BYTES_MAX, NODE_REPLY_QUEUE_FRAMES_MAX,
 };
+use flydex_domain::machine::effect::Subject;
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1::node_frame::Kind;
 use flydex_proto::v1::{self, NodeFrame};
@@ -139,9 +140,33 @@ impl Peer {
     }
 
     /// Says that a link must close.
-    pub(crate) fn end_link(&self, key: MachineKey, link_id: LinkId, code: ErrorCode, retry_after: Duration) {
+    pub(crate) fn end_link(
+        &self,
+        key: MachineKey,
+        link_id: LinkId,
+        code: ErrorCode,
+        retry_after: Duration,
+        link_counter: u64,
+    ) {
         self.members().links.remove(&Named::of(key, link_id));
-        self.send(key, Kind::EndLink(end_link(link_id, code, retry_after)));
+        let end = v1::EndLink { link_counter, ..end_link(link_id, code, retry_after) };
+        self.send(key, Kind::EndLink(end));
+    }
+
+    /// Says that a session or link belongs to another node.
+    pub(crate) fn not_owner(&self, key: MachineKey, subject: Subject, owner: Option<Incarnation>) {
+        let subject_id = match subject {
+            Subject::Session(session_id) => {
+                self.remove_session(key, session_id);
+                copy(session_id.as_bytes())
+            }
+            Subject::Link(link_id) => {
+                self.remove_link(key, link_id);
+                copy(link_id.as_bytes())
+            }
+        };
+        let owner = owner.map(|owner| copy(owner.as_bytes())).unwrap_or_default();
+        self.send(key, Kind::NotOwner(v1::NotOwner { owner, subject_id }));
     }
 
     /// Takes a session on; false when the stream carries as many as it may.
@@ -199,7 +224,7 @@ impl Peer {
             self.end_session(key, session_id, code, retry_after);
         }
         for link_id in links {
-            self.end_link(key, link_id, code, retry_after);
+            self.end_link(key, link_id, code, retry_after, 0);
         }
     }
 
@@ -210,7 +235,7 @@ impl Peer {
             self.end_session(key, named.id, ErrorCode::GoingAway, Duration::ZERO);
         }
         for (named, key) in links {
-            self.end_link(key, named.id, ErrorCode::GoingAway, Duration::ZERO);
+            self.end_link(key, named.id, ErrorCode::GoingAway, Duration::ZERO, 0);
         }
         self.finish();
     }

@@ -5,5 +5,6 @@ mod directory;
 mod fixture;
 mod lease;
 mod links;
+mod ownership;
 mod sessions;
 mod traces;

@@ -15,6 +15,7 @@ use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, TicketId};
 use flydex_domain::placement::{Acquisition, LinkPlacement, LinkRecord, Member, NodeRecord, OwnerRecord, Reassertion};
+pub use flydex_domain::placement::Cause;
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use futures_util::future::BoxFuture;
@@ -84,15 +85,6 @@ pub struct Members {
     pub life: Life,
     /// At most [`flydex_domain::limits::MEMBERS_MAX`], by incarnation.
     pub members: Vec<Member>,
-}
-
-/// Why a node asks for a machine.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Cause {
-    /// Its connector has come.
-    Link,
-    /// A session opens it.
-    Session,
 }
 
 /// A node's request for a machine.

@@ -15,7 +15,7 @@ use crate::command::{CommandClass, SignedCommand};
 use crate::error::ErrorCode;
 use crate::id::SessionId;
 use crate::ledger::{Asked, CommandKey, InFlight, Received};
-use crate::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_COMMAND_WAIT};
+use crate::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_COMMAND_WAIT, HAND_OVER_WAIT};
 use crate::machine::effect::{Dropped, Effect, Note};
 use crate::machine::message::{
     DeviceMessage, DeviceMessageKind, Failure, MachineMessage, MachineMessageKind, OwnerMessage, SignedReceipt, Stage,
@@ -104,6 +104,9 @@ impl Machine {
         }
         if !self.online() {
             return Err((ErrorCode::MachineOffline, Duration::ZERO));
+        }
+        if self.draining {
+            return Err((ErrorCode::Moving, HAND_OVER_WAIT));
         }
         let taken = |answer: crate::command::ApprovalAnswer| {
             self.ledger.answer_in_flight(answer.approval_id, answer.generation)

@@ -5,8 +5,9 @@ use std::time::Duration;
 use crate::command::CommandKind;
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
-use crate::id::{DeviceId, LinkId, SessionId};
+use crate::id::{DeviceId, Incarnation, LinkId, SessionId};
 use crate::machine::message::{MachineMessage, OutcomeKind, OwnerMessage};
+use crate::placement::Cause;
 use crate::status::MachineStatus;
 
 /// What must be done.
@@ -49,18 +50,50 @@ pub enum Effect {
         code: ErrorCode,
         /// When to try again; zero gives no advice.
         retry_after: Duration,
+        /// The counter on record, which a superseded link is below; else zero.
+        link_counter: u64,
+    },
+    /// Another node owns the machine: the session or link belongs there.
+    NotOwner {
+        /// What belongs there.
+        subject: Subject,
+        /// That node, when it is known.
+        owner: Option<Incarnation>,
     },
     /// Ask the directory for an ownership, and answer with [`Input::Acquired`](super::message::Input::Acquired).
     Acquire {
-        /// For which link.
-        link_id: LinkId,
         /// The ownership must be above this.
         floor: Epoch,
+        /// The owner from which to take over without waiting.
+        replacing: Option<Incarnation>,
+        /// Why.
+        cause: Cause,
+    },
+    /// Tell the directory of this ownership as soon as it listens; a later one on record is
+    /// [`Input::Overtaken`](super::message::Input::Overtaken).
+    Assert,
+    /// Ask the directory who owns the machine, and answer with [`Input::Found`](super::message::Input::Found).
+    Find,
+    /// Put the link on record, and answer with [`Input::LinkPlaced`](super::message::Input::LinkPlaced).
+    SetLink {
+        /// Which link.
+        link_id: LinkId,
+        /// Its counter.
+        counter: u64,
     },
     /// The machine has removed a revoked device.
     DeviceRemoved(DeviceId),
     /// Worth a log line or a count; changes nothing.
     Note(Note),
+}
+
+/// Whom a word of the owner is for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Subject {
+    /// A session.
+    Session(SessionId),
+    /// A link.
+    Link(LinkId),
 }
 
 /// What is counted and logged.

@@ -1,8 +1,8 @@
 //! The one link that counts: which of several wins, the attach under an epoch, and what its loss means.
 //!
-//! A link walks `acquiring → attaching → attached`. The newest wins by its counter; an equal counter means the
-//! later comer. A connector that answers `stale` once is asked again above its highest epoch; the second time
-//! this owner gives way. A link ends with the credential that opened it; its connector comes back with a newer one.
+//! A link walks `waiting → attaching → attached`: it waits until this node owns the machine. The newest wins by its counter; an equal counter means the
+//! later comer; an older one is told the counter, so that a connector that lost its own catches up. A connector that
+//! answers `stale` once is asked again above its highest epoch; the second time this owner gives way. A link ends with the credential that opened it; its connector comes back with a newer one.
 //! Connectors that take the machine from each other more than
 //! [`LINK_ALTERNATIONS_MAX`] times a minute hold one key twice: both are turned away for a minute.
 
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{BootId, DeviceId, LinkId};
-use crate::limits::{ACTOR_BUSY_RETRY_AFTER, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX};
+use crate::limits::{EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX};
 use crate::machine::effect::{Dropped, Effect};
 use crate::machine::message::{ConnectorFrame, ConnectorMessage, MachineReport, OpenLink, OwnerMessage};
 use crate::machine::sessions::dropped;
@@ -29,8 +29,8 @@ pub(super) struct Link {
 
 #[derive(Clone, Copy, Debug)]
 enum Phase {
-    /// The directory is being asked.
-    Acquiring,
+    /// This node does not own the machine yet.
+    Waiting,
     /// The connector is being asked.
     Attaching(Epoch),
     /// The connector takes frames of this epoch.
@@ -45,7 +45,7 @@ impl Link {
     pub(super) const fn attached(&self) -> Option<Epoch> {
         match self.phase {
             Phase::Attached(epoch) => Some(epoch),
-            Phase::Acquiring | Phase::Attaching(_) => None,
+            Phase::Waiting | Phase::Attaching(_) => None,
         }
     }
 }
@@ -98,8 +98,10 @@ impl Machine {
             effects.push(end_link(link_id, ErrorCode::CredentialInvalid, Duration::ZERO));
             return;
         }
-        if self.link.as_ref().is_some_and(|link| open.link_counter < link.open.link_counter) {
-            effects.push(end_link(link_id, ErrorCode::LinkSuperseded, Duration::ZERO));
+        if let Some(counter) = self.link.as_ref().map(|link| link.open.link_counter)
+            && open.link_counter < counter
+        {
+            effects.push(superseded(link_id, counter));
             return;
         }
         if self.alternation.cloned(open.boot_id, now.instant) {
@@ -111,37 +113,23 @@ impl Machine {
             if before.open.link_id != link_id {
                 effects.push(end_link(before.open.link_id, ErrorCode::LinkSuperseded, Duration::ZERO));
             }
-            self.unlinked(effects);
+            self.unlinked(ErrorCode::MachineOffline, effects);
         }
-        self.link = Some(Link { open, phase: Phase::Acquiring, stale_seen: false });
-        effects.push(Effect::LinkOpened(link_id));
-        effects.push(Effect::Acquire { link_id, floor: self.highest });
+        let replacing = open.replacing;
+        self.link = Some(Link { open, phase: Phase::Waiting, stale_seen: false });
+        self.link_awaits_ownership(replacing, effects);
         self.publish_status(now, effects);
     }
 
-    pub(super) fn acquired(
-        &mut self,
-        link_id: LinkId,
-        result: Result<Epoch, ErrorCode>,
-        now: Now,
-        effects: &mut Effects,
-    ) {
-        let Some(link) = self.link.as_mut().filter(|link| link.open.link_id == link_id) else {
-            effects.push(dropped(Dropped::UnknownLink));
-            return;
-        };
-        let Phase::Acquiring = link.phase else {
-            effects.push(dropped(Dropped::Unexpected));
-            return;
-        };
-        match result {
-            Ok(epoch) => {
-                self.highest = self.highest.max(epoch);
-                link.phase = Phase::Attaching(epoch);
-                effects.push(Effect::ToLink { link_id, epoch, message: OwnerMessage::Attach });
-            }
-            Err(code) => self.end_link(code, ACTOR_BUSY_RETRY_AFTER, now, effects),
+    /// The machine is owned: a link that waits is let in and its connector asked.
+    pub(super) fn ask_to_attach(&mut self, epoch: Epoch, effects: &mut Effects) {
+        let Some(link) = self.link.as_mut().filter(|link| matches!(link.phase, Phase::Waiting)) else { return };
+        let link_id = link.open.link_id;
+        if !link.stale_seen {
+            effects.push(Effect::LinkOpened(link_id));
         }
+        link.phase = Phase::Attaching(epoch);
+        effects.push(Effect::ToLink { link_id, epoch, message: OwnerMessage::Attach });
     }
 
     pub(super) fn link_frame(&mut self, link_id: LinkId, frame: ConnectorFrame, now: Now, effects: &mut Effects) {
@@ -182,8 +170,16 @@ impl Machine {
             return;
         }
         self.link = None;
-        self.unlinked(effects);
+        self.unlinked(ErrorCode::MachineOffline, effects);
         self.publish_status(now, effects);
+    }
+
+    /// Ends the link because a newer one is on record.
+    pub(super) fn supersede_link(&mut self, counter: u64, now: Now, effects: &mut Effects) {
+        let Some(link) = &self.link else { return };
+        let link_id = link.open.link_id;
+        effects.push(superseded(link_id, counter));
+        self.link_closed(link_id, now, effects);
     }
 
     /// Ends the link from this side.
@@ -212,6 +208,7 @@ impl Machine {
             return;
         }
         link.phase = Phase::Attached(epoch);
+        effects.push(Effect::SetLink { link_id: link.open.link_id, counter: link.open.link_counter });
         let revoked: Vec<DeviceId> = std::mem::take(&mut link.open.revoked_devices);
         for device_id in revoked {
             self.to_link(OwnerMessage::RemoveDevice(device_id), effects);
@@ -235,12 +232,13 @@ impl Machine {
         }
         self.highest = self.highest.max(highest);
         if link.attached().is_some() || link.stale_seen {
-            self.end_link(ErrorCode::Moving, ACTOR_BUSY_RETRY_AFTER, now, effects);
+            self.give_way(Some(highest.incarnation), effects, now);
             return;
         }
         link.stale_seen = true;
-        link.phase = Phase::Acquiring;
-        effects.push(Effect::Acquire { link_id: link.open.link_id, floor: highest });
+        link.phase = Phase::Waiting;
+        let replacing = link.open.replacing;
+        self.ask_above(replacing, effects);
     }
 
     fn reported(&mut self, report: MachineReport, now: Now, effects: &mut Effects) {
@@ -260,15 +258,19 @@ impl Machine {
     }
 
     /// What the loss of a link means, whoever ended it: nothing is final, and nothing is promised.
-    fn unlinked(&mut self, effects: &mut Effects) {
+    pub(super) fn unlinked(&mut self, code: ErrorCode, effects: &mut Effects) {
         self.report = None;
-        self.end_streams(ErrorCode::MachineOffline, effects);
+        self.end_streams(code, effects);
         for (key, asker) in self.ledger.link_lost() {
-            self.fail_known(key, asker, ErrorCode::MachineOffline, effects);
+            self.fail_known(key, asker, code, effects);
         }
     }
 }
 
 fn end_link(link_id: LinkId, code: ErrorCode, retry_after: Duration) -> Effect {
-    Effect::EndLink { link_id, code, retry_after }
+    Effect::EndLink { link_id, code, retry_after, link_counter: 0 }
+}
+
+fn superseded(link_id: LinkId, link_counter: u64) -> Effect {
+    Effect::EndLink { link_id, code: ErrorCode::LinkSuperseded, retry_after: Duration::ZERO, link_counter }
 }

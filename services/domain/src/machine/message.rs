@@ -7,7 +7,8 @@ use bytes::Bytes;
 use crate::command::{Outcome, SignedCommand};
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
-use crate::id::{BootId, CommandHash, CommandId, DeviceId, LinkId, SessionId};
+use crate::id::{BootId, CommandHash, CommandId, DeviceId, Incarnation, LinkId, SessionId};
+use crate::placement::{LinkPlacement, OwnerRecord};
 use crate::revocation::Revocation;
 use crate::scope::Role;
 use crate::secret::Payload;
@@ -46,11 +47,17 @@ pub enum Input {
     /// A gateway accepted a connector whose credential was verified.
     LinkOpened(OpenLink),
     /// The directory answered [`crate::machine::effect::Effect::Acquire`].
-    Acquired {
-        /// The link for which it was asked.
+    Acquired(Answer),
+    /// The directory holds a later ownership than the one that was asserted.
+    Overtaken(OwnerRecord),
+    /// The directory answered [`crate::machine::effect::Effect::Find`].
+    Found(Option<OwnerRecord>),
+    /// The directory answered [`crate::machine::effect::Effect::SetLink`].
+    LinkPlaced {
+        /// Which link.
         link_id: LinkId,
-        /// The epoch of this ownership, or why there is none.
-        result: Result<Epoch, ErrorCode>,
+        /// What became of it.
+        placed: LinkPlacement,
     },
     /// A frame of the connector.
     LinkFrame {
@@ -65,8 +72,28 @@ pub enum Input {
     Revoked(Revocation),
     /// Time has passed.
     Tick,
-    /// The node goes away: everything ends, nothing is admitted.
-    Drain,
+    /// The node will go away: nobody is admitted any more, what is in flight goes on.
+    HandOver,
+    /// The node goes away: everybody is sent to the successor, or ends where there is none.
+    Drain {
+        /// The node that is to own the machine.
+        successor: Option<Incarnation>,
+    },
+}
+
+/// What the directory says to a node that wants to own a machine.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Answer {
+    /// It does, under this epoch.
+    Owned(Epoch),
+    /// Another does.
+    Held(Option<Incarnation>),
+    /// The directory waits for owners to assert themselves; ask again after this time.
+    Settling(Duration),
+    /// None: it cannot be reached.
+    Unavailable,
+    /// It will not say.
+    Refused(ErrorCode),
 }
 
 /// A session that asks for this machine.
@@ -76,6 +103,8 @@ pub struct OpenSession {
     pub session_id: SessionId,
     /// Who it is; verified by the caller.
     pub grant: Grant,
+    /// The owner on record that does not answer the gateway.
+    pub replacing: Option<Incarnation>,
 }
 
 /// How a connector is linked.
@@ -106,6 +135,8 @@ pub struct OpenLink {
     pub holds_until: UnixMillis,
     /// Devices that were revoked while this machine was away and that it has not yet removed.
     pub revoked_devices: Vec<DeviceId>,
+    /// The owner on record that does not answer the gateway.
+    pub replacing: Option<Incarnation>,
 }
 
 /// A message of a session.

@@ -1,6 +1,7 @@
 mod commands;
 mod fixture;
 mod links;
+mod ownership;
 mod properties;
 mod sessions;
 mod traces;

@@ -3,18 +3,21 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 
-use flydex_domain::id::{Incarnation, TicketId};
-use flydex_domain::placement::{LinkPlacement, LinkRecord, NodeRecord, OwnerRecord, Reassertion};
+use flydex_domain::epoch::Epoch;
+use flydex_domain::id::{Incarnation, NodeId, TicketId};
+use flydex_domain::placement::{LinkPlacement, LinkRecord, NodeRecord, NodeState, OwnerRecord, Reassertion};
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use flydex_store::directory::{
     Acquire, Acquired, Answer, Directory, DirectoryError, Holding, InProcessDirectory, Members, Renewal,
 };
+use tokio::sync::{OwnedRwLockWriteGuard, RwLock};
 
 #[derive(Default)]
 pub(super) struct TestDirectory {
     records: Mutex<Arc<InProcessDirectory>>,
     away: AtomicBool,
+    answering: Arc<RwLock<()>>,
 }
 
 impl TestDirectory {
@@ -28,13 +31,38 @@ impl TestDirectory {
         *self.records.lock().unwrap() = Arc::default();
     }
 
+    /// From here until the guard is dropped nobody gets an answer.
+    pub(super) async fn hold_answers(&self) -> OwnedRwLockWriteGuard<()> {
+        Arc::clone(&self.answering).write_owned().await
+    }
+
+    /// Another node registers and takes a machine, whether or not this one can see it.
+    pub(super) async fn take_over(&self, machine: MachineKey, by: Incarnation, counter: u64) {
+        let records = Arc::clone(&self.records.lock().unwrap());
+        let record = NodeRecord {
+            incarnation: by,
+            node_id: NodeId::try_from("node-2".to_owned()).unwrap(),
+            address: "memory://node-2".to_owned(),
+            state: NodeState::Active,
+            machines: 0,
+        };
+        records.renew(record, 1).await.unwrap();
+        let epoch = Epoch { counter, incarnation: by };
+        let holding = Holding { machine, epoch, link: None };
+        assert_eq!(records.reassert(vec![holding]).await.unwrap(), [Reassertion::Kept]);
+    }
+
     fn ask<T: Send + 'static>(
         &self,
         ask: impl for<'a> FnOnce(&'a InProcessDirectory) -> Answer<'a, T> + Send + 'static,
     ) -> Answer<'_, T> {
         let records = Arc::clone(&self.records.lock().unwrap());
         let away = self.away.load(Ordering::SeqCst);
-        Box::pin(async move { if away { Err(DirectoryError::Unavailable) } else { ask(&records).await } })
+        let answering = Arc::clone(&self.answering);
+        Box::pin(async move {
+            let _answering = answering.read().await;
+            if away { Err(DirectoryError::Unavailable) } else { ask(&records).await }
+        })
     }
 }
 

@@ -10,6 +10,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, GrantId, Incarnation, MachineId, NodeId, UserId};
 use flydex_domain::key::{PublicKey, sign};
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, GRANT_LIFETIME};
+use flydex_domain::placement::OwnerRecord;
 use flydex_domain::scope::{MachineKey, Principal, Role};
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
@@ -35,6 +36,7 @@ use crate::{Config, Handle, Service};
 
 pub(super) const ACCOUNT: u128 = 1;
 pub(super) const MACHINE: u128 = 2;
+pub(super) const OTHER_NODE: Incarnation = Incarnation::from_bytes([9; 16]);
 pub(super) const INCARNATION: Incarnation = Incarnation::from_bytes([5; 16]);
 /// Long enough for a loaded computer, short enough for a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -81,6 +83,11 @@ impl Node {
         let endpoint = Endpoint::from_static("http://node.invalid");
         let channel = endpoint.connect_with_connector(connector).await.unwrap();
         Self { handle, clock, shutdown, directory, signer, channel }
+    }
+
+    /// The owner on record.
+    pub(super) async fn owner(&self) -> Option<OwnerRecord> {
+        self.directory.find(machine_key()).await.ok().flatten()
     }
 
     pub(super) fn now(&self) -> UnixMillis {
@@ -170,6 +177,20 @@ impl Gateway {
     /// Whether a frame that was read while looking for others fits.
     pub(super) fn has_seen(&self, fits: impl Fn(&FromNode) -> bool) -> bool {
         self.seen.iter().filter_map(|frame| frame.kind.as_ref()).any(fits)
+    }
+
+    pub(super) async fn greet(&self, gateway_id: &str) {
+        let hello = v1::GatewayHello { gateway_id: gateway_id.to_owned(), region: "home".to_owned() };
+        self.send(ACCOUNT, MACHINE, ToNode::Hello(hello)).await;
+    }
+
+    /// Waits until a session or link is sent to another node.
+    pub(super) async fn not_owner(&mut self, subject: Bytes) -> Option<Incarnation> {
+        self.find(|kind| {
+            let FromNode::NotOwner(not_owner) = kind else { return None };
+            (not_owner.subject_id == subject).then(|| Incarnation::try_from(not_owner.owner.as_ref()).ok())
+        })
+        .await
     }
 
     // === Sessions ===
@@ -314,6 +335,16 @@ impl Gateway {
         self.find(|kind| {
             let FromNode::EndLink(end) = kind else { return None };
             if end.link_id == id(link) { code(end.code) } else { None }
+        })
+        .await
+    }
+
+    /// Waits until a link is superseded; returns the counter that it is told.
+    pub(super) async fn superseded(&mut self, link: u128) -> u64 {
+        self.find(|kind| {
+            let FromNode::EndLink(end) = kind else { return None };
+            let superseded = code(end.code) == Some(ErrorCode::LinkSuperseded);
+            (superseded && end.link_id == id(link)).then_some(end.link_counter)
         })
         .await
     }

@@ -2,8 +2,6 @@ use std::time::Duration;
 
 use flydex_domain::placement::{NodeRecord, NodeState};
 use flydex_domain::scope::Role;
-use flydex_proto::v1;
-use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_store::directory::Directory as _;
 
@@ -58,8 +56,51 @@ async fn a_gateways_hello_that_makes_no_sense_harms_nobody() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
     for gateway_id in ["gateway-1", "gateway-2", ""] {
-        let hello = v1::GatewayHello { gateway_id: gateway_id.to_owned(), region: "home".to_owned() };
-        gateway.send(ACCOUNT, MACHINE, ToNode::Hello(hello)).await;
+        gateway.greet(gateway_id).await;
     }
     gateway.opened(&node, 1, 1, Role::Owner).await;
+}
+
+#[tokio::test]
+async fn a_directory_that_has_forgotten_is_told_again_who_owns_a_machine_and_where_it_is_linked() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.greet("gateway-1").await;
+    gateway.linked(&node, 1, 7, 1).await;
+    until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
+    let before = node.owner().await.unwrap();
+    assert_eq!(before.holder, Some(INCARNATION));
+    let link = before.link.as_ref().unwrap();
+    assert_eq!((link.counter, link.gateway_id.as_str()), (7, "gateway-1"));
+    node.directory.forget();
+    until(async || node.owner().await.as_ref() == Some(&before)).await;
+}
+
+#[tokio::test]
+async fn an_ownership_that_was_taken_while_the_directory_was_away_is_given_up_when_it_is_back() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    node.directory.set_away(true);
+    let epoch = gateway.linked(&node, 1, 1, 1).await;
+    assert_eq!(epoch.counter, 1, "minted without the directory");
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    node.directory.take_over(machine_key(), OTHER_NODE, 5).await;
+    node.directory.set_away(false);
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE));
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE), "its session, then its link");
+    until(async || node.handle.inspect(machine_key()).await.is_err()).await;
+    assert_eq!(node.owner().await.unwrap().holder, Some(OTHER_NODE));
+}
+
+#[tokio::test]
+async fn an_ownership_minted_without_the_directory_is_on_record_when_it_is_back() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.greet("gateway-1").await;
+    node.directory.set_away(true);
+    gateway.linked(&node, 1, 1, 1).await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    node.directory.set_away(false);
+    until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
+    assert_eq!(node.owner().await.unwrap().holder, Some(INCARNATION));
 }

@@ -18,13 +18,14 @@ use crate::id::{
 };
 use crate::key::{PublicKey, sign};
 use crate::limits::CREDENTIAL_LIFETIME;
-use crate::machine::effect::{Dropped, Effect, Note};
+use crate::machine::effect::{Dropped, Effect, Note, Subject};
 use crate::machine::message::{
-    ConnectorFrame, ConnectorMessage, DeviceMessage, DeviceMessageKind, Event, Input, MachineMessage,
+    Answer, ConnectorFrame, ConnectorMessage, DeviceMessage, DeviceMessageKind, Event, Input, MachineMessage,
     MachineMessageKind, MachineReport, OpenLink, OpenSession, OutcomeKind, OwnerMessage, ReceiptFacts, SignedReceipt,
     StreamVerdict, Transport,
 };
 use crate::machine::{Machine, Now};
+use crate::placement::Cause;
 use crate::scope::{MachineKey, Principal, Role};
 use crate::secret::Payload;
 use crate::status::MachineStatus;
@@ -41,14 +42,24 @@ pub(super) struct World {
     pub(super) epoch: Epoch,
     pub(super) link: LinkId,
     pub(super) boot: BootId,
+    /// The last question to the directory, while it has no answer.
+    pub(super) asked: Option<Question>,
+}
+
+/// A question to the directory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) struct Question {
+    pub(super) floor: Epoch,
+    pub(super) replacing: Option<Incarnation>,
+    pub(super) cause: Cause,
 }
 
 impl World {
     /// A machine that nobody has open and that is not linked.
     pub(super) fn new() -> Self {
         let now = Now { instant: start(), unix: UnixMillis(1_000_000) };
-        let machine = Machine::new(machine_key(), now);
-        Self { machine, now, epoch: Epoch::ZERO, link: link(0), boot: boot(0) }
+        let machine = Machine::new(machine_key(), incarnation(), now);
+        Self { machine, now, epoch: Epoch::ZERO, link: link(0), boot: boot(0), asked: None }
     }
 
     /// A machine that is linked, and one session of device 1 as owner, not yet admitted.
@@ -61,7 +72,31 @@ impl World {
     }
 
     pub(super) fn handle(&mut self, input: Input) -> Vec<Effect> {
-        self.machine.handle(input, self.now)
+        let effects = self.machine.handle(input, self.now);
+        for effect in &effects {
+            if let Effect::Acquire { floor, replacing, cause } = effect {
+                assert_eq!(self.asked, None, "one question at a time");
+                self.asked = Some(Question { floor: *floor, replacing: *replacing, cause: *cause });
+            }
+        }
+        self.epoch = self.machine.owned().unwrap_or(self.epoch);
+        effects
+    }
+
+    /// The directory answers.
+    pub(super) fn answer(&mut self, answer: Answer) -> Vec<Effect> {
+        assert!(self.asked.take().is_some(), "the directory was asked");
+        self.handle(Input::Acquired(answer))
+    }
+
+    /// The directory, if it was asked, says that the machine is this node's; the effects go on.
+    pub(super) fn owned(&mut self, mut effects: Vec<Effect>) -> Vec<Effect> {
+        if let Some(asked) = self.asked {
+            let kept = self.epoch > Epoch::ZERO && self.epoch >= asked.floor;
+            let epoch = if kept { self.epoch } else { asked.floor.above(incarnation()) };
+            effects.extend(self.answer(Answer::Owned(epoch)));
+        }
+        effects
     }
 
     pub(super) fn pass(&mut self, duration: Duration) {
@@ -69,13 +104,30 @@ impl World {
         self.now.unix = self.now.unix.plus(duration);
     }
 
+    /// Opens a session of a machine that this node owns or is given.
     pub(super) fn open(&mut self, session_number: u128, device: u8, role: Role) -> Vec<Effect> {
+        let effects = self.ask_to_open(session_number, device, role, None);
+        self.owned(effects)
+    }
+
+    pub(super) fn ask_to_open(
+        &mut self,
+        session_number: u128,
+        device: u8,
+        role: Role,
+        replacing: Option<Incarnation>,
+    ) -> Vec<Effect> {
         let grant = grant(device, role, self.now.unix.plus(Duration::from_secs(3600)));
-        self.handle(Input::SessionOpened(OpenSession { session_id: session(session_number), grant }))
+        self.handle(Input::SessionOpened(OpenSession { session_id: session(session_number), grant, replacing }))
     }
 
     pub(super) fn open_link(&mut self, number: u128, counter: u64, boot_number: u8) -> Vec<Effect> {
-        let open = OpenLink {
+        let open = self.open_link_of(number, counter, boot_number);
+        self.handle(Input::LinkOpened(open))
+    }
+
+    pub(super) fn open_link_of(&self, number: u128, counter: u64, boot_number: u8) -> OpenLink {
+        OpenLink {
             link_id: link(number),
             link_counter: counter,
             boot_id: boot(boot_number),
@@ -84,19 +136,17 @@ impl World {
             channel_bound: true,
             holds_until: self.now.unix.plus(CREDENTIAL_LIFETIME),
             revoked_devices: Vec::new(),
-        };
-        self.handle(Input::LinkOpened(open))
+            replacing: None,
+        }
     }
 
     /// Opens a link, acquires and attaches; returns what the last step led to.
     pub(super) fn link_up(&mut self, number: u128, counter: u64, boot_number: u8) -> Vec<Effect> {
-        self.open_link(number, counter, boot_number);
-        let epoch = self.epoch.max(Epoch::ZERO.above(incarnation()));
-        self.handle(Input::Acquired { link_id: link(number), result: Ok(epoch) });
-        self.epoch = epoch;
+        let effects = self.open_link(number, counter, boot_number);
+        self.owned(effects);
         self.link = link(number);
         self.boot = boot(boot_number);
-        self.frame_at(None, ConnectorMessage::Attached { highest: epoch })
+        self.frame_at(None, ConnectorMessage::Attached { highest: self.epoch })
     }
 
     pub(super) fn frame(&mut self, message: ConnectorMessage) -> Vec<Effect> {
@@ -194,6 +244,11 @@ pub(super) fn boot(number: u8) -> BootId {
     BootId::from_bytes([number; 16])
 }
 
+/// Another node.
+pub(super) fn other_node() -> Incarnation {
+    Incarnation::from_bytes([9; 16])
+}
+
 pub(super) fn incarnation() -> Incarnation {
     Incarnation::from_bytes([7; 16])
 }
@@ -288,7 +343,11 @@ pub(super) fn sent_to(effects: &[Effect], to: u128) -> Vec<MachineMessageKind> {
             | Effect::LinkOpened(_)
             | Effect::ToLink { .. }
             | Effect::EndLink { .. }
+            | Effect::NotOwner { .. }
             | Effect::Acquire { .. }
+            | Effect::Assert
+            | Effect::Find
+            | Effect::SetLink { .. }
             | Effect::DeviceRemoved(_)
             | Effect::Note(_) => None,
         })
@@ -373,6 +432,17 @@ pub(super) fn link_ends(effects: &[Effect]) -> Vec<(LinkId, ErrorCode)> {
         .filter_map(
             |effect| {
                 if let Effect::EndLink { link_id, code, .. } = effect { Some((*link_id, *code)) } else { None }
+            },
+        )
+        .collect()
+}
+
+pub(super) fn not_owner(effects: &[Effect]) -> Vec<(Subject, Option<Incarnation>)> {
+    effects
+        .iter()
+        .filter_map(
+            |effect| {
+                if let Effect::NotOwner { subject, owner } = effect { Some((*subject, *owner)) } else { None }
             },
         )
         .collect()

@@ -5,8 +5,8 @@ use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::Incarnation;
 use crate::limits::{ACTOR_IDLE_AFTER, CREDENTIAL_LIFETIME, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW};
-use crate::machine::effect::{Dropped, Effect};
-use crate::machine::message::{ConnectorMessage, Input, OwnerMessage};
+use crate::machine::effect::{Dropped, Effect, Subject};
+use crate::machine::message::{Answer, ConnectorMessage, Input, OwnerMessage};
 use crate::revocation::Revocation;
 use crate::scope::Role;
 use crate::status::MachineStatus;
@@ -31,21 +31,22 @@ fn the_status_follows_the_link_the_attach_and_the_report() {
 fn a_link_is_asked_to_attach_under_the_acquired_epoch() {
     let mut world = World::new();
     let effects = world.open_link(1, 1, 1);
-    assert!(matches!(effects[..], [Effect::LinkOpened(_), Effect::Acquire { floor: Epoch::ZERO, .. }, ..]));
+    assert!(matches!(effects[..], [Effect::Acquire { floor: Epoch::ZERO, .. }, ..]));
     let epoch = Epoch::ZERO.above(incarnation());
-    let effects = world.handle(Input::Acquired { link_id: link(1), result: Ok(epoch) });
-    let [Effect::ToLink { epoch: asked, message: OwnerMessage::Attach, .. }] = &effects[..] else {
+    let effects = world.answer(Answer::Owned(epoch));
+    let [Effect::LinkOpened(_), Effect::ToLink { epoch: asked, message: OwnerMessage::Attach, .. }] = &effects[..]
+    else {
         panic!("the connector is asked to attach");
     };
     assert_eq!(*asked, epoch);
 }
 
 #[test]
-fn a_directory_that_fails_ends_the_link_with_its_code() {
+fn a_directory_that_refuses_ends_the_link_with_its_code() {
     let mut world = World::new();
     world.open_link(1, 1, 1);
-    let effects = world.handle(Input::Acquired { link_id: link(1), result: Err(ErrorCode::StoreUnavailable) });
-    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::StoreUnavailable)]);
+    let effects = world.answer(Answer::Refused(ErrorCode::Overloaded));
+    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::Overloaded)]);
     assert_eq!(world.machine.status(), MachineStatus::Offline);
 }
 
@@ -119,15 +120,15 @@ fn a_stale_owner_asks_once_above_and_then_gives_way() {
     world.open_link(1, 1, 1);
     world.link = link(1);
     let epoch = Epoch::ZERO.above(incarnation());
-    world.handle(Input::Acquired { link_id: link(1), result: Ok(epoch) });
+    world.answer(Answer::Owned(epoch));
     let highest = Epoch { counter: 5, incarnation: Incarnation::from_bytes([9; 16]) };
     let effects = world.frame_at(None, ConnectorMessage::Stale { highest });
     assert!(matches!(effects[..], [Effect::Acquire { floor, .. }] if floor == highest));
     let above = highest.above(incarnation());
-    world.handle(Input::Acquired { link_id: link(1), result: Ok(above) });
+    world.answer(Answer::Owned(above));
     let higher = above.above(Incarnation::from_bytes([9; 16]));
     let effects = world.frame_at(None, ConnectorMessage::Stale { highest: higher });
-    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::Moving)]);
+    assert_eq!(not_owner(&effects), [(Subject::Link(link(1)), Some(other_node()))]);
     let effects = world.open_link(2, 2, 1);
     assert!(effects.iter().any(|effect| matches!(effect, Effect::Acquire { floor, .. } if *floor == higher)));
 }
@@ -138,8 +139,10 @@ fn an_owner_that_is_fenced_off_while_attached_drops_its_state() {
     world.subscribe(1, 1, 0, Verdict::Resumed { from: 0 });
     let highest = world.epoch.above(Incarnation::from_bytes([9; 16]));
     let effects = world.frame_at(None, ConnectorMessage::Stale { highest });
-    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::Moving)]);
-    assert_eq!(stream_ends(&effects, 1), [(0, 0, ErrorCode::MachineOffline)]);
+    let moved = [Subject::Session(session(1)), Subject::Link(link(1))];
+    assert_eq!(not_owner(&effects), moved.map(|subject| (subject, Some(other_node()))));
+    assert_eq!(stream_ends(&effects, 1), [(0, 0, ErrorCode::Moving)]);
+    assert!(world.machine.is_idle(world.now.instant), "it is forgotten at once");
 }
 
 #[test]
@@ -147,7 +150,7 @@ fn an_epoch_that_no_history_explains_is_refused() {
     let mut world = World::new();
     world.open_link(1, 1, 1);
     world.link = link(1);
-    world.handle(Input::Acquired { link_id: link(1), result: Ok(Epoch::ZERO.above(incarnation())) });
+    world.answer(Answer::Owned(Epoch::ZERO.above(incarnation())));
     let highest = Epoch { counter: EPOCH_JUMP_MAX + 2, incarnation: incarnation() };
     let effects = world.frame_at(None, ConnectorMessage::Stale { highest });
     assert_eq!(link_ends(&effects), [(link(1), ErrorCode::EpochRefused)]);
@@ -159,7 +162,7 @@ fn an_attach_under_another_epoch_than_asked_is_dropped() {
     world.open_link(1, 1, 1);
     world.link = link(1);
     let epoch = Epoch::ZERO.above(incarnation());
-    world.handle(Input::Acquired { link_id: link(1), result: Ok(epoch) });
+    world.answer(Answer::Owned(epoch));
     let effects = world.frame_at(None, ConnectorMessage::Attached { highest: epoch.above(incarnation()) });
     assert_eq!(drops(&effects), [Dropped::StaleEpoch]);
     assert_eq!(world.machine.status(), MachineStatus::Connecting);
@@ -215,10 +218,11 @@ fn a_device_that_was_revoked_while_the_machine_was_away_is_removed_when_it_attac
         channel_bound: false,
         holds_until: world.now.unix.plus(CREDENTIAL_LIFETIME),
         revoked_devices: vec![device_id(5)],
+        replacing: None,
     };
     world.handle(Input::LinkOpened(open));
     let epoch = Epoch::ZERO.above(incarnation());
-    world.handle(Input::Acquired { link_id: link(1), result: Ok(epoch) });
+    world.answer(Answer::Owned(epoch));
     let effects = world.frame_at(None, ConnectorMessage::Attached { highest: epoch });
     assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(device)] if *device == device_id(5)));
 }
@@ -253,6 +257,7 @@ fn an_expired_credential_opens_no_link_and_disturbs_none() {
         channel_bound: false,
         holds_until: world.now.unix,
         revoked_devices: Vec::new(),
+        replacing: None,
     };
     let effects = world.handle(Input::LinkOpened(expired));
     assert_eq!(link_ends(&effects), [(link(2), ErrorCode::CredentialInvalid)]);
@@ -262,7 +267,7 @@ fn an_expired_credential_opens_no_link_and_disturbs_none() {
 #[test]
 fn a_drain_ends_everything_and_admits_nothing() {
     let mut world = World::linked();
-    let effects = world.handle(Input::Drain);
+    let effects = world.handle(Input::Drain { successor: None });
     assert_eq!(session_ends(&effects), [(session(1), ErrorCode::GoingAway)]);
     assert_eq!(link_ends(&effects), [(link(1), ErrorCode::GoingAway)]);
     assert_eq!(session_ends(&world.open(2, 1, Role::Owner)), [(session(2), ErrorCode::Moving)]);

@@ -9,14 +9,16 @@ use proptest::prelude::*;
 use super::fixture::*;
 use crate::command::{CommandClass, CommandKind, Decision, SignedCommand};
 use crate::epoch::Epoch;
-use crate::id::{DeviceId, SessionId};
+use crate::error::ErrorCode;
+use crate::id::{DeviceId, LinkId, SessionId};
 use crate::ledger::CommandKey;
 use crate::limits::{EVENT_BODY_BYTES_MAX, EVENT_WINDOW_BYTES, MACHINE_COMMANDS_IN_FLIGHT_MAX};
-use crate::machine::effect::Effect;
+use crate::machine::effect::{Effect, Subject};
 use crate::machine::message::{
-    ConnectorFrame, ConnectorMessage, DeviceMessageKind, Input, MachineMessage, MachineMessageKind, OutcomeKind,
-    OwnerMessage, StreamVerdict,
+    Answer, ConnectorFrame, ConnectorMessage, DeviceMessageKind, Input, MachineMessage, MachineMessageKind,
+    OutcomeKind, OwnerMessage, StreamVerdict,
 };
+use crate::placement::{LinkPlacement, OwnerRecord};
 use crate::scope::Role;
 use crate::status::MachineStatus;
 use crate::stream::{StreamId, Verdict};
@@ -49,16 +51,53 @@ static COMMANDS: LazyLock<Vec<SignedCommand>> = LazyLock::new(|| {
 enum Step {
     Open(u128),
     Close(u128),
-    Link { counter_step: u64, boot: u8 },
+    Link {
+        counter_step: u64,
+        boot: u8,
+    },
     Attach,
     CloseLink,
-    Ask { session: u128, command: usize },
-    Answer { session: u128, command: usize, outcome: u8 },
-    Subscribe { session: u128, device: u8, stream: u32, behind: u64 },
-    Share { stream: u32, bytes: usize, skip: bool },
-    Replay { session: u128, stream: u32, seq: u64 },
-    WrongEpoch { stream: u32, session: u128 },
-    Credit { session: u128, share: u32 },
+    /// The directory answers what it was asked, one way or the other.
+    Directory(u8),
+    /// The connector has attached to another node's epoch.
+    Stale,
+    /// Another node's later ownership is on record.
+    Overtaken,
+    Found,
+    Placed(u8),
+    Ask {
+        session: u128,
+        command: usize,
+    },
+    Answer {
+        session: u128,
+        command: usize,
+        outcome: u8,
+    },
+    Subscribe {
+        session: u128,
+        device: u8,
+        stream: u32,
+        behind: u64,
+    },
+    Share {
+        stream: u32,
+        bytes: usize,
+        skip: bool,
+    },
+    Replay {
+        session: u128,
+        stream: u32,
+        seq: u64,
+    },
+    WrongEpoch {
+        stream: u32,
+        session: u128,
+    },
+    Credit {
+        session: u128,
+        share: u32,
+    },
     Pass(u64),
 }
 
@@ -71,6 +110,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0..2_u64, 1..4_u8).prop_map(|(counter_step, boot)| Step::Link { counter_step, boot }),
         4 => Just(Step::Attach),
         1 => Just(Step::CloseLink),
+        2 => (0..5_u8).prop_map(Step::Directory),
+        1 => prop_oneof![Just(Step::Stale), Just(Step::Overtaken), Just(Step::Found)],
+        1 => (0..4_u8).prop_map(Step::Placed),
         8 => (session(), commands.clone()).prop_map(|(session, command)| Step::Ask { session, command }),
         6 => (session(), commands, 0..3_u8)
             .prop_map(|(session, command, outcome)| Step::Answer { session, command, outcome }),
@@ -89,7 +131,8 @@ fn step() -> impl Strategy<Value = Step> {
 /// What the outside has seen, from which the invariants are judged.
 #[derive(Default)]
 struct Seen {
-    open: BTreeSet<SessionId>,
+    /// Sessions and links that were let in, or wait for it.
+    here: BTreeMap<Opened, Here>,
     /// The last event of each stream that a session was sent since it was admitted.
     watched: BTreeMap<(SessionId, StreamId), u64>,
     /// Event bytes sent and not credited.
@@ -99,6 +142,19 @@ struct Seen {
     sequence: BTreeMap<u32, u64>,
     counter: u64,
     links: u128,
+}
+
+/// A session or a link.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+enum Opened {
+    Session(SessionId),
+    Link(LinkId),
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Here {
+    Waits,
+    Open,
 }
 
 /// Steps that only watch, share and credit.
@@ -130,6 +186,7 @@ proptest! {
         for number in 1..=SESSIONS {
             check(&mut world, &mut seen, Step::Open(number))?;
         }
+        check(&mut world, &mut seen, Step::Directory(0))?;
         check(&mut world, &mut seen, Step::Link { counter_step: 1, boot: 1 })?;
         check(&mut world, &mut seen, Step::Attach)?;
         for step in steps {
@@ -145,6 +202,7 @@ fn check(world: &mut World, seen: &mut Seen, step: Step) -> Result<(), TestCaseE
     } else {
         None
     };
+    let linked_before = world.machine.linked().is_some();
     let in_flight_before: BTreeSet<CommandKey> =
         COMMANDS.iter().map(key_of).filter(|key| world.machine.is_in_flight(*key)).collect();
     let effects = take(world, seen, step);
@@ -152,13 +210,18 @@ fn check(world: &mut World, seen: &mut Seen, step: Step) -> Result<(), TestCaseE
         prop_assert!(effects.iter().all(|effect| matches!(effect, Effect::Note(_))), "INV-FENCE: {effects:?}");
     }
     if let Some((asker, command_id)) = asked
-        && seen.open.contains(&session(asker))
+        && seen.here.contains_key(&Opened::Session(session(asker)))
     {
         prop_assert!(answers(&effects, asker, command_id), "a command is always answered: {effects:?}");
     }
     for effect in &effects {
         judge(world, seen, &in_flight_before, effect)?;
+        if let Effect::ToLink { message, .. } = effect {
+            let attached = linked_before || world.machine.linked().is_some();
+            prop_assert!(attached || matches!(message, OwnerMessage::Attach), "nothing is forwarded before the attach");
+        }
     }
+    one_phase(world, seen)?;
     prop_assert!(world.machine.in_flight() <= MACHINE_COMMANDS_IN_FLIGHT_MAX, "INV-BOUND");
     prop_assert!(answers_in_flight(world) <= 1, "an approval is answered once at a time");
     let unlinked = matches!(world.machine.status(), MachineStatus::Offline | MachineStatus::Connecting);
@@ -166,10 +229,25 @@ fn check(world: &mut World, seen: &mut Seen, step: Step) -> Result<(), TestCaseE
     Ok(())
 }
 
+/// The machine is owned, asked for, or nobody's: who waits does so for a question that is open, and for no longer.
+fn one_phase(world: &World, seen: &Seen) -> Result<(), TestCaseError> {
+    let owned = world.machine.owned().is_some();
+    let asked = world.asked.is_some();
+    prop_assert!(!(owned && asked), "it is not asked for what it has");
+    let waits = seen.here.values().any(|here| *here == Here::Waits);
+    prop_assert!(!waits || asked, "who waits is answered with the question: {:?}", seen.here);
+    prop_assert!(owned || asked || seen.here.is_empty(), "nobody is at a machine that is not owned: {:?}", seen.here);
+    Ok(())
+}
+
 fn take(world: &mut World, seen: &mut Seen, step: Step) -> Vec<Effect> {
     match step {
-        Step::Open(number) => world.open(number, device_of(number), Role::Owner),
+        Step::Open(number) => {
+            seen.here.insert(Opened::Session(session(number)), Here::Waits);
+            world.ask_to_open(number, device_of(number), Role::Owner, None)
+        }
         Step::Close(number) => {
+            seen.here.remove(&Opened::Session(session(number)));
             seen.forget(session(number));
             world.handle(Input::SessionClosed(session(number)))
         }
@@ -177,19 +255,45 @@ fn take(world: &mut World, seen: &mut Seen, step: Step) -> Vec<Effect> {
             seen.counter += counter_step;
             seen.links += 1;
             world.link = link(seen.links);
+            seen.here.insert(Opened::Link(world.link), Here::Waits);
             world.boot = boot(number);
             world.open_link(seen.links, seen.counter, number)
         }
         Step::Attach => {
-            let link_id = world.link;
-            let epoch = world.epoch.max(Epoch::ZERO.above(incarnation()));
-            let mut effects = world.handle(Input::Acquired { link_id, result: Ok(epoch) });
-            world.epoch = epoch;
-            effects.extend(world.frame_at(None, ConnectorMessage::Attached { highest: epoch }));
+            let mut effects = world.owned(Vec::new());
+            effects.extend(world.frame_at(None, ConnectorMessage::Attached { highest: world.epoch }));
             effects.extend(world.report(MachineStatus::CodexReady));
             effects
         }
-        Step::CloseLink => world.handle(Input::LinkClosed(world.link)),
+        Step::CloseLink => {
+            seen.here.remove(&Opened::Link(world.link));
+            world.handle(Input::LinkClosed(world.link))
+        }
+        Step::Directory(answer) => {
+            let Some(asked) = world.asked else { return Vec::new() };
+            world.answer(match answer {
+                0 => Answer::Owned(asked.floor.above(incarnation())),
+                1 => Answer::Held(Some(other_node())),
+                2 => Answer::Settling(Duration::from_secs(1)),
+                3 => Answer::Unavailable,
+                _ => Answer::Refused(ErrorCode::Overloaded),
+            })
+        }
+        Step::Stale => {
+            let highest = world.epoch.above(other_node());
+            world.frame_at(None, ConnectorMessage::Stale { highest })
+        }
+        Step::Overtaken => world.handle(Input::Overtaken(taken_over(world.epoch))),
+        Step::Found => world.handle(Input::Found(Some(taken_over(world.epoch)))),
+        Step::Placed(placed) => {
+            let placed = match placed {
+                0 => LinkPlacement::Newest,
+                1 => LinkPlacement::Superseded { counter: seen.counter + 1 },
+                2 => LinkPlacement::Absurd,
+                _ => LinkPlacement::NotHeld,
+            };
+            world.handle(Input::LinkPlaced { link_id: world.link, placed })
+        }
         Step::Ask { session, command } => world.ask(session, &COMMANDS[command]),
         Step::Answer { session, command, outcome } => {
             let outcome = [OutcomeKind::Executed, OutcomeKind::Refused, OutcomeKind::Unknown][usize::from(outcome)];
@@ -258,12 +362,21 @@ fn judge(
 ) -> Result<(), TestCaseError> {
     match effect {
         Effect::SessionOpened(session_id) => {
+            seen.let_in(Opened::Session(*session_id))?;
             seen.forget(*session_id);
-            seen.open.insert(*session_id);
         }
-        Effect::EndSession { session_id, .. } => seen.forget(*session_id),
+        Effect::EndSession { session_id, .. } | Effect::NotOwner { subject: Subject::Session(session_id), .. } => {
+            seen.forget(*session_id);
+            seen.gone(Opened::Session(*session_id))?;
+        }
+        Effect::LinkOpened(link_id) => seen.let_in(Opened::Link(*link_id))?,
+        Effect::EndLink { link_id, .. } | Effect::NotOwner { subject: Subject::Link(link_id), .. } => {
+            seen.gone(Opened::Link(*link_id))?;
+        }
         Effect::ToSession { session_id, message } => {
-            prop_assert!(seen.open.contains(session_id), "INV-SCOPE: only open sessions are told anything");
+            let known = seen.here.get(&Opened::Session(*session_id));
+            let told = matches!(message.kind, MachineMessageKind::Failure(_)) || known == Some(&Here::Open);
+            prop_assert!(known.is_some() && told, "INV-SCOPE: only open sessions are told anything");
             seen.told(*session_id, &message.kind)?;
         }
         Effect::ToLink { link_id, epoch, message } => {
@@ -279,9 +392,10 @@ fn judge(
                 prop_assert!(!in_flight_before.contains(&key), "INV-ONCE: a command in flight is not sent again");
             }
         }
-        Effect::LinkOpened(_)
-        | Effect::EndLink { .. }
-        | Effect::Acquire { .. }
+        Effect::Acquire { .. }
+        | Effect::Assert
+        | Effect::Find
+        | Effect::SetLink { .. }
         | Effect::DeviceRemoved(_)
         | Effect::Note(_) => {}
     }
@@ -289,8 +403,17 @@ fn judge(
 }
 
 impl Seen {
+    fn let_in(&mut self, opened: Opened) -> Result<(), TestCaseError> {
+        prop_assert_eq!(self.here.insert(opened, Here::Open), Some(Here::Waits), "one answer for each");
+        Ok(())
+    }
+
+    fn gone(&mut self, opened: Opened) -> Result<(), TestCaseError> {
+        prop_assert!(self.here.remove(&opened).is_some(), "one end for each");
+        Ok(())
+    }
+
     fn forget(&mut self, session_id: SessionId) {
-        self.open.remove(&session_id);
         self.unacknowledged.remove(&session_id);
         self.watched.retain(|(of, _), _| *of != session_id);
     }
@@ -340,6 +463,10 @@ fn answers(effects: &[Effect], asker: u128, asked: crate::id::CommandId) -> bool
         | MachineMessageKind::ProbeReply { .. }
         | MachineMessageKind::StreamEnd(_) => false,
     })
+}
+
+fn taken_over(epoch: Epoch) -> OwnerRecord {
+    OwnerRecord { holder: Some(other_node()), epoch: epoch.above(other_node()), link: None }
 }
 
 fn answers_in_flight(world: &World) -> usize {

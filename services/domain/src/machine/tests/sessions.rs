@@ -16,7 +16,7 @@ fn a_session_of_another_account_is_told_that_there_is_no_such_machine() {
     let mut world = World::new();
     let mut grant = grant(1, Role::Owner, world.now.unix.plus(Duration::from_secs(60)));
     grant.account_id = AccountId::from_uuid(uuid::Uuid::from_u128(1));
-    let effects = world.handle(Input::SessionOpened(OpenSession { session_id: session(1), grant }));
+    let effects = world.handle(Input::SessionOpened(OpenSession { session_id: session(1), grant, replacing: None }));
     assert_eq!(session_ends(&effects), [(session(1), ErrorCode::NotFound)]);
     assert_eq!(world.machine.session_count(), 0);
 }
@@ -29,7 +29,8 @@ fn a_session_lives_no_longer_than_its_grant() {
     world.pass(Duration::from_secs(1));
     assert_eq!(session_ends(&world.handle(Input::Tick)), [(session(1), ErrorCode::GrantInvalid)]);
     let expired = grant(1, Role::Owner, world.now.unix.minus(TOKEN_SKEW_MAX));
-    let effects = world.handle(Input::SessionOpened(OpenSession { session_id: session(2), grant: expired }));
+    let effects =
+        world.handle(Input::SessionOpened(OpenSession { session_id: session(2), grant: expired, replacing: None }));
     assert_eq!(session_ends(&effects), [(session(2), ErrorCode::GrantInvalid)]);
 }
 
