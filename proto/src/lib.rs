@@ -14,4 +14,5 @@ pub mod v1 {
 
 pub mod codec;
 pub mod convert;
+pub mod follow;
 pub mod lanes;

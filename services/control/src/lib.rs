@@ -13,6 +13,7 @@ mod cookie;
 mod devices;
 mod error;
 mod extract;
+mod internal;
 mod local_connect;
 mod machine_auth;
 mod machines;

@@ -35,6 +35,7 @@ struct MachineJson {
     label: String,
     #[schema(value_type = PublicKeyJson)]
     machine_key: EncodedKey,
+    /// Where it is linked, or was when it was paired.
     region: String,
     #[schema(value_type = u64)]
     created_at_ms: UnixMillis,
@@ -65,11 +66,12 @@ pub(crate) struct CredentialJson {
     (status = 200, body = Machines), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Machines>, ApiError> {
     let mut tx = control.store.read().await?;
+    let account_id = browser.scope().account_id();
     let machines = tx.machines(browser.scope()).await?.into_iter().map(|machine| MachineJson {
         machine_id: machine.machine_id,
         label: machine.label,
         machine_key: EncodedKey(machine.key),
-        region: machine.region,
+        region: control.links.region(account_id, machine.machine_id).unwrap_or(machine.region),
         created_at_ms: machine.created_at,
         quarantined: machine.quarantined,
         connector_version: machine.connector_version,

@@ -17,6 +17,7 @@ use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{TokenSigner, TokenVerifier};
+use flydex_proto::v1::internal_server::{Internal, InternalServer};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::{Sql, StoreError};
@@ -27,6 +28,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::extract::Address;
+use crate::internal::{Head, InternalApi, Links};
 use crate::metrics::Metrics;
 use crate::rate::Rates;
 use crate::routes;
@@ -57,6 +59,10 @@ pub(crate) struct Control {
     pub(crate) rates: Rates,
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
+    /// How far the log of revocations goes.
+    pub(crate) head: Head,
+    /// Where machines are linked.
+    pub(crate) links: Links,
     address_hash_key: SecretKey,
     revocations: broadcast::Sender<RevocationEntry>,
     revoked: Notify,
@@ -80,6 +86,7 @@ impl Control {
     /// Says that revocations were committed, so that they are sent on at once.
     pub(crate) fn revocations_committed(&self) {
         self.revoked.notify_one();
+        self.head.look();
     }
 
     /// Makes a one-time link for the account's owner, in place of every earlier one.
@@ -135,7 +142,8 @@ impl Control {
         Ok(())
     }
 
-    async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
+    /// The log after a number, oldest first: one page of it.
+    pub(crate) async fn revocations_after(&self, number: u64) -> Result<Vec<RevocationEntry>, StoreError> {
         let mut tx = self.store.read().await?;
         tx.revocations_after(number, REVOCATION_PAGE_ROWS).await
     }
@@ -191,6 +199,8 @@ impl Service {
             rates: Rates::new(&clock),
             waiters: Waiters::default(),
             metrics: Metrics::new(),
+            head: Head::new(forgotten),
+            links: Links::default(),
             config,
             store,
             clock,
@@ -210,6 +220,12 @@ impl Service {
     /// Every route under `/api`.
     pub fn router(&self) -> Router {
         routes::router(Arc::clone(&self.control))
+    }
+
+    /// What gateways and nodes ask of control. To be served by [`flydex_runtime::mutual::serve`], once in a process:
+    /// callers without an identity are refused.
+    pub fn internal(&self) -> InternalServer<impl Internal> {
+        InternalServer::new(InternalApi::start(Arc::clone(&self.control)))
     }
 
     /// The API's description (OpenAPI 3.1), as JSON.
@@ -245,6 +261,11 @@ impl Service {
     #[must_use]
     pub fn owner_link(&self) -> Option<String> {
         self.owner_link.as_deref().map(str::to_owned)
+    }
+
+    #[cfg(test)]
+    pub(crate) fn internal_api(&self) -> InternalApi {
+        InternalApi::start(Arc::clone(&self.control))
     }
 
     #[cfg(test)]

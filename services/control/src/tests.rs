@@ -2,6 +2,7 @@
 
 mod audit;
 mod harness;
+mod internal;
 mod machines;
 mod openapi;
 mod pairing;

@@ -363,6 +363,22 @@ pub const REVOCATION_QUEUE_MAX: usize = 1024;
 pub const REVOCATION_HORIZON: Duration = Duration::from_secs(25 * 3600);
 /// Interval at which control looks for revocations that nobody announced, well within the 2 s they may take.
 pub const REVOCATION_POLL_INTERVAL: Duration = Duration::from_millis(500);
+/// Gateways and nodes that follow one control process.
+pub const FOLLOWERS_MAX: usize = 1024;
+/// Messages that wait for one of them; the log is read only as fast as they go.
+pub const FOLLOW_QUEUE_MESSAGES: usize = 64;
+/// Silence after which a follower asks another control process: three heartbeats missed.
+pub const FOLLOW_SILENCE_MAX: Duration = Duration::from_secs(3);
+/// First wait before a broken stream of revocations is opened again; it doubles, and each is spread at random.
+pub const FOLLOW_RETRY_WAIT_MIN: Duration = Duration::from_millis(100);
+/// Longest such wait: what was revoked meanwhile is late by that much once control is back.
+pub const FOLLOW_RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
+/// Age of the newest news from control past which gateways and nodes let nobody new in.
+pub const REVOCATION_STALENESS_MAX: Duration = Duration::from_secs(3600);
+/// Machines in one report of links.
+pub const LINK_REPORTS_MAX: usize = 1000;
+/// Linked machines whose region a control process keeps, about 100 bytes each.
+pub const LINK_REGIONS_MAX: usize = 500_000;
 /// Interval at which rows past their end are removed.
 pub const HOUSEKEEPING_INTERVAL: Duration = Duration::from_secs(300);
 /// Addresses that the rate limits remember; past it unknown addresses are told to wait.

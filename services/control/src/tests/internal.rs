@@ -1,0 +1,175 @@
+//! What gateways and nodes hear of control.
+
+use bytes::Bytes;
+use flydex_domain::error::ErrorCode;
+use flydex_domain::id::{AccountId, UserId};
+use flydex_domain::limits::LINK_REPORTS_MAX;
+use flydex_domain::revocation::{Revocation, RevocationEntry};
+use flydex_domain::time::UnixMillis;
+use flydex_proto::v1;
+use flydex_proto::v1::followed::Kind;
+use flydex_proto::v1::internal_server::Internal as _;
+use flydex_runtime::mutual::{PeerIdentity, Role};
+use http::Method;
+use tokio_stream::StreamExt as _;
+use tokio_stream::wrappers::ReceiverStream;
+use tonic::{Request, Status};
+use uuid::Uuid;
+
+use super::harness::{World, scope_of};
+use crate::internal::InternalApi;
+
+type Stream = ReceiverStream<Result<v1::Followed, Status>>;
+
+fn of<T>(role: Role, message: T) -> Request<T> {
+    let mut request = Request::new(message);
+    let identity = PeerIdentity { region: "eu".to_owned(), role, node_id: "n1".to_owned() };
+    request.extensions_mut().insert(identity);
+    request
+}
+
+async fn follow(api: &InternalApi, after_number: u64) -> Stream {
+    api.follow(of(Role::Gateway, v1::FollowRequest { after_number })).await.expect("a stream").into_inner()
+}
+
+async fn next(stream: &mut Stream) -> Kind {
+    stream.next().await.expect("the stream lives").expect("it goes on").kind.expect("a message")
+}
+
+/// The numbers of the log up to the first heartbeat, and its own.
+async fn numbers(stream: &mut Stream) -> (Vec<u64>, u64) {
+    let mut numbers = Vec::new();
+    loop {
+        match next(stream).await {
+            Kind::Keys(_) => {}
+            Kind::Revocation(record) => numbers.push(RevocationEntry::try_from(record).expect("a record").number),
+            Kind::Heartbeat(heartbeat) => return (numbers, heartbeat.head_number),
+        }
+    }
+}
+
+/// Waits for a heartbeat of at least a number, and returns the entries before it.
+async fn numbers_to(stream: &mut Stream, head: u64) -> Vec<u64> {
+    let mut all = Vec::new();
+    loop {
+        let (numbers, seen) = numbers(stream).await;
+        all.extend(numbers);
+        if seen >= head {
+            return all;
+        }
+    }
+}
+
+async fn revoke(world: &World, count: u64) {
+    let account_id = AccountId::from_uuid(Uuid::from_u128(1));
+    let revocation = Revocation::User { account_id, user_id: UserId::from_uuid(Uuid::from_u128(2)) };
+    let mut tx = world.store.write().await.expect("a transaction");
+    for _ in 0..count {
+        let now = UnixMillis(world.now());
+        tx.append_revocation(scope_of(account_id), revocation.clone(), now).await.expect("an entry");
+    }
+    tx.commit().await.expect("committed");
+    world.service.control().revocations_committed();
+}
+
+#[tokio::test]
+async fn a_follower_hears_the_keys_then_the_log_then_what_is_new() {
+    let world = World::start().await;
+    world.owner().await;
+    revoke(&world, 3).await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 0).await;
+    let Kind::Keys(keys) = next(&mut stream).await else { panic!("the keys come first") };
+    assert_eq!(keys.keys.len(), 1);
+    assert_eq!(numbers_to(&mut stream, 3).await, [1, 2, 3]);
+    revoke(&world, 2).await;
+    assert_eq!(numbers_to(&mut stream, 5).await, [4, 5]);
+}
+
+#[tokio::test]
+async fn a_follower_that_comes_again_hears_only_what_it_missed_over_many_pages() {
+    let world = World::start().await;
+    world.owner().await;
+    revoke(&world, 1_203).await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 7).await;
+    assert!(numbers_to(&mut stream, 1_203).await.into_iter().eq(8..=1_203));
+}
+
+#[tokio::test]
+async fn a_follower_that_knows_more_than_there_is_hears_the_lower_number() {
+    let world = World::start().await;
+    world.owner().await;
+    revoke(&world, 2).await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 9).await;
+    assert_eq!(numbers(&mut stream).await, (vec![], 2));
+}
+
+#[tokio::test]
+async fn new_keys_are_told_to_those_who_follow_already() {
+    let world = World::start().await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 0).await;
+    assert!(matches!(next(&mut stream).await, Kind::Keys(_)));
+    world.service.verifier().replace([("next".to_owned(), [7; 32])]);
+    loop {
+        if let Kind::Keys(keys) = next(&mut stream).await {
+            assert_eq!(keys.keys[0].key_id, "next");
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn only_gateways_and_nodes_may_ask() {
+    let world = World::start().await;
+    let api = world.service.internal_api();
+    for role in [Role::Control, Role::Admin] {
+        let refused = api.follow(of(role, v1::FollowRequest { after_number: 0 })).await.err().expect("refused");
+        assert_eq!(refused.code() as i32, ErrorCode::Forbidden.grpc_code());
+        let refused = api.report_links(of(role, report(&[]))).await.err().expect("refused");
+        assert_eq!(refused.code() as i32, ErrorCode::Forbidden.grpc_code());
+    }
+    let unnamed = api.follow(Request::new(v1::FollowRequest { after_number: 0 })).await.err().expect("refused");
+    assert_eq!(unnamed.code() as i32, ErrorCode::Unauthenticated.grpc_code());
+}
+
+#[tokio::test]
+async fn streams_end_when_control_stops_so_that_followers_go_elsewhere() {
+    let world = World::start().await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 0).await;
+    assert!(matches!(next(&mut stream).await, Kind::Keys(_)));
+    world.service.control().shutdown.begin();
+    while stream.next().await.is_some() {}
+}
+
+fn report(links: &[v1::LinkReport]) -> v1::ReportLinksRequest {
+    v1::ReportLinksRequest { region: "eu".to_owned(), links: links.to_vec() }
+}
+
+#[tokio::test]
+async fn a_report_moves_the_machine_to_its_region() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let machine_id: Uuid = desk.machine_id.parse().expect("an id");
+    let link = v1::LinkReport {
+        account_id: Bytes::copy_from_slice(phone.account_id.as_bytes()),
+        machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
+        linked: true,
+        at_ms: world.now(),
+    };
+    let api = world.service.internal_api();
+    api.report_links(of(Role::Machines, report(std::slice::from_ref(&link)))).await.expect("taken");
+    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    assert_eq!(answer.body["machines"][0]["region"], "eu");
+
+    let elsewhere = v1::ReportLinksRequest { region: "us".to_owned(), links: vec![link.clone()] };
+    assert!(api.report_links(of(Role::Machines, elsewhere)).await.is_err(), "a node speaks for its own region");
+    let too_many = vec![link.clone(); LINK_REPORTS_MAX + 1];
+    assert!(api.report_links(of(Role::Machines, report(&too_many))).await.is_err());
+    let malformed = v1::LinkReport { machine_id: Bytes::from_static(b"short"), ..link };
+    assert!(api.report_links(of(Role::Machines, report(&[malformed]))).await.is_err());
+}
