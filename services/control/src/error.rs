@@ -70,7 +70,11 @@ impl From<StoreError> for ApiError {
             StoreError::Conflict => ErrorCode::Conflict,
             StoreError::Full => ErrorCode::Overloaded,
             StoreError::Malformed { .. } => ErrorCode::Internal,
-            StoreError::Unavailable(_) | StoreError::Migration(_) | StoreError::File(_) => ErrorCode::StoreUnavailable,
+            StoreError::Unavailable(_)
+            | StoreError::Migration(_)
+            | StoreError::Schema(_)
+            | StoreError::Address
+            | StoreError::File(_) => ErrorCode::StoreUnavailable,
         };
         Self { code, retry_after: None, cause: Some(Box::new(error)) }
     }

@@ -1,4 +1,4 @@
-//! The real router over a real SQLite file, with the time in the test's hand.
+//! The real router over a real database, with the time in the test's hand.
 
 mod audit;
 mod harness;

@@ -127,7 +127,7 @@ impl Roles {
         let clock = Clock::system();
         let node_id = NodeId::try_from("all".to_owned()).context("name the node")?;
         let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
-        let sql = Sql::open(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
+        let sql = Sql::open_sqlite(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
         let control_config = control_config(config, origin, address, identity);
         let control = flydex_control::Service::start(control_config, sql.clone(), clock.clone(), shutdown.clone())
             .await

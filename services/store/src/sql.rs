@@ -1,10 +1,10 @@
-//! The control plane's database: SQLite through one bounded pool, migrated when it is opened.
+//! The control plane's database: SQLite in one file, or PostgreSQL, each through a bounded pool.
 //!
-//! Every statement is portable SQL (`$1` placeholders, compare-and-set, no row locks), so that its text serves
-//! another database too. All of them run in a transaction: [`Sql::read`] for a consistent view, [`Sql::write`] for
-//! a change. What belongs to an account is reached through an [`AccountScope`](flydex_domain::scope::AccountScope)
-//! only, and a foreign row is as missing as one that never was. The few lookups before there is an account (a
-//! token's hash, a claim's id) say so in their documentation.
+//! Every statement is portable SQL (`$1` placeholders, no row locks, three column types): one text serves both. All
+//! of them run in a transaction: [`Sql::read`] for a consistent view, [`Sql::write`] for a change. Changes of one
+//! account go one at a time on either database (`turn`). What belongs to an account is reached through an
+//! [`AccountScope`](flydex_domain::scope::AccountScope) only, and a foreign row is as missing as one that never was.
+//! The few lookups before there is an account (a token's hash, a claim's id) say so in their documentation.
 
 mod account_sessions;
 mod accounts;
@@ -13,17 +13,24 @@ mod devices;
 mod local_connects;
 mod machines;
 mod migrations;
+mod postgres;
+mod query;
 mod revocations;
 mod row;
 mod settings;
 mod sign_in_links;
+#[cfg(any(test, feature = "conformance"))]
+pub mod testing;
+mod turn;
 
+use std::fmt;
 use std::path::Path;
 use std::sync::Arc;
 
+use flydex_domain::id::AccountId;
 use flydex_domain::limits::{SQL_BUSY_TIMEOUT, SQL_CONNECTIONS_MAX};
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{Sqlite, SqliteConnection};
+use sqlx::{PgPool, Postgres, Sqlite};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use self::account_sessions::{AccountSession, SignedIn};
@@ -31,6 +38,9 @@ pub use self::accounts::{Account, User};
 pub use self::devices::Device;
 pub use self::local_connects::{BrowserSide, LocalConnect};
 pub use self::machines::{Machine, NewMachine};
+pub use self::migrations::SchemaError;
+pub use self::postgres::PostgresUrl;
+use self::query::in_time;
 pub use self::sign_in_links::SignInLink;
 
 /// Why a statement gave nothing.
@@ -57,6 +67,12 @@ pub enum StoreError {
     /// The schema cannot be brought up to date.
     #[error("database cannot be migrated")]
     Migration(#[source] sqlx::migrate::MigrateError),
+    /// The schema is not one that this program can run on.
+    #[error("database does not fit this program")]
+    Schema(#[from] SchemaError),
+    /// The address is not one of a PostgreSQL. It is not repeated: there is a password in it.
+    #[error("not an address of a PostgreSQL, as in postgres://user:password@host:5432/database")]
+    Address,
     /// The database's file cannot be made private.
     #[error("database file cannot be used")]
     File(#[source] std::io::Error),
@@ -76,19 +92,37 @@ impl From<sqlx::Error> for StoreError {
 }
 
 /// The database. Cheap to clone.
-#[derive(Clone, Debug)]
+#[derive(Clone)]
 pub struct Sql {
-    pool: SqlitePool,
-    // SQLite has one writer: waiting here in turn is fairer than its busy polling.
-    writer: Arc<Mutex<()>>,
+    pool: Pool,
+}
+
+#[derive(Clone)]
+enum Pool {
+    Sqlite {
+        pool: SqlitePool,
+        // SQLite has one writer: waiting here in turn is fairer than its busy polling.
+        writer: Arc<Mutex<()>>,
+    },
+    Postgres(PgPool),
+}
+
+impl fmt::Debug for Sql {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        // Nothing of the options: a password is among them.
+        f.write_str(match self.pool {
+            Pool::Sqlite { .. } => "Sql(SQLite)",
+            Pool::Postgres(_) => "Sql(PostgreSQL)",
+        })
+    }
 }
 
 impl Sql {
     /// Opens or makes the database file, readable by its owner only, and brings its schema up to date.
     ///
     /// # Errors
-    /// When the file cannot be used, or holds something newer than this program knows.
-    pub async fn open(path: &Path) -> Result<Self, StoreError> {
+    /// When the file cannot be used, or holds something newer than this program can run on.
+    pub async fn open_sqlite(path: &Path) -> Result<Self, StoreError> {
         make_private(path).map_err(StoreError::File)?;
         let options = SqliteConnectOptions::new()
             .filename(path)
@@ -102,8 +136,11 @@ impl Sql {
             .acquire_timeout(SQL_BUSY_TIMEOUT)
             .connect_with(options)
             .await?;
-        migrations::run(&pool).await.map_err(StoreError::Migration)?;
-        Ok(Self { pool, writer: Arc::default() })
+        let mut connection = pool.acquire().await?;
+        migrations::stand_of_sqlite(&mut connection).await?.check_not_ahead(migrations::KNOWN)?;
+        migrations::run_on_sqlite(&mut connection, migrations::of_sqlite()).await?;
+        drop(connection);
+        Ok(Self { pool: Pool::Sqlite { pool, writer: Arc::default() } })
     }
 
     /// Begins a consistent view.
@@ -111,7 +148,11 @@ impl Sql {
     /// # Errors
     /// When the database does not answer.
     pub async fn read(&self) -> Result<Tx, StoreError> {
-        Ok(Tx { inner: self.pool.begin().await?, _turn: None })
+        let inner = match &self.pool {
+            Pool::Sqlite { pool, .. } => Inner::Sqlite(pool.begin().await?),
+            Pool::Postgres(pool) => Inner::Postgres(in_time(pool.begin_with(POSTGRES_VIEW)).await?),
+        };
+        Ok(Tx { inner, changes: false, turn: None, _writer: None })
     }
 
     /// Begins a change; nothing of it stays unless [`Tx::commit`] returns.
@@ -119,8 +160,14 @@ impl Sql {
     /// # Errors
     /// When the database does not answer.
     pub async fn write(&self) -> Result<Tx, StoreError> {
-        let turn = Arc::clone(&self.writer).lock_owned().await;
-        Ok(Tx { inner: self.pool.begin_with("BEGIN IMMEDIATE").await?, _turn: Some(turn) })
+        let (inner, writer) = match &self.pool {
+            Pool::Sqlite { pool, writer } => {
+                let turn = Arc::clone(writer).lock_owned().await;
+                (Inner::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?), Some(turn))
+            }
+            Pool::Postgres(pool) => (Inner::Postgres(in_time(pool.begin_with(POSTGRES_CHANGE)).await?), None),
+        };
+        Ok(Tx { inner, changes: true, turn: None, _writer: writer })
     }
 
     /// Whether the database answers, so far as one connection can tell.
@@ -128,20 +175,38 @@ impl Sql {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        sqlx::query("SELECT 1").execute(&self.pool).await?;
+        match &self.pool {
+            Pool::Sqlite { pool, .. } => drop(sqlx::query("SELECT 1").execute(pool).await?),
+            Pool::Postgres(pool) => drop(in_time(sqlx::query("SELECT 1").execute(pool)).await?),
+        }
         Ok(())
     }
 
     /// Waits for the open transactions and closes every connection.
     pub async fn close(&self) {
-        self.pool.close().await;
+        match &self.pool {
+            Pool::Sqlite { pool, .. } => pool.close().await,
+            Pool::Postgres(pool) => pool.close().await,
+        }
     }
 }
 
+const POSTGRES_VIEW: &str = "BEGIN ISOLATION LEVEL REPEATABLE READ READ ONLY";
+// Each statement sees what was committed before it, and so what came before its turn.
+const POSTGRES_CHANGE: &str = "BEGIN ISOLATION LEVEL READ COMMITTED READ WRITE";
+
 /// A transaction; dropped without [`Tx::commit`] it leaves no trace.
 pub struct Tx {
-    inner: sqlx::Transaction<'static, Sqlite>,
-    _turn: Option<OwnedMutexGuard<()>>,
+    inner: Inner,
+    changes: bool,
+    /// The account whose turn this transaction has.
+    turn: Option<AccountId>,
+    _writer: Option<OwnedMutexGuard<()>>,
+}
+
+enum Inner {
+    Sqlite(sqlx::Transaction<'static, Sqlite>),
+    Postgres(sqlx::Transaction<'static, Postgres>),
 }
 
 impl Tx {
@@ -150,11 +215,10 @@ impl Tx {
     /// # Errors
     /// When the database does not answer; then it is not known whether they are.
     pub async fn commit(self) -> Result<(), StoreError> {
-        Ok(self.inner.commit().await?)
-    }
-
-    fn connection(&mut self) -> &mut SqliteConnection {
-        &mut self.inner
+        match self.inner {
+            Inner::Sqlite(tx) => Ok(tx.commit().await?),
+            Inner::Postgres(tx) => Ok(in_time(tx.commit()).await?),
+        }
     }
 }
 

@@ -1,4 +1,4 @@
-//! A control plane in a temporary folder, and the parties that talk to it.
+//! A control plane on a fresh database, and the parties that talk to it.
 
 mod requests;
 
@@ -21,11 +21,11 @@ use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::origin::PublicOrigin;
 use flydex_store::Sql;
+use flydex_store::sql::testing::Database;
 use flydex_store::sql::{Account, User};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
-use tempfile::TempDir;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -41,7 +41,7 @@ pub(super) struct World {
     pub(super) service: Service,
     pub(super) store: Sql,
     pub(super) router: Router,
-    pub(super) folder: TempDir,
+    pub(super) database: Database,
 }
 
 /// An answer.
@@ -74,25 +74,25 @@ pub(super) struct Desk {
 
 impl World {
     pub(super) async fn start() -> Self {
-        Self::start_in(TempDir::new().expect("a temporary folder"), Clock::manual(START_MILLIS)).await
+        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS)).await
     }
 
-    async fn start_in(folder: TempDir, clock: Clock) -> Self {
-        let store = Sql::open(&folder.path().join("flydex.sqlite")).await.expect("the database opens");
+    async fn start_in(database: Database, clock: Clock) -> Self {
+        let store = database.open().await;
         let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
         let config = Config::new(origin, "local");
         let service =
             Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
         let router = service.router();
-        Self { clock, service, store, router, folder }
+        Self { clock, service, store, router, database }
     }
 
-    /// The same server after a restart: same file, same time, nothing else kept.
+    /// The same server after a restart: same database, same time, nothing else kept.
     pub(super) async fn restart(self) -> Self {
-        let Self { clock, store, folder, service, router } = self;
+        let Self { clock, store, database, service, router } = self;
         drop((service, router));
         store.close().await;
-        Self::start_in(folder, clock).await
+        Self::start_in(database, clock).await
     }
 
     pub(super) fn now(&self) -> u64 {

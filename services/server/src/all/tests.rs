@@ -41,7 +41,7 @@ async fn a_server_is_ready_when_its_database_answers_and_its_node_is_reached() {
 #[tokio::test]
 async fn a_server_whose_node_is_out_of_reach_is_not_ready() {
     let folder = tempfile::tempdir().unwrap();
-    let sql = Sql::open(&folder.path().join("flydex.sqlite")).await.unwrap();
+    let sql = Sql::open_sqlite(&folder.path().join("flydex.sqlite")).await.unwrap();
     let nowhere = tower::service_fn(|_: Uri| std::future::pending::<Result<Unconnected, std::io::Error>>());
     let channel = Endpoint::try_from("http://node.invalid").unwrap().connect_with_connector_lazy(nowhere);
     let gateway = gateway(channel, Arc::new(InProcessDirectory::default()), &Shutdown::new());

@@ -6,7 +6,9 @@ use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
 
 use super::accounts::user_of;
+use super::query::query;
 use super::row::{Columns, millis};
+use super::turn::Turn;
 use super::{StoreError, Tx, User};
 
 /// One browser that is signed in.
@@ -47,13 +49,14 @@ impl Tx {
         session: &AccountSession,
         token_sha256: &[u8; 32],
     ) -> Result<Option<AccountSession>, StoreError> {
+        self.take_turn(scope).await?;
         let sessions = self.sessions(scope, user_id, session.created_at).await?;
         let oldest = sessions.iter().min_by_key(|session| session.seen_at).copied();
         let ended = oldest.filter(|_| sessions.len() as i64 >= USER_SESSIONS_MAX);
         if let Some(ended) = ended {
             self.end_session(scope, user_id, ended.account_session_id).await?;
         }
-        sqlx::query(
+        query(
             "INSERT INTO account_sessions (account_session_id, account_id, user_id, token_sha256, grant_id, created_at, \
              seen_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
         )
@@ -65,7 +68,7 @@ impl Tx {
         .bind(millis(session.created_at))
         .bind(millis(session.seen_at))
         .bind(millis(session.expires_at))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(ended)
     }
@@ -75,7 +78,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when there is none or it is past its end.
     pub async fn session_by_token(&mut self, token_sha256: &[u8; 32], now: UnixMillis) -> Result<SignedIn, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT s.account_session_id, s.grant_id, s.created_at, s.seen_at, s.expires_at, s.account_id, s.user_id, \
              u.role, a.name FROM account_sessions s \
              JOIN users u ON u.account_id = s.account_id AND u.user_id = s.user_id \
@@ -84,7 +87,7 @@ impl Tx {
         )
         .bind(token_sha256.as_slice())
         .bind(millis(now))
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         let columns = Columns(&row);
         Ok(SignedIn { user: user_of(&columns)?, account_name: columns.text("name")?, session: session_of(&columns)? })
@@ -95,7 +98,7 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when it ended meanwhile.
     pub async fn roll_session(&mut self, scope: AccountScope, session: &AccountSession) -> Result<(), StoreError> {
-        let changed = sqlx::query(
+        let changed = query(
             "UPDATE account_sessions SET seen_at = $1, expires_at = $2 \
              WHERE account_id = $3 AND account_session_id = $4 AND expires_at <= $2",
         )
@@ -103,7 +106,7 @@ impl Tx {
         .bind(millis(session.expires_at))
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(session.account_session_id.as_bytes().as_slice())
-        .execute(self.connection())
+        .execute(self)
         .await?;
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
@@ -118,14 +121,14 @@ impl Tx {
         user_id: UserId,
         now: UnixMillis,
     ) -> Result<Vec<AccountSession>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT account_session_id, grant_id, created_at, seen_at, expires_at FROM account_sessions \
              WHERE account_id = $1 AND user_id = $2 AND expires_at > $3 ORDER BY created_at DESC",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(user_id.as_bytes().as_slice())
         .bind(millis(now))
-        .fetch_all(self.connection())
+        .fetch_all(self)
         .await?;
         rows.iter().map(|row| session_of(&Columns(row))).collect()
     }
@@ -140,14 +143,15 @@ impl Tx {
         user_id: UserId,
         account_session_id: AccountSessionId,
     ) -> Result<AccountSession, StoreError> {
-        let row = sqlx::query(
+        self.take_turn(scope).await?;
+        let row = query(
             "DELETE FROM account_sessions WHERE account_id = $1 AND user_id = $2 AND account_session_id = $3 \
              RETURNING account_session_id, grant_id, created_at, seen_at, expires_at",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(user_id.as_bytes().as_slice())
         .bind(account_session_id.as_bytes().as_slice())
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         session_of(&Columns(&row))
     }
@@ -157,10 +161,9 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn remove_expired_sessions(&mut self, now: UnixMillis) -> Result<u64, StoreError> {
-        let removed = sqlx::query("DELETE FROM account_sessions WHERE expires_at <= $1")
-            .bind(millis(now))
-            .execute(self.connection())
-            .await?;
+        self.take_turn_of(Turn::Server).await?;
+        let removed =
+            query("DELETE FROM account_sessions WHERE expires_at <= $1").bind(millis(now)).execute(self).await?;
         Ok(removed.rows_affected())
     }
 }

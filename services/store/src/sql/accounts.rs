@@ -5,6 +5,7 @@ use flydex_domain::id::{AccountId, UserId};
 use flydex_domain::scope::{AccountScope, Principal, Role};
 use flydex_domain::time::UnixMillis;
 
+use super::query::query;
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
 
@@ -43,7 +44,7 @@ impl Tx {
     /// When the database does not answer.
     pub async fn create_account(&mut self, account: &Account, now: UnixMillis) -> Result<(), StoreError> {
         let head = ChainHead::start(account.account_id);
-        sqlx::query(
+        query(
             "INSERT INTO accounts (account_id, name, created_at, audit_number, audit_hash) VALUES ($1, $2, $3, $4, $5)",
         )
         .bind(account.account_id.as_bytes().as_slice())
@@ -51,7 +52,7 @@ impl Tx {
         .bind(millis(now))
         .bind(integer(head.number))
         .bind(head.hash.as_slice())
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(())
     }
@@ -61,9 +62,9 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when it is gone.
     pub async fn account(&mut self, scope: AccountScope) -> Result<Account, StoreError> {
-        let row = sqlx::query("SELECT account_id, name FROM accounts WHERE account_id = $1")
+        let row = query("SELECT account_id, name FROM accounts WHERE account_id = $1")
             .bind(scope.account_id().as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         let columns = Columns(&row);
         Ok(Account { account_id: columns.id("account_id")?, name: columns.text("name")? })
@@ -74,8 +75,7 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub(super) async fn account_ids(&mut self) -> Result<Vec<AccountId>, StoreError> {
-        let rows =
-            sqlx::query("SELECT account_id FROM accounts ORDER BY account_id").fetch_all(self.connection()).await?;
+        let rows = query("SELECT account_id FROM accounts ORDER BY account_id").fetch_all(self).await?;
         rows.iter().map(|row| Columns(row).id("account_id")).collect()
     }
 
@@ -84,12 +84,12 @@ impl Tx {
     /// # Errors
     /// When there is no such account.
     pub async fn create_user(&mut self, user: &User, now: UnixMillis) -> Result<(), StoreError> {
-        sqlx::query("INSERT INTO users (user_id, account_id, role, created_at) VALUES ($1, $2, $3, $4)")
+        query("INSERT INTO users (user_id, account_id, role, created_at) VALUES ($1, $2, $3, $4)")
             .bind(user.user_id.as_bytes().as_slice())
             .bind(user.account_id.as_bytes().as_slice())
             .bind(user.role.as_str())
             .bind(millis(now))
-            .execute(self.connection())
+            .execute(self)
             .await?;
         Ok(())
     }
@@ -99,10 +99,10 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn first_owner(&mut self) -> Result<Option<User>, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "SELECT user_id, account_id, role FROM users WHERE role = 'owner' ORDER BY created_at, user_id LIMIT 1",
         )
-        .fetch_optional(self.connection())
+        .fetch_optional(self)
         .await?;
         row.map(|row| user_of(&Columns(&row))).transpose()
     }

@@ -7,8 +7,21 @@ use flydex_domain::id::{AccountId, AuditId, CommandId, DeviceId};
 use flydex_domain::limits::API_PAGE_ROWS_MAX;
 use flydex_domain::scope::AccountScope;
 
+use super::query::query;
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
+
+/// The columns of a record; each query goes on with its own condition. They are named, or a statement that is
+/// prepared would break when a newer program adds one.
+macro_rules! select_records {
+    ($condition:literal) => {
+        concat!(
+            "SELECT number, audit_id, kind, at, deferred, user_id, machine_id, device_id, approval_id, generation, \
+             command_id, command_hash, decision, outcome, code, address_hash, previous_hash, hash FROM audit WHERE ",
+            $condition
+        )
+    };
+}
 
 impl Tx {
     /// Appends to the account's chain and gives the record's number.
@@ -16,24 +29,14 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Conflict`] when another append came first, or the record's id is on record.
     pub async fn append_audit(&mut self, scope: AccountScope, entry: &AuditEntry) -> Result<u64, StoreError> {
+        self.take_turn(scope).await?;
         let before = self.audit_head(scope).await?;
         let after = before.append(scope.account_id(), entry);
-        let moved = sqlx::query(
-            "UPDATE accounts SET audit_number = $1, audit_hash = $2 WHERE account_id = $3 AND audit_number = $4",
-        )
-        .bind(integer(after.number))
-        .bind(after.hash.as_slice())
-        .bind(scope.account_id().as_bytes().as_slice())
-        .bind(integer(before.number))
-        .execute(self.connection())
-        .await?;
-        if moved.rows_affected() == 0 {
-            return Err(StoreError::Conflict);
-        }
-        sqlx::query(
+        let kept = query(
             "INSERT INTO audit (account_id, number, audit_id, kind, at, deferred, user_id, machine_id, device_id, \
              approval_id, generation, command_id, command_hash, decision, outcome, code, address_hash, previous_hash, \
-             hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19)",
+             hash) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14, $15, $16, $17, $18, $19) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(integer(after.number))
@@ -54,8 +57,22 @@ impl Tx {
         .bind(entry.address_hash.map(|hash| hash.to_vec()))
         .bind(before.hash.as_slice())
         .bind(after.hash.as_slice())
-        .execute(self.connection())
+        .execute(self)
         .await?;
+        if kept.rows_affected() == 0 {
+            return Err(StoreError::Conflict);
+        }
+        let moved =
+            query("UPDATE accounts SET audit_number = $1, audit_hash = $2 WHERE account_id = $3 AND audit_number = $4")
+                .bind(integer(after.number))
+                .bind(after.hash.as_slice())
+                .bind(scope.account_id().as_bytes().as_slice())
+                .bind(integer(before.number))
+                .execute(self)
+                .await?;
+        if moved.rows_affected() == 0 {
+            return Err(StoreError::Conflict);
+        }
         Ok(after.number)
     }
 
@@ -72,10 +89,11 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn audit_record(&mut self, scope: AccountScope, audit_id: AuditId) -> Result<AuditRecord, StoreError> {
-        let row = sqlx::query("SELECT * FROM audit WHERE account_id = $1 AND audit_id = $2")
+        self.take_turn(scope).await?;
+        let row = query(select_records!("account_id = $1 AND audit_id = $2"))
             .bind(scope.account_id().as_bytes().as_slice())
             .bind(audit_id.as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         record_of(&Columns(&row))
     }
@@ -90,15 +108,16 @@ impl Tx {
         device_id: DeviceId,
         command_id: CommandId,
     ) -> Result<AuditRecord, StoreError> {
-        let row = sqlx::query(
-            "SELECT * FROM audit WHERE account_id = $1 AND command_id = $2 AND device_id = $3 AND kind = $4 \
-             AND deferred = 0 ORDER BY number LIMIT 1",
-        )
+        self.take_turn(scope).await?;
+        let row = query(select_records!(
+            "account_id = $1 AND command_id = $2 AND device_id = $3 AND kind = $4 \
+             AND deferred = 0 ORDER BY number LIMIT 1"
+        ))
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(command_id.as_bytes().as_slice())
         .bind(device_id.as_bytes().as_slice())
         .bind(AuditKind::ApprovalIntent.name())
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         record_of(&Columns(&row))
     }
@@ -113,13 +132,12 @@ impl Tx {
         before: Option<u64>,
         rows_max: u32,
     ) -> Result<Vec<AuditRecord>, StoreError> {
-        let rows =
-            sqlx::query("SELECT * FROM audit WHERE account_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3")
-                .bind(scope.account_id().as_bytes().as_slice())
-                .bind(integer(before.unwrap_or(u64::MAX)))
-                .bind(i64::from(rows_max))
-                .fetch_all(self.connection())
-                .await?;
+        let rows = query(select_records!("account_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3"))
+            .bind(scope.account_id().as_bytes().as_slice())
+            .bind(integer(before.unwrap_or(u64::MAX)))
+            .bind(i64::from(rows_max))
+            .fetch_all(self)
+            .await?;
         rows.iter().map(|row| record_of(&Columns(row))).collect()
     }
 
@@ -144,9 +162,9 @@ impl Tx {
     }
 
     async fn head_of(&mut self, account_id: AccountId) -> Result<ChainHead, StoreError> {
-        let row = sqlx::query("SELECT audit_number, audit_hash FROM accounts WHERE account_id = $1")
+        let row = query("SELECT audit_number, audit_hash FROM accounts WHERE account_id = $1")
             .bind(account_id.as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         let columns = Columns(&row);
         Ok(ChainHead { number: columns.number("audit_number")?, hash: columns.hash("audit_hash")? })
@@ -171,11 +189,11 @@ impl Tx {
     }
 
     async fn records_after(&mut self, account_id: AccountId, number: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        let rows = sqlx::query("SELECT * FROM audit WHERE account_id = $1 AND number > $2 ORDER BY number LIMIT $3")
+        let rows = query(select_records!("account_id = $1 AND number > $2 ORDER BY number LIMIT $3"))
             .bind(account_id.as_bytes().as_slice())
             .bind(integer(number))
             .bind(i64::from(API_PAGE_ROWS_MAX))
-            .fetch_all(self.connection())
+            .fetch_all(self)
             .await?;
         rows.iter().map(|row| record_of(&Columns(row))).collect()
     }

@@ -5,8 +5,8 @@ use flydex_domain::key::PublicKey;
 use flydex_domain::limits::ACCOUNT_DEVICES_MAX;
 use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
 
+use super::query::query;
 use super::row::{Columns, millis};
 use super::{StoreError, Tx};
 
@@ -31,15 +31,16 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Conflict`] when it was revoked, [`StoreError::Full`] when the account has too many.
     pub async fn enrol_device(&mut self, scope: AccountScope, device: &Device) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS known FROM devices WHERE account_id = $1 AND device_id <> $2")
+        self.take_turn(scope).await?;
+        let row = query("SELECT COUNT(*) AS known FROM devices WHERE account_id = $1 AND device_id <> $2")
             .bind(scope.account_id().as_bytes().as_slice())
             .bind(device.device_id.as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
-        if row.try_get::<i64, _>("known")? >= ACCOUNT_DEVICES_MAX {
+        if Columns(&row).count("known")? >= ACCOUNT_DEVICES_MAX {
             return Err(StoreError::Full);
         }
-        let changed = sqlx::query(
+        let changed = query(
             "INSERT INTO devices (account_id, device_id, user_id, algorithm, public_key, label, created_at) \
              VALUES ($1, $2, $3, $4, $5, $6, $7) ON CONFLICT (account_id, device_id) \
              DO UPDATE SET label = excluded.label, user_id = excluded.user_id WHERE devices.revoked_at IS NULL",
@@ -51,7 +52,7 @@ impl Tx {
         .bind(device.key.as_bytes())
         .bind(&device.label)
         .bind(millis(device.created_at))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         if changed.rows_affected() == 0 { Err(StoreError::Conflict) } else { Ok(()) }
     }
@@ -61,12 +62,12 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn device_is_revoked(&mut self, scope: AccountScope, device_id: DeviceId) -> Result<bool, StoreError> {
-        let row =
-            sqlx::query("SELECT 1 FROM devices WHERE account_id = $1 AND device_id = $2 AND revoked_at IS NOT NULL")
-                .bind(scope.account_id().as_bytes().as_slice())
-                .bind(device_id.as_bytes().as_slice())
-                .fetch_optional(self.connection())
-                .await?;
+        self.take_turn(scope).await?;
+        let row = query("SELECT 1 FROM devices WHERE account_id = $1 AND device_id = $2 AND revoked_at IS NOT NULL")
+            .bind(scope.account_id().as_bytes().as_slice())
+            .bind(device_id.as_bytes().as_slice())
+            .fetch_optional(self)
+            .await?;
         Ok(row.is_some())
     }
 
@@ -75,13 +76,14 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn device(&mut self, scope: AccountScope, device_id: DeviceId) -> Result<Device, StoreError> {
-        let row = sqlx::query(
+        self.take_turn(scope).await?;
+        let row = query(
             "SELECT device_id, user_id, algorithm, public_key, label, created_at FROM devices \
              WHERE account_id = $1 AND device_id = $2 AND revoked_at IS NULL",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(device_id.as_bytes().as_slice())
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         device_of(&Columns(&row))
     }
@@ -91,12 +93,12 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn devices(&mut self, scope: AccountScope) -> Result<Vec<Device>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT device_id, user_id, algorithm, public_key, label, created_at FROM devices \
              WHERE account_id = $1 AND revoked_at IS NULL ORDER BY created_at DESC, device_id",
         )
         .bind(scope.account_id().as_bytes().as_slice())
-        .fetch_all(self.connection())
+        .fetch_all(self)
         .await?;
         rows.iter().map(|row| device_of(&Columns(row))).collect()
     }
@@ -111,14 +113,14 @@ impl Tx {
         device_id: DeviceId,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let changed = sqlx::query(
-            "UPDATE devices SET revoked_at = $1 WHERE account_id = $2 AND device_id = $3 AND revoked_at IS NULL",
-        )
-        .bind(millis(now))
-        .bind(scope.account_id().as_bytes().as_slice())
-        .bind(device_id.as_bytes().as_slice())
-        .execute(self.connection())
-        .await?;
+        self.take_turn(scope).await?;
+        let changed =
+            query("UPDATE devices SET revoked_at = $1 WHERE account_id = $2 AND device_id = $3 AND revoked_at IS NULL")
+                .bind(millis(now))
+                .bind(scope.account_id().as_bytes().as_slice())
+                .bind(device_id.as_bytes().as_slice())
+                .execute(self)
+                .await?;
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
 }

@@ -8,16 +8,30 @@ use flydex_domain::limits::LOCAL_CONNECTS_OPEN_MAX;
 use flydex_domain::local_connect::{Lifecycle, Stage};
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
 
+use super::query::query;
 use super::row::{Columns, integer, millis};
+use super::turn::Turn;
 use super::{StoreError, Tx};
 
-const SELECT_BY_ID: &str = "SELECT l.*, c.claim_id, c.redeem_sha256, c.expires_at AS claim_expires_at, c.wrong_tries \
-     FROM local_connects l JOIN claims c ON c.local_connect_id = l.local_connect_id WHERE l.local_connect_id = $1";
+/// The columns of a pairing and its claim; each query goes on with its own condition.
+macro_rules! select_local_connects {
+    ($condition:literal) => {
+        concat!(
+            "SELECT l.local_connect_id, l.token_sha256, l.revision, l.stage, l.code, l.created_at, l.ends_at, \
+             l.machine_id, l.machine_algorithm, l.machine_key, l.machine_label, l.connector_version, l.role, \
+             l.pinned_account_id, l.account_id, l.user_id, l.account_session_id, l.device_algorithm, l.device_key, \
+             l.device_label, l.device_mac, l.machine_mac, c.claim_id, c.redeem_sha256, \
+             c.expires_at AS claim_expires_at, c.wrong_tries \
+             FROM local_connects l JOIN claims c ON c.local_connect_id = l.local_connect_id WHERE ",
+            $condition
+        )
+    };
+}
 
-const SELECT_BY_CLAIM: &str = "SELECT l.*, c.claim_id, c.redeem_sha256, c.expires_at AS claim_expires_at, c.wrong_tries \
-     FROM local_connects l JOIN claims c ON c.local_connect_id = l.local_connect_id WHERE c.claim_id = $1";
+const SELECT_BY_ID: &str = select_local_connects!("l.local_connect_id = $1");
+
+const SELECT_BY_CLAIM: &str = select_local_connects!("c.claim_id = $1");
 
 /// A pairing in progress.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -77,11 +91,12 @@ impl Tx {
     /// # Errors
     /// [`StoreError::Full`] when too many are in progress on this server.
     pub async fn begin_local_connect(&mut self, new: &LocalConnect) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS open FROM local_connects").fetch_one(self.connection()).await?;
-        if row.try_get::<i64, _>("open")? >= LOCAL_CONNECTS_OPEN_MAX {
+        self.take_turn_of(Turn::Server).await?;
+        let row = query("SELECT COUNT(*) AS open FROM local_connects").fetch_one(self).await?;
+        if Columns(&row).count("open")? >= LOCAL_CONNECTS_OPEN_MAX {
             return Err(StoreError::Full);
         }
-        sqlx::query(
+        query(
             "INSERT INTO local_connects (local_connect_id, token_sha256, revision, stage, created_at, ends_at, \
              machine_id, machine_algorithm, machine_key, machine_label, connector_version, role, pinned_account_id) \
              VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13)",
@@ -99,9 +114,9 @@ impl Tx {
         .bind(&new.connector_version)
         .bind(new.role.as_str())
         .bind(new.pinned_account_id.map(|id| id.as_bytes().to_vec()))
-        .execute(self.connection())
+        .execute(self)
         .await?;
-        sqlx::query(
+        query(
             "INSERT INTO claims (claim_id, local_connect_id, redeem_sha256, expires_at, wrong_tries) \
              VALUES ($1, $2, $3, $4, 0)",
         )
@@ -109,7 +124,7 @@ impl Tx {
         .bind(new.local_connect_id.as_bytes().as_slice())
         .bind(new.redeem_sha256.as_slice())
         .bind(millis(new.lifecycle.claim_expires_at))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(())
     }
@@ -119,7 +134,8 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn local_connect(&mut self, id: LocalConnectId) -> Result<LocalConnect, StoreError> {
-        let row = sqlx::query(SELECT_BY_ID).bind(id.as_bytes().as_slice()).fetch_one(self.connection()).await?;
+        self.take_turn_of(Turn::LocalConnect(id)).await?;
+        let row = query(SELECT_BY_ID).bind(id.as_bytes().as_slice()).fetch_one(self).await?;
         local_connect_of(&Columns(&row))
     }
 
@@ -128,8 +144,8 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn local_connect_by_claim(&mut self, claim_id: ClaimId) -> Result<LocalConnect, StoreError> {
-        let row =
-            sqlx::query(SELECT_BY_CLAIM).bind(claim_id.as_bytes().as_slice()).fetch_one(self.connection()).await?;
+        self.take_turn_of(Turn::Claim(claim_id)).await?;
+        let row = query(SELECT_BY_CLAIM).bind(claim_id.as_bytes().as_slice()).fetch_one(self).await?;
         local_connect_of(&Columns(&row))
     }
 
@@ -139,7 +155,7 @@ impl Tx {
     /// [`StoreError::Conflict`] when somebody did.
     pub async fn update_local_connect(&mut self, changed: &LocalConnect) -> Result<(), StoreError> {
         let browser = changed.browser.as_ref();
-        let updated = sqlx::query(
+        let updated = query(
             "UPDATE local_connects SET revision = revision + 1, stage = $1, code = $2, ends_at = $3, account_id = $4, \
              user_id = $5, account_session_id = $6, device_algorithm = $7, device_key = $8, device_label = $9, \
              device_mac = $10, machine_mac = $11 WHERE local_connect_id = $12 AND revision = $13",
@@ -157,15 +173,15 @@ impl Tx {
         .bind(changed.machine_mac.map(|mac| mac.to_vec()))
         .bind(changed.local_connect_id.as_bytes().as_slice())
         .bind(integer(changed.revision))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         if updated.rows_affected() == 0 {
             return Err(StoreError::Conflict);
         }
-        sqlx::query("UPDATE claims SET wrong_tries = $1 WHERE claim_id = $2")
+        query("UPDATE claims SET wrong_tries = $1 WHERE claim_id = $2")
             .bind(i64::from(changed.lifecycle.wrong_tries))
             .bind(changed.claim_id.as_bytes().as_slice())
-            .execute(self.connection())
+            .execute(self)
             .await?;
         Ok(())
     }
@@ -175,10 +191,8 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn remove_local_connects_ended_before(&mut self, time: UnixMillis) -> Result<u64, StoreError> {
-        let removed = sqlx::query("DELETE FROM local_connects WHERE ends_at < $1")
-            .bind(millis(time))
-            .execute(self.connection())
-            .await?;
+        self.take_turn_of(Turn::Server).await?;
+        let removed = query("DELETE FROM local_connects WHERE ends_at < $1").bind(millis(time)).execute(self).await?;
         Ok(removed.rows_affected())
     }
 }

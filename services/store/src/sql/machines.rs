@@ -5,8 +5,8 @@ use flydex_domain::key::PublicKey;
 use flydex_domain::limits::ACCOUNT_MACHINES_MAX;
 use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
 
+use super::query::query;
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
 
@@ -100,10 +100,11 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`].
     pub async fn machine(&mut self, scope: AccountScope, machine_id: MachineId) -> Result<Machine, StoreError> {
-        let row = sqlx::query(SELECT_MACHINE)
+        self.take_turn(scope).await?;
+        let row = query(SELECT_MACHINE)
             .bind(scope.account_id().as_bytes().as_slice())
             .bind(machine_id.as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         machine_of(&Columns(&row))
     }
@@ -113,10 +114,7 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn machines(&mut self, scope: AccountScope) -> Result<Vec<Machine>, StoreError> {
-        let rows = sqlx::query(SELECT_MACHINES)
-            .bind(scope.account_id().as_bytes().as_slice())
-            .fetch_all(self.connection())
-            .await?;
+        let rows = query(SELECT_MACHINES).bind(scope.account_id().as_bytes().as_slice()).fetch_all(self).await?;
         rows.iter().map(|row| machine_of(&Columns(row))).collect()
     }
 
@@ -130,14 +128,14 @@ impl Tx {
         machine_id: MachineId,
         label: &str,
     ) -> Result<(), StoreError> {
-        let changed = sqlx::query(
-            "UPDATE machines SET label = $1 WHERE account_id = $2 AND machine_id = $3 AND revoked_at IS NULL",
-        )
-        .bind(label)
-        .bind(scope.account_id().as_bytes().as_slice())
-        .bind(machine_id.as_bytes().as_slice())
-        .execute(self.connection())
-        .await?;
+        self.take_turn(scope).await?;
+        let changed =
+            query("UPDATE machines SET label = $1 WHERE account_id = $2 AND machine_id = $3 AND revoked_at IS NULL")
+                .bind(label)
+                .bind(scope.account_id().as_bytes().as_slice())
+                .bind(machine_id.as_bytes().as_slice())
+                .execute(self)
+                .await?;
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
 
@@ -151,13 +149,14 @@ impl Tx {
         machine_id: MachineId,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let changed = sqlx::query(
+        self.take_turn(scope).await?;
+        let changed = query(
             "UPDATE machines SET revoked_at = $1 WHERE account_id = $2 AND machine_id = $3 AND revoked_at IS NULL",
         )
         .bind(millis(now))
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(machine_id.as_bytes().as_slice())
-        .execute(self.connection())
+        .execute(self)
         .await?;
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
@@ -173,7 +172,8 @@ impl Tx {
         serial: u64,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let changed = sqlx::query(
+        self.take_turn(scope).await?;
+        let changed = query(
             "UPDATE machines SET credential_serial = $1, credential_issued_at = $2 \
              WHERE account_id = $3 AND machine_id = $4 AND credential_serial = $5 AND revoked_at IS NULL",
         )
@@ -182,7 +182,7 @@ impl Tx {
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(machine_id.as_bytes().as_slice())
         .bind(integer(serial))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         if changed.rows_affected() == 0 { Err(StoreError::Conflict) } else { Ok(()) }
     }
@@ -197,27 +197,28 @@ impl Tx {
         machine_id: MachineId,
         now: UnixMillis,
     ) -> Result<u64, StoreError> {
-        let row = sqlx::query(
+        self.take_turn(scope).await?;
+        let row = query(
             "UPDATE machines SET quarantined_at = $1, quarantined_serial = credential_serial \
              WHERE account_id = $2 AND machine_id = $3 AND revoked_at IS NULL RETURNING quarantined_serial",
         )
         .bind(millis(now))
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(machine_id.as_bytes().as_slice())
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         Columns(&row).number("quarantined_serial")
     }
 
     async fn paired_again(&mut self, scope: AccountScope, machine: &NewMachine) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "UPDATE machines SET quarantined_at = NULL, connector_version = $1 \
              WHERE account_id = $2 AND machine_id = $3",
         )
         .bind(&machine.connector_version)
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(machine.machine_id.as_bytes().as_slice())
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(())
     }
@@ -228,16 +229,17 @@ impl Tx {
         machine: &NewMachine,
         now: UnixMillis,
     ) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS known FROM machines WHERE account_id = $1 AND revoked_at IS NULL")
+        let row = query("SELECT COUNT(*) AS known FROM machines WHERE account_id = $1 AND revoked_at IS NULL")
             .bind(scope.account_id().as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
-        if row.try_get::<i64, _>("known")? >= ACCOUNT_MACHINES_MAX {
+        if Columns(&row).count("known")? >= ACCOUNT_MACHINES_MAX {
             return Err(StoreError::Full);
         }
-        sqlx::query(
+        let kept = query(
             "INSERT INTO machines (machine_id, account_id, label, region, created_at, credential_serial, \
-             credential_issued_at, connector_version) VALUES ($1, $2, $3, $4, $5, 1, $5, $6)",
+             credential_issued_at, connector_version) VALUES ($1, $2, $3, $4, $5, 1, $5, $6) \
+             ON CONFLICT DO NOTHING",
         )
         .bind(machine.machine_id.as_bytes().as_slice())
         .bind(scope.account_id().as_bytes().as_slice())
@@ -245,9 +247,12 @@ impl Tx {
         .bind(&machine.region)
         .bind(millis(now))
         .bind(&machine.connector_version)
-        .execute(self.connection())
+        .execute(self)
         .await?;
-        sqlx::query(
+        if kept.rows_affected() == 0 {
+            return Err(StoreError::Conflict);
+        }
+        query(
             "INSERT INTO machine_keys (account_id, machine_id, algorithm, public_key, created_at) \
              VALUES ($1, $2, $3, $4, $5)",
         )
@@ -256,7 +261,7 @@ impl Tx {
         .bind(machine.key.algorithm())
         .bind(machine.key.as_bytes())
         .bind(millis(now))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(())
     }

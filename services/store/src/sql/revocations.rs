@@ -4,16 +4,17 @@ use flydex_domain::id::AccountId;
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
 
+use super::query::query;
 use super::row::{Columns, integer, millis};
+use super::turn::Turn;
 use super::{StoreError, Tx};
 
 impl Tx {
     /// Appends to the log. The revocation must be about the scope's account.
     ///
     /// # Errors
-    /// [`StoreError::NotFound`] when it is about another; [`StoreError::Conflict`] when another append came first.
+    /// [`StoreError::NotFound`] when it is about another.
     pub async fn append_revocation(
         &mut self,
         scope: AccountScope,
@@ -24,14 +25,16 @@ impl Tx {
         if account_id != scope.account_id() {
             return Err(StoreError::NotFound);
         }
+        self.take_turn(scope).await?;
+        self.take_turn_of(Turn::Revocations).await?;
         let number = self.newest_revocation().await? + 1;
-        sqlx::query("INSERT INTO revocations (number, account_id, kind, subject, at) VALUES ($1, $2, $3, $4, $5)")
+        query("INSERT INTO revocations (number, account_id, kind, subject, at) VALUES ($1, $2, $3, $4, $5)")
             .bind(integer(number))
             .bind(account_id.as_bytes().as_slice())
             .bind(kind)
             .bind(subject)
             .bind(millis(now))
-            .execute(self.connection())
+            .execute(self)
             .await?;
         Ok(RevocationEntry { number, at: now, revocation })
     }
@@ -41,9 +44,9 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn revocation_before(&mut self, time: UnixMillis) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations WHERE at < $1")
+        let row = query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations WHERE at < $1")
             .bind(millis(time))
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         Columns(&row).number("newest")
     }
@@ -53,20 +56,18 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn revocations_after(&mut self, number: u64, rows_max: u32) -> Result<Vec<RevocationEntry>, StoreError> {
-        let rows = sqlx::query(
+        let rows = query(
             "SELECT number, account_id, kind, subject, at FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
         )
         .bind(integer(number))
         .bind(i64::from(rows_max))
-        .fetch_all(self.connection())
+        .fetch_all(self)
         .await?;
         rows.iter().map(|row| entry_of(&Columns(row))).collect()
     }
 
     async fn newest_revocation(&mut self) -> Result<u64, StoreError> {
-        let row = sqlx::query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations")
-            .fetch_one(self.connection())
-            .await?;
+        let row = query("SELECT COALESCE(MAX(number), 0) AS newest FROM revocations").fetch_one(self).await?;
         Columns(&row).number("newest")
     }
 }
@@ -85,8 +86,7 @@ fn parts(revocation: &Revocation) -> (&'static str, AccountId, Vec<u8>) {
 
 fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
     let account_id = columns.id("account_id")?;
-    let kind: &str = columns.0.try_get("kind")?;
-    let revocation = match kind {
+    let revocation = match columns.text("kind")?.as_str() {
         "user" => Revocation::User { account_id, user_id: columns.id("subject")? },
         "grant" => Revocation::Grant { account_id, grant_id: columns.id("subject")? },
         "device" => Revocation::Device { account_id, device_id: columns.id("subject")? },

@@ -1,14 +1,12 @@
 //! Columns to domain types. A value that does not fit is a damaged database, never a panic.
 
+use super::StoreError;
+use super::query::Row;
 use flydex_domain::key::PublicKey;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
-use sqlx::sqlite::SqliteRow;
-
-use super::StoreError;
 
 /// Reads the columns of one row.
-pub(super) struct Columns<'row>(pub(super) &'row SqliteRow);
+pub(super) struct Columns<'row>(pub(super) &'row Row);
 
 impl Columns<'_> {
     /// An id or other value made from bytes.
@@ -24,7 +22,7 @@ impl Columns<'_> {
     where
         T: for<'bytes> TryFrom<&'bytes [u8]>,
     {
-        let bytes: Option<&[u8]> = self.0.try_get(column)?;
+        let bytes = self.0.bytes(column)?;
         bytes.map(|bytes| T::try_from(bytes).map_err(|_| StoreError::Malformed { column })).transpose()
     }
 
@@ -35,14 +33,18 @@ impl Columns<'_> {
 
     /// A hash or MAC that may be absent.
     pub(super) fn optional_hash(&self, column: &'static str) -> Result<Option<[u8; 32]>, StoreError> {
-        let bytes: Option<&[u8]> = self.0.try_get(column)?;
+        let bytes = self.0.bytes(column)?;
         bytes.map(|bytes| bytes.try_into().map_err(|_| StoreError::Malformed { column })).transpose()
+    }
+
+    /// How many rows there are.
+    pub(super) fn count(&self, column: &'static str) -> Result<i64, StoreError> {
+        self.0.integer(column)?.ok_or(StoreError::Malformed { column })
     }
 
     /// A number that is never negative.
     pub(super) fn number(&self, column: &'static str) -> Result<u64, StoreError> {
-        let number: i64 = self.0.try_get(column)?;
-        u64::try_from(number).map_err(|_| StoreError::Malformed { column })
+        u64::try_from(self.count(column)?).map_err(|_| StoreError::Malformed { column })
     }
 
     /// A time.
@@ -52,24 +54,24 @@ impl Columns<'_> {
 
     /// A time that may be absent.
     pub(super) fn optional_time(&self, column: &'static str) -> Result<Option<UnixMillis>, StoreError> {
-        let number: Option<i64> = self.0.try_get(column)?;
+        let number = self.0.integer(column)?;
         let time = |number| u64::try_from(number).map(UnixMillis).map_err(|_| StoreError::Malformed { column });
         number.map(time).transpose()
     }
 
     /// A text.
     pub(super) fn text(&self, column: &'static str) -> Result<String, StoreError> {
-        Ok(self.0.try_get(column)?)
+        self.optional_text(column)?.ok_or(StoreError::Malformed { column })
     }
 
     /// A text that may be absent.
     pub(super) fn optional_text(&self, column: &'static str) -> Result<Option<String>, StoreError> {
-        Ok(self.0.try_get(column)?)
+        Ok(self.0.text(column)?.map(str::to_owned))
     }
 
     /// Bytes of any length.
     pub(super) fn bytes(&self, column: &'static str) -> Result<&[u8], StoreError> {
-        Ok(self.0.try_get(column)?)
+        self.0.bytes(column)?.ok_or(StoreError::Malformed { column })
     }
 
     /// A name from a closed list.
@@ -83,7 +85,7 @@ impl Columns<'_> {
         column: &'static str,
         parse: impl Fn(&str) -> Option<T>,
     ) -> Result<Option<T>, StoreError> {
-        let name: Option<&str> = self.0.try_get(column)?;
+        let name = self.0.text(column)?;
         name.map(|name| parse(name).ok_or(StoreError::Malformed { column })).transpose()
     }
 
@@ -98,8 +100,8 @@ impl Columns<'_> {
         algorithm: &'static str,
         key: &'static str,
     ) -> Result<Option<PublicKey>, StoreError> {
-        let name: Option<&str> = self.0.try_get(algorithm)?;
-        let bytes: Option<&[u8]> = self.0.try_get(key)?;
+        let name = self.0.text(algorithm)?;
+        let bytes = self.0.bytes(key)?;
         match (name, bytes) {
             (None, None) => Ok(None),
             (Some("ed25519"), Some(bytes)) => {

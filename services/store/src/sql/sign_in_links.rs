@@ -3,9 +3,10 @@
 use flydex_domain::limits::SIGN_IN_LINKS_OPEN_MAX;
 use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
-use sqlx::Row as _;
 
+use super::query::query;
 use super::row::{Columns, millis};
+use super::turn::Turn;
 use super::{StoreError, Tx, User};
 
 /// Whom a link signs in.
@@ -28,7 +29,8 @@ impl Tx {
         now: UnixMillis,
         expires_at: UnixMillis,
     ) -> Result<(), StoreError> {
-        sqlx::query("DELETE FROM sign_in_links WHERE account_id IS NULL").execute(self.connection()).await?;
+        self.take_turn_of(Turn::Server).await?;
+        query("DELETE FROM sign_in_links WHERE account_id IS NULL").execute(self).await?;
         self.insert_link(token_sha256, None, now, expires_at).await
     }
 
@@ -44,12 +46,13 @@ impl Tx {
         now: UnixMillis,
         expires_at: UnixMillis,
     ) -> Result<(), StoreError> {
-        let row = sqlx::query("SELECT COUNT(*) AS open FROM sign_in_links WHERE account_id = $1 AND expires_at > $2")
+        self.take_turn(scope).await?;
+        let row = query("SELECT COUNT(*) AS open FROM sign_in_links WHERE account_id = $1 AND expires_at > $2")
             .bind(scope.account_id().as_bytes().as_slice())
             .bind(millis(now))
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
-        if row.try_get::<i64, _>("open")? >= SIGN_IN_LINKS_OPEN_MAX {
+        if Columns(&row).count("open")? >= SIGN_IN_LINKS_OPEN_MAX {
             return Err(StoreError::Full);
         }
         self.insert_link(token_sha256, Some(user), now, expires_at).await
@@ -60,20 +63,20 @@ impl Tx {
     /// # Errors
     /// [`StoreError::NotFound`] when it is unknown, used or past its end.
     pub async fn take_link(&mut self, token_sha256: &[u8; 32], now: UnixMillis) -> Result<SignInLink, StoreError> {
-        let row = sqlx::query(
+        let row = query(
             "DELETE FROM sign_in_links WHERE token_sha256 = $1 AND expires_at > $2 RETURNING account_id, user_id",
         )
         .bind(token_sha256.as_slice())
         .bind(millis(now))
-        .fetch_one(self.connection())
+        .fetch_one(self)
         .await?;
         let columns = Columns(&row);
         let Some(user_id) = columns.optional_id::<flydex_domain::id::UserId>("user_id")? else {
             return Ok(SignInLink::Owner);
         };
-        let row = sqlx::query("SELECT account_id, user_id, role FROM users WHERE user_id = $1")
+        let row = query("SELECT account_id, user_id, role FROM users WHERE user_id = $1")
             .bind(user_id.as_bytes().as_slice())
-            .fetch_one(self.connection())
+            .fetch_one(self)
             .await?;
         super::accounts::user_of(&Columns(&row)).map(SignInLink::User)
     }
@@ -83,10 +86,8 @@ impl Tx {
     /// # Errors
     /// When the database does not answer.
     pub async fn remove_expired_links(&mut self, now: UnixMillis) -> Result<u64, StoreError> {
-        let removed = sqlx::query("DELETE FROM sign_in_links WHERE expires_at <= $1")
-            .bind(millis(now))
-            .execute(self.connection())
-            .await?;
+        self.take_turn_of(Turn::Server).await?;
+        let removed = query("DELETE FROM sign_in_links WHERE expires_at <= $1").bind(millis(now)).execute(self).await?;
         Ok(removed.rows_affected())
     }
 
@@ -97,7 +98,7 @@ impl Tx {
         now: UnixMillis,
         expires_at: UnixMillis,
     ) -> Result<(), StoreError> {
-        sqlx::query(
+        query(
             "INSERT INTO sign_in_links (token_sha256, account_id, user_id, created_at, expires_at) \
              VALUES ($1, $2, $3, $4, $5)",
         )
@@ -106,7 +107,7 @@ impl Tx {
         .bind(user.map(|user| user.user_id.as_bytes().to_vec()))
         .bind(millis(now))
         .bind(millis(expires_at))
-        .execute(self.connection())
+        .execute(self)
         .await?;
         Ok(())
     }

@@ -4,9 +4,7 @@ use std::os::unix::fs::PermissionsExt as _;
 
 use ed25519_dalek::SigningKey;
 use flydex_domain::audit::{AuditEntry, AuditKind, ChainError};
-use flydex_domain::id::{
-    AccountId, AccountSessionId, AuditId, ClaimId, DeviceId, GrantId, LocalConnectId, MachineId, UserId,
-};
+use flydex_domain::id::{AccountSessionId, AuditId, ClaimId, DeviceId, GrantId, LocalConnectId, MachineId, UserId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{SIGN_IN_LINKS_OPEN_MAX, USER_SESSIONS_MAX};
 use flydex_domain::local_connect::Lifecycle;
@@ -16,13 +14,14 @@ use flydex_domain::time::UnixMillis;
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::testing::Database;
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 const LATER: UnixMillis = UnixMillis(NOW.0 + 1_000);
 
 struct Base {
-    folder: TempDir,
+    database: Database,
     sql: Sql,
     owner: User,
     stranger: User,
@@ -30,8 +29,8 @@ struct Base {
 
 impl Base {
     async fn open() -> Self {
-        let folder = TempDir::new().expect("a temporary folder");
-        let sql = Sql::open(&folder.path().join("flydex.sqlite")).await.expect("the database opens");
+        let database = Database::empty().await;
+        let sql = database.open().await;
         let (owner, stranger) = (user(1), user(2));
         let mut tx = sql.write().await.expect("a transaction");
         for user in [&owner, &stranger] {
@@ -40,7 +39,7 @@ impl Base {
             tx.create_user(user, NOW).await.expect("a user");
         }
         tx.commit().await.expect("committed");
-        Self { folder, sql, owner, stranger }
+        Self { database, sql, owner, stranger }
     }
 
     async fn with_records(count: u128) -> Self {
@@ -54,11 +53,17 @@ impl Base {
         base
     }
 
-    /// What somebody with the file in hand does.
+    /// What somebody with the database in hand does.
     async fn tamper(&self, statements: &[&'static str]) {
         for statement in statements {
-            sqlx::query(*statement).execute(&self.sql.pool).await.expect("tampered");
+            self.sql.tamper(statement).await;
         }
+    }
+
+    async fn drop_the_guard(&self) {
+        let on_postgres = "DROP TRIGGER audit_is_never_changed ON audit";
+        let statement = if self.sql.is_postgres() { on_postgres } else { "DROP TRIGGER audit_is_never_changed" };
+        self.sql.tamper(statement).await;
     }
 
     async fn verify(&self) -> Result<u64, ChainError> {
@@ -76,9 +81,8 @@ impl Base {
 async fn an_untouched_chain_holds_over_a_restart() {
     let base = Base::with_records(500).await;
     assert_eq!(base.verify().await, Ok(500));
-    let path = base.folder.path().join("flydex.sqlite");
     base.sql.close().await;
-    let sql = Sql::open(&path).await.expect("the database opens again");
+    let sql = base.database.open().await;
     let mut tx = sql.write().await.expect("a transaction");
     assert_eq!(tx.append_audit(scope(&base.owner), &entry(501)).await.expect("appended"), 501);
     assert_eq!(tx.verify_audit(scope(&base.owner)).await.expect("the database answers"), Ok(501));
@@ -87,13 +91,11 @@ async fn an_untouched_chain_holds_over_a_restart() {
 #[tokio::test]
 async fn an_edited_record_is_found() {
     let base = Base::with_records(5).await;
-    assert!(sqlx::query("UPDATE audit SET at = 1").execute(&base.sql.pool).await.is_err(), "the trigger holds");
-    base.tamper(&[
-        "DROP TRIGGER audit_is_never_changed",
-        "UPDATE audit SET at = at + 1 WHERE number = 3 \
-         AND account_id = (SELECT account_id FROM users ORDER BY user_id LIMIT 1)",
-    ])
-    .await;
+    assert!(base.sql.try_tamper("UPDATE audit SET at = 1").await.is_err(), "the trigger holds");
+    base.drop_the_guard().await;
+    base.tamper(&["UPDATE audit SET at = at + 1 WHERE number = 3 \
+         AND account_id = (SELECT account_id FROM users ORDER BY user_id LIMIT 1)"])
+        .await;
     assert_eq!(base.verify().await, Err(ChainError::Altered { number: 3 }));
 }
 
@@ -113,8 +115,8 @@ async fn a_deleted_record_is_found_in_the_middle_and_at_the_end() {
 #[tokio::test]
 async fn reordered_records_are_found() {
     let base = Base::with_records(5).await;
+    base.drop_the_guard().await;
     base.tamper(&[
-        "DROP TRIGGER audit_is_never_changed",
         "UPDATE audit SET number = 100 WHERE number = 2 \
          AND account_id = (SELECT account_id FROM users ORDER BY user_id LIMIT 1)",
         "UPDATE audit SET number = 2 WHERE number = 3 \
@@ -151,6 +153,77 @@ async fn appends_from_many_tasks_make_one_chain() {
         append.await.expect("the task ends").expect("appended");
     }
     assert_eq!(base.verify().await, Ok(40));
+}
+
+#[tokio::test]
+async fn appends_of_many_accounts_make_one_log_without_gaps_in_the_order_of_their_commits() {
+    let base = Base::open().await;
+    let appends = (1..=40).map(|number| {
+        // Another process has its own connections to the same database.
+        let sql = base.sql.clone();
+        let user = if number % 2 == 0 { base.owner } else { base.stranger };
+        tokio::spawn(async move {
+            let User { account_id, user_id, .. } = user;
+            let mut tx = sql.write().await?;
+            let entry = tx.append_revocation(scope(&user), Revocation::User { account_id, user_id }, NOW).await?;
+            let seen = tx.revocations_after(0, 100).await?;
+            assert!(seen.iter().map(|entry| entry.number).eq(1..=entry.number), "every earlier one is committed");
+            if number % 5 == 0 {
+                return Ok(());
+            }
+            tx.commit().await
+        })
+    });
+    for append in appends.collect::<Vec<_>>() {
+        append.await.expect("the task ends").expect("appended");
+    }
+    let log = base.sql.read().await.expect("a view").revocations_after(0, 100).await.expect("the log");
+    assert!(log.iter().map(|entry| entry.number).eq(1..=32), "what was not committed leaves no gap");
+}
+
+#[tokio::test]
+async fn a_bound_of_an_account_holds_for_those_who_come_at_once() {
+    let base = Base::open().await;
+    let links = (0..2 * SIGN_IN_LINKS_OPEN_MAX).map(|number| {
+        let (sql, owner) = (base.sql.clone(), base.owner);
+        tokio::spawn(async move {
+            let mut tx = sql.write().await?;
+            let token = [u8::try_from(number).expect("few"); 32];
+            tx.create_link(scope(&owner), &owner, &token, NOW, LATER).await?;
+            tx.commit().await
+        })
+    });
+    let mut made = 0;
+    for link in links.collect::<Vec<_>>() {
+        match link.await.expect("the task ends") {
+            Ok(()) => made += 1,
+            Err(error) => assert!(matches!(error, StoreError::Full), "{error}"),
+        }
+    }
+    assert_eq!(made, SIGN_IN_LINKS_OPEN_MAX);
+}
+
+#[tokio::test]
+async fn two_who_change_one_pairing_see_each_others_change() {
+    let base = Base::open().await;
+    let new = local_connect();
+    let mut tx = base.sql.write().await.expect("a transaction");
+    tx.begin_local_connect(&new).await.expect("begun");
+    tx.commit().await.expect("committed");
+    let changes = (0..20).map(|_| {
+        let (sql, id) = (base.sql.clone(), new.local_connect_id);
+        tokio::spawn(async move {
+            let mut tx = sql.write().await?;
+            let read = tx.local_connect(id).await?;
+            tx.update_local_connect(&read).await?;
+            tx.commit().await
+        })
+    });
+    for change in changes.collect::<Vec<_>>() {
+        change.await.expect("the task ends").expect("changed");
+    }
+    let read = base.sql.read().await.expect("a view").local_connect(new.local_connect_id).await.expect("found");
+    assert_eq!(read.revision, new.revision + 20);
 }
 
 #[tokio::test]
@@ -237,9 +310,10 @@ async fn links_and_sessions_are_bounded() {
 
 #[tokio::test]
 async fn the_file_is_its_owners_alone() {
-    let base = Base::open().await;
+    let folder = TempDir::new().expect("a temporary folder");
+    let _sql = Sql::open_sqlite(&folder.path().join("flydex.sqlite")).await.expect("the database opens");
     for name in ["flydex.sqlite", "flydex.sqlite-wal", "flydex.sqlite-shm"] {
-        let metadata = std::fs::metadata(base.folder.path().join(name)).expect("the file is there");
+        let metadata = std::fs::metadata(folder.path().join(name)).expect("the file is there");
         assert_eq!(metadata.permissions().mode() & 0o777, 0o600, "{name}");
     }
 }
@@ -249,8 +323,8 @@ async fn a_file_that_is_no_database_is_refused() {
     let folder = TempDir::new().expect("a temporary folder");
     let path = folder.path().join("flydex.sqlite");
     std::fs::write(&path, [7; 8192]).expect("written");
-    assert!(matches!(Sql::open(&path).await, Err(StoreError::Unavailable(_) | StoreError::Migration(_))));
-    assert!(matches!(Sql::open(folder.path()).await, Err(StoreError::File(_))));
+    assert!(matches!(Sql::open_sqlite(&path).await, Err(StoreError::Unavailable(_) | StoreError::Migration(_))));
+    assert!(matches!(Sql::open_sqlite(folder.path()).await, Err(StoreError::File(_))));
 }
 
 #[tokio::test]

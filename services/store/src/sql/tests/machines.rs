@@ -70,7 +70,7 @@ async fn a_database_of_the_first_schema_keeps_its_machines() {
     {
         let options = SqliteConnectOptions::new().filename(&path).create_if_missing(true);
         let pool = SqlitePoolOptions::new().connect_with(options).await.expect("a database");
-        let first = migrations::steps().into_iter().take(1).collect();
+        let first = migrations::of_sqlite().into_iter().take(1).collect();
         Migrator::with_migrations(first).run(&pool).await.expect("the first schema");
         sqlx::query("INSERT INTO accounts VALUES ($1, 'Account', 0, 0, $2)")
             .bind(owner.account_id.as_bytes().as_slice())
@@ -94,7 +94,7 @@ async fn a_database_of_the_first_schema_keeps_its_machines() {
             .expect("its key");
         pool.close().await;
     }
-    let sql = Sql::open(&path).await.expect("the database is brought up to date");
+    let sql = Sql::open_sqlite(&path).await.expect("the database is brought up to date");
     let machines = sql.read().await.expect("a transaction").machines(scope(&owner)).await.expect("a list");
     let [machine] = &machines[..] else { panic!("{machines:?}") };
     assert_eq!((machine.credential_serial, machine.quarantined, machine.quarantined_serial), (5, false, 0));

@@ -1,0 +1,138 @@
+//! PostgreSQL: where it is, waiting for it, and bringing its schema up to date.
+
+use std::fmt;
+use std::str::FromStr;
+use std::time::Duration;
+
+use flydex_domain::limits::{
+    POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_CONNECTIONS_MAX, POSTGRES_IDLE_IN_CHANGE_MAX, POSTGRES_LIFETIME_MAX,
+    POSTGRES_RETRY_INTERVAL, POSTGRES_STATEMENT_TIMEOUT, POSTGRES_WAITING_SAID_INTERVAL,
+};
+use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::{Connection as _, PgConnection};
+use tokio::time::Instant;
+
+use super::migrations::{self, KNOWN};
+use super::query::in_time;
+use super::{Pool, Sql, StoreError};
+
+/// Where a PostgreSQL is and how to sign in there. What is shown of it holds no password.
+///
+/// `postgres://user:password@host:port/database`. To a host that is not this one the connection is encrypted and
+/// the certificate verified unless the address says `?sslmode=…` itself; `?sslrootcert=…` names a file of the
+/// authorities to trust in place of the public ones.
+#[derive(Clone)]
+pub struct PostgresUrl(PgConnectOptions);
+
+impl FromStr for PostgresUrl {
+    type Err = StoreError;
+
+    fn from_str(text: &str) -> Result<Self, StoreError> {
+        // The driver's own error might repeat a part of the address.
+        let options = PgConnectOptions::from_str(text).map_err(|_| StoreError::Address)?;
+        let host = options.get_host();
+        let here = options.get_socket().is_some()
+            || host.starts_with('/')
+            || host == "localhost"
+            || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
+        let says = ["sslmode=", "ssl-mode="].iter().any(|key| text.contains(key));
+        Ok(Self(if here || says { options } else { options.ssl_mode(PgSslMode::VerifyFull) }))
+    }
+}
+
+#[cfg(any(test, feature = "conformance"))]
+impl PostgresUrl {
+    /// A connection of its own, for tests that look behind the scenes.
+    pub(super) async fn connect(&self) -> Result<PgConnection, sqlx::Error> {
+        PgConnection::connect_with(&self.0).await
+    }
+}
+
+impl fmt::Debug for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "PostgresUrl({self})")
+    }
+}
+
+impl fmt::Display for PostgresUrl {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let Self(options) = self;
+        let database = options.get_database().unwrap_or_default();
+        write!(f, "postgres://{}:{}/{database}", options.get_host(), options.get_port())
+    }
+}
+
+impl Sql {
+    /// Opens a PostgreSQL whose schema `migrate` has brought up to date. While it cannot be reached this waits and
+    /// says so, for as long as it takes: a control plane that starts before its database is no failure.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when the schema is not one that this program can run on.
+    pub async fn connect_postgres(url: &PostgresUrl) -> Result<Self, StoreError> {
+        let mut connection = reach(url).await?;
+        let stand = migrations::stand_of_postgres(&mut connection).await?;
+        drop(connection);
+        stand.check(KNOWN)?;
+        Ok(Self { pool: Pool::Postgres(pool(url)) })
+    }
+
+    /// Brings the schema of a PostgreSQL up to date, after waiting for it as [`Sql::connect_postgres`] does. Of two
+    /// that do so at once the second waits for the first. The newest step before and after.
+    ///
+    /// # Errors
+    /// [`StoreError::Schema`] when a newer program has left no room for this one; [`StoreError::Migration`] when a
+    /// step fails, and then nothing of it stays.
+    pub async fn migrate_postgres(url: &PostgresUrl) -> Result<(i64, i64), StoreError> {
+        let mut connection = reach(url).await?;
+        // A step may take its time, and so may the migrator that came first.
+        sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
+        let before = migrations::stand_of_postgres(&mut connection).await?;
+        before.check_not_ahead(KNOWN)?;
+        migrations::run_on_postgres(&mut connection, migrations::of_postgres()).await?;
+        let after = migrations::stand_of_postgres(&mut connection).await?;
+        connection.close().await?;
+        Ok((before.found, after.found))
+    }
+}
+
+fn pool(url: &PostgresUrl) -> PgPool {
+    PgPoolOptions::new()
+        .max_connections(POSTGRES_CONNECTIONS_MAX)
+        .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
+        .max_lifetime(POSTGRES_LIFETIME_MAX)
+        .connect_lazy_with(bounded(url))
+}
+
+/// What PostgreSQL itself ends, so that a process that is stuck holds nobody up.
+fn bounded(url: &PostgresUrl) -> PgConnectOptions {
+    let millis = |duration: Duration| duration.as_millis().to_string();
+    url.0.clone().application_name("flydex").options([
+        ("statement_timeout", millis(POSTGRES_STATEMENT_TIMEOUT)),
+        ("idle_in_transaction_session_timeout", millis(POSTGRES_IDLE_IN_CHANGE_MAX)),
+    ])
+}
+
+/// Connects, however long that takes.
+async fn reach(url: &PostgresUrl) -> Result<PgConnection, StoreError> {
+    let options = bounded(url);
+    let mut said: Option<Instant> = None;
+    for attempt in 1_u64.. {
+        let connecting = PgConnection::connect_with(&options);
+        let error = match in_time(connecting).await {
+            Ok(connection) => {
+                if said.is_some() {
+                    tracing::info!(attempt, "database reached");
+                }
+                return Ok(connection);
+            }
+            Err(error) => error,
+        };
+        if said.is_none_or(|said| said.elapsed() >= POSTGRES_WAITING_SAID_INTERVAL) {
+            said = Some(Instant::now());
+            let code = flydex_domain::error::ErrorCode::StoreUnavailable.name();
+            tracing::warn!(error.code = code, error = %error, attempt, "waiting for the database");
+        }
+        tokio::time::sleep(POSTGRES_RETRY_INTERVAL).await;
+    }
+    Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
+}

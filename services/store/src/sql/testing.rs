@@ -1,0 +1,119 @@
+//! Databases for tests, fresh each: an SQLite file, or one in the PostgreSQL that the environment names.
+//!
+//! `cargo xtask test` runs every test that stands on these twice, once for each database.
+
+use std::str::FromStr as _;
+
+use sqlx::{Connection as _, PgConnection};
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use super::{PostgresUrl, Sql};
+
+/// Names a PostgreSQL (the address of a server, with a role that may make databases) to run the tests on.
+pub const POSTGRES_VARIABLE: &str = "FLYDEX_TEST_POSTGRES";
+
+/// Where a database of a test lies.
+pub enum Database {
+    /// A file, gone with this value.
+    Sqlite(TempDir),
+    /// In a server that is gone when all tests have ended.
+    Postgres(PostgresUrl),
+}
+
+impl Database {
+    /// A place without a schema.
+    ///
+    /// # Panics
+    /// When the folder cannot be made or the PostgreSQL does not answer.
+    pub async fn empty() -> Self {
+        match std::env::var(POSTGRES_VARIABLE) {
+            Ok(server) => Self::Postgres(empty_postgres(&server).await),
+            Err(_) => Self::Sqlite(TempDir::new().expect("a temporary folder")),
+        }
+    }
+
+    /// All that is stored: files of SQLite, rows of PostgreSQL with their bytes in hexadecimal.
+    ///
+    /// # Panics
+    /// When it cannot be read.
+    pub async fn content(&self) -> Vec<Vec<u8>> {
+        match self {
+            Self::Sqlite(folder) => {
+                let files = std::fs::read_dir(folder.path()).expect("the folder");
+                files.map(|file| std::fs::read(file.expect("an entry").path()).expect("the file")).collect()
+            }
+            Self::Postgres(url) => rows(url).await,
+        }
+    }
+
+    /// Brings it up to date and opens it, for the first time or again.
+    ///
+    /// # Panics
+    /// When it cannot be opened.
+    pub async fn open(&self) -> Sql {
+        match self {
+            Self::Sqlite(folder) => {
+                Sql::open_sqlite(&folder.path().join("flydex.sqlite")).await.expect("the database opens")
+            }
+            Self::Postgres(url) => {
+                Sql::migrate_postgres(url).await.expect("the schema is made");
+                Sql::connect_postgres(url).await.expect("the database opens")
+            }
+        }
+    }
+}
+
+async fn rows(url: &PostgresUrl) -> Vec<Vec<u8>> {
+    let mut connection = url.connect().await.expect("the PostgreSQL answers");
+    let tables = sqlx::query_scalar::<_, String>("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'");
+    let mut rows = Vec::new();
+    for table in tables.fetch_all(&mut connection).await.expect("the tables") {
+        let text = sqlx::AssertSqlSafe(format!("SELECT row_to_json(t)::text FROM {table} t"));
+        let texts = sqlx::query_scalar::<_, String>(text).fetch_all(&mut connection).await.expect("the rows");
+        rows.extend(texts.into_iter().map(String::into_bytes));
+    }
+    rows
+}
+
+/// A database of its own in a server, without a schema.
+///
+/// # Panics
+/// When the server does not answer.
+pub async fn empty_postgres(server: &str) -> PostgresUrl {
+    let name = format!("test_{}", Uuid::new_v4().simple());
+    let mut connection = PgConnection::connect(server).await.expect("the PostgreSQL answers");
+    let create = format!("CREATE DATABASE {name}");
+    sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut connection).await.expect("a database");
+    connection.close().await.expect("closed");
+    let (server, _) = server.rsplit_once('/').expect("the address names a database");
+    PostgresUrl::from_str(&format!("{server}/{name}")).expect("an address")
+}
+
+impl Sql {
+    /// Runs what somebody with the database in hand would.
+    ///
+    /// # Panics
+    /// When it is refused.
+    pub async fn tamper(&self, statement: &'static str) {
+        self.try_tamper(statement).await.expect("tampered");
+    }
+
+    /// The same, where it may be refused.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub async fn try_tamper(&self, statement: &'static str) -> Result<(), super::StoreError> {
+        match &self.pool {
+            super::Pool::Sqlite { pool, .. } => drop(sqlx::query(statement).execute(pool).await?),
+            super::Pool::Postgres(pool) => drop(sqlx::query(statement).execute(pool).await?),
+        }
+        Ok(())
+    }
+
+    /// Whether it is a PostgreSQL.
+    #[must_use]
+    pub const fn is_postgres(&self) -> bool {
+        matches!(self.pool, super::Pool::Postgres(_))
+    }
+}
