@@ -175,9 +175,10 @@ impl Sql {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
+        let ping = sqlx::raw_sql("SELECT 1");
         match &self.pool {
-            Pool::Sqlite { pool, .. } => drop(sqlx::query("SELECT 1").execute(pool).await?),
-            Pool::Postgres(pool) => drop(in_time(sqlx::query("SELECT 1").execute(pool)).await?),
+            Pool::Sqlite { pool, .. } => ping.execute(pool).await.map(|_| ())?,
+            Pool::Postgres(pool) => in_time(ping.execute(pool)).await.map(|_| ())?,
         }
         Ok(())
     }

@@ -22,7 +22,7 @@ use super::{Pool, Sql, StoreError};
 /// the certificate verified unless the address says `?sslmode=…` itself; `?sslrootcert=…` names a file of the
 /// authorities to trust in place of the public ones.
 #[derive(Clone)]
-pub struct PostgresUrl(PgConnectOptions);
+pub struct PostgresUrl(Box<PgConnectOptions>);
 
 impl FromStr for PostgresUrl {
     type Err = StoreError;
@@ -36,7 +36,7 @@ impl FromStr for PostgresUrl {
             || host == "localhost"
             || host.trim_matches(['[', ']']).parse::<std::net::IpAddr>().is_ok_and(|address| address.is_loopback());
         let says = ["sslmode=", "ssl-mode="].iter().any(|key| text.contains(key));
-        Ok(Self(if here || says { options } else { options.ssl_mode(PgSslMode::VerifyFull) }))
+        Ok(Self(Box::new(if here || says { options } else { options.ssl_mode(PgSslMode::VerifyFull) })))
     }
 }
 
@@ -106,7 +106,7 @@ fn pool(url: &PostgresUrl) -> PgPool {
 /// What PostgreSQL itself ends, so that a process that is stuck holds nobody up.
 fn bounded(url: &PostgresUrl) -> PgConnectOptions {
     let millis = |duration: Duration| duration.as_millis().to_string();
-    url.0.clone().application_name("flydex").options([
+    url.0.as_ref().clone().application_name("flydex").options([
         ("statement_timeout", millis(POSTGRES_STATEMENT_TIMEOUT)),
         ("idle_in_transaction_session_timeout", millis(POSTGRES_IDLE_IN_CHANGE_MAX)),
     ])
@@ -135,4 +135,43 @@ async fn reach(url: &PostgresUrl) -> Result<PgConnection, StoreError> {
         tokio::time::sleep(POSTGRES_RETRY_INTERVAL).await;
     }
     Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_shown_of_an_address_holds_no_password() {
+        let url: PostgresUrl = "postgres://role:pass-6b1f@db.example:6543/flydex".parse().unwrap();
+        assert_eq!(url.to_string(), "postgres://db.example:6543/flydex");
+        assert_eq!(format!("{url:?}"), "PostgresUrl(postgres://db.example:6543/flydex)");
+        for wrong in ["postgres://role:pass-6b1f@db.example:port/flydex", "pass-6b1f", "postgres://x?sslmode=pass-6b1f"]
+        {
+            let error = wrong.parse::<PostgresUrl>().unwrap_err();
+            assert!(matches!(error, StoreError::Address));
+            assert!(!format!("{error} {error:?}").contains("pass-6b1f"), "{error:?}");
+        }
+    }
+
+    #[tokio::test]
+    async fn what_is_shown_of_a_database_holds_no_password() {
+        let url: PostgresUrl = "postgres://role:pass-6b1f@127.0.0.1:1/flydex".parse().unwrap();
+        let sql = Sql { pool: Pool::Postgres(pool(&url)) };
+        assert_eq!(format!("{sql:?}"), "Sql(PostgreSQL)");
+        let error = sql.ping().await.unwrap_err();
+        assert!(matches!(error, StoreError::Unavailable(_)));
+        assert!(!format!("{error} {error:?}").contains("pass-6b1f"), "{error:?}");
+    }
+
+    #[test]
+    fn another_host_is_verified_unless_the_address_says_otherwise() {
+        let mode = |text: &str| format!("{:?}", text.parse::<PostgresUrl>().unwrap().0.get_ssl_mode());
+        assert_eq!(mode("postgres://role@db.example/flydex"), "VerifyFull");
+        assert_eq!(mode("postgres://role@10.0.0.1/flydex"), "VerifyFull");
+        assert_eq!(mode("postgres://role@db.example/flydex?sslmode=disable"), "Disable");
+        for here in ["127.0.0.1", "[::1]", "localhost"] {
+            assert_eq!(mode(&format!("postgres://role@{here}/flydex")), "Prefer", "{here}");
+        }
+    }
 }

@@ -8,7 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::{PostgresUrl, Sql};
+use super::{PostgresUrl, Sql, StoreError};
 
 /// Names a PostgreSQL (the address of a server, with a role that may make databases) to run the tests on.
 pub const POSTGRES_VARIABLE: &str = "FLYDEX_TEST_POSTGRES";
@@ -52,13 +52,19 @@ impl Database {
     /// # Panics
     /// When it cannot be opened.
     pub async fn open(&self) -> Sql {
+        self.try_open().await.expect("the database opens")
+    }
+
+    /// The same, where it may be refused.
+    ///
+    /// # Errors
+    /// Why it was refused.
+    pub async fn try_open(&self) -> Result<Sql, StoreError> {
         match self {
-            Self::Sqlite(folder) => {
-                Sql::open_sqlite(&folder.path().join("flydex.sqlite")).await.expect("the database opens")
-            }
+            Self::Sqlite(folder) => Sql::open_sqlite(&folder.path().join("flydex.sqlite")).await,
             Self::Postgres(url) => {
-                Sql::migrate_postgres(url).await.expect("the schema is made");
-                Sql::connect_postgres(url).await.expect("the database opens")
+                Sql::migrate_postgres(url).await?;
+                Sql::connect_postgres(url).await
             }
         }
     }
@@ -103,10 +109,11 @@ impl Sql {
     ///
     /// # Errors
     /// Why it was refused.
-    pub async fn try_tamper(&self, statement: &'static str) -> Result<(), super::StoreError> {
+    pub async fn try_tamper(&self, statement: &'static str) -> Result<(), StoreError> {
+        let statement = sqlx::raw_sql(statement);
         match &self.pool {
-            super::Pool::Sqlite { pool, .. } => drop(sqlx::query(statement).execute(pool).await?),
-            super::Pool::Postgres(pool) => drop(sqlx::query(statement).execute(pool).await?),
+            super::Pool::Sqlite { pool, .. } => statement.execute(pool).await.map(|_| ())?,
+            super::Pool::Postgres(pool) => statement.execute(pool).await.map(|_| ())?,
         }
         Ok(())
     }

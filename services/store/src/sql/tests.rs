@@ -1,4 +1,5 @@
 mod machines;
+mod schema;
 
 use std::os::unix::fs::PermissionsExt as _;
 
