@@ -14,15 +14,16 @@ Examples:
   flydex status                                   is it connected, is Codex ready, who is watching
   flydex directories add ~/src/shop               let threads be started in a folder
   flydex devices add                              pair a further phone
-  flydex settings                                 what this computer allows, and what each choice means
+  flydex settings                                 what this computer allows
   flydex pause                                    let nothing act remotely until flydex resume
   flydex doctor                                   look for what is wrong, with the next step
 
 State is kept in $FLYDEX_HOME, else $XDG_STATE_HOME/flydex, else ~/.local/state/flydex.";
 
 const SETTINGS_HELP: &str = "\
-Without a command: shows each setting, and what it means. All are off until they are switched on here; nothing that
-comes over the network can change them. A running connector follows at once.
+Without a command: shows each setting, and what it means. All are off until they are
+switched on here; nothing that comes over the network can change them. A running
+connector follows at once.
 
 Examples:
   flydex settings
