@@ -145,12 +145,12 @@ pub fn fenced(highest: Epoch, frame: Epoch) -> Result<(), Broken> {
     holds(frame == highest, Rule::Fence, "a frame of another epoch than the highest was obeyed")
 }
 
-/// INV-FENCE, between nodes: who sends under an epoch is who minted it.
+/// INV-FENCE, between nodes: who sends under an epoch is who attached with it.
 ///
 /// # Errors
 /// [`Broken`] when two nodes believe in one epoch.
-pub fn minted_by(epoch: Epoch, sender: Incarnation) -> Result<(), Broken> {
-    holds(epoch.incarnation == sender, Rule::Fence, "a frame came from another node than the one that minted its epoch")
+pub fn sent_by(owner: Incarnation, sender: Incarnation) -> Result<(), Broken> {
+    holds(owner == sender, Rule::Fence, "a frame of another node than the one that attached was obeyed")
 }
 
 /// INV-FENCE, at an attach: the highest epoch never sinks.
@@ -268,7 +268,7 @@ impl Checker {
             }
             Event::Obeyed { epoch, sender } => {
                 fenced(self.highest.unwrap_or(Epoch::ZERO), epoch)?;
-                sender.map_or(Ok(()), |sender| minted_by(epoch, sender))
+                sender.map_or(Ok(()), |sender| sent_by(epoch.incarnation, sender))
             }
             Event::Asked(key, hash) => self.change(key, hash, |command| command.asked = true),
             Event::Journalled(key, hash) => self.change(key, hash, |command| command.fate.journalled = true),

@@ -7,7 +7,7 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use super::source;
 
 /// Each of our crates and which of ours it may build on.
-const LAYERS: [(&str, &[&str]); 13] = [
+const LAYERS: [(&str, &[&str]); 14] = [
     ("flydex-agent-proto", &[]),
     ("flydex-connector", &["flydex-domain", "flydex-proto", "flydex-agent-proto", "flydex-runtime"]),
     ("flydex-control", SERVICE),
@@ -15,6 +15,7 @@ const LAYERS: [(&str, &[&str]); 13] = [
     ("flydex-gateway", SERVICE),
     ("flydex-loadtest", &["flydex-domain", "flydex-proto", "flydex-agent-proto", "flydex-runtime"]),
     ("flydex-machines", SERVICE),
+    ("flydex-proof", &["flydex-domain"]),
     ("flydex-proto", &["flydex-domain"]),
     ("flydex-runtime", &[]),
     (
