@@ -2,12 +2,13 @@
 //! of links (INV-FENCE).
 //!
 //! The count follows the clock where that is ahead, so that a machine restored from an old copy still outranks
-//! the links that it opened before.
+//! the links that it opened before; where it does not, the relay says how far they had counted.
 
 use std::io;
 use std::sync::{Arc, Mutex, PoisonError};
 
 use flydex_domain::epoch::{Attach, Epoch, attach};
+use flydex_domain::limits::LINK_COUNTER_JUMP_MAX;
 use flydex_domain::time::UnixMillis;
 use serde::{Deserialize, Serialize};
 
@@ -79,6 +80,21 @@ impl Fence {
         Ok(link_counter)
     }
 
+    /// Notes that a link of this machine has counted this far; the next one counts further. A leap that no honest
+    /// history explains is left alone.
+    ///
+    /// # Errors
+    /// When it cannot be made durable.
+    pub fn outrank(&self, link_counter: u64) -> io::Result<()> {
+        let mut inner = self.lock();
+        let ahead = link_counter.saturating_sub(inner.kept.link_counter);
+        if ahead == 0 || ahead > LINK_COUNTER_JUMP_MAX {
+            return Ok(());
+        }
+        let kept = Kept { link_counter, ..inner.kept };
+        inner.keep(kept)
+    }
+
     fn lock(&self) -> std::sync::MutexGuard<'_, Inner> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -131,6 +147,18 @@ mod tests {
         assert!(fence.next_link(UnixMillis(1)).unwrap() > first);
         let restored = Fence::open(Box::new(MemoryStorage::default())).unwrap();
         assert!(restored.next_link(UnixMillis(9_000_000)).unwrap() > first + 1);
+    }
+
+    #[test]
+    fn a_count_that_was_lost_is_learned_from_the_relay_and_a_leap_is_not() {
+        let storage = MemoryStorage::default();
+        let fence = Fence::open(Box::new(storage.clone())).unwrap();
+        fence.outrank(40).unwrap();
+        let fence = Fence::open(Box::new(storage)).unwrap();
+        assert_eq!(fence.next_link(UnixMillis(0)).unwrap(), 41);
+        fence.outrank(7).unwrap();
+        fence.outrank(42 + LINK_COUNTER_JUMP_MAX).unwrap();
+        assert_eq!(fence.next_link(UnixMillis(0)).unwrap(), 42);
     }
 
     #[test]

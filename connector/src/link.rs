@@ -164,7 +164,8 @@ impl Supervisor {
                 Next::Replace
             }
             ended = &mut link.ended => {
-                let ended = ended.unwrap_or(Ended { code: ErrorCode::Internal, retry_after: Duration::ZERO });
+                let ended = ended.unwrap_or(ErrorCode::Internal.into());
+                self.outrank(&ended).await;
                 let served = self.clock.instant().saturating_duration_since(link.since) >= LINK_SERVED_AFTER;
                 self.failures = if served { 0 } else { self.failures.saturating_add(1) };
                 Next::Wait(self.wait_after(ended.code, ended.retry_after))
@@ -175,6 +176,18 @@ impl Supervisor {
                 Next::Replace
             }
             () = tokio::time::sleep(QUIC_PROBE_INTERVAL), if may_probe => Next::Probe,
+        }
+    }
+
+    /// A machine that has lost its count of links counts on from the newest one.
+    async fn outrank(&self, ended: &Ended) {
+        if ended.code != ErrorCode::LinkSuperseded || ended.link_counter == 0 {
+            return;
+        }
+        let (fence, link_counter) = (self.config.fence.clone(), ended.link_counter);
+        let noted = tokio::task::spawn_blocking(move || fence.outrank(link_counter)).await;
+        if !matches!(noted, Ok(Ok(()))) {
+            tracing::warn!("the count of links cannot be kept");
         }
     }
 

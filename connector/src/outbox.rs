@@ -102,6 +102,16 @@ impl Outbox {
         self.0.bulk_taken.clone().notified_owned()
     }
 
+    /// Drops what waits for an owner that another has replaced; the link's own signs of life stay.
+    pub fn drop_owners_frames(&self) {
+        let mut state = self.lock();
+        for lane in [Lane::Commands, Lane::Events, Lane::Bulk] {
+            while state.lanes.pop_from(lane).is_some() {}
+        }
+        drop(state);
+        self.0.bulk_taken.notify_waiters();
+    }
+
     /// Closes the outbox; what waits is dropped. The first reason stays.
     pub fn close(&self, code: ErrorCode) {
         let mut state = self.lock();

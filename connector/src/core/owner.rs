@@ -153,6 +153,8 @@ impl<P: CodexPort> Core<P> {
                 before.outbox.close(ErrorCode::LinkSuperseded);
             }
             self.end_sessions();
+            // Over the same link: nobody takes what was meant for the owner before.
+            before.outbox.drop_owners_frames();
         }
         let highest = self.fence.highest();
         self.to_owner(v1::connector_frame::Kind::Attached(v1::Attached { highest: Some(highest.into()) }));

@@ -3,5 +3,6 @@
 mod approvals;
 mod commands;
 mod faults;
+mod owners;
 mod sessions;
 mod world;

@@ -17,11 +17,13 @@ use crate::core::{LinkEvent, LinkNumber};
 pub(super) struct Ended {
     pub(super) code: ErrorCode,
     pub(super) retry_after: Duration,
+    /// How far a newer link has counted; 0 when nobody says so.
+    pub(super) link_counter: u64,
 }
 
 impl From<ErrorCode> for Ended {
     fn from(code: ErrorCode) -> Self {
-        Self { code, retry_after: Duration::ZERO }
+        Self { code, retry_after: Duration::ZERO, link_counter: 0 }
     }
 }
 
@@ -96,7 +98,8 @@ async fn carry(
             }
             Some(Down::End(end)) => {
                 let code = ErrorCode::from_number(end.code).unwrap_or(ErrorCode::Internal);
-                return Ended { code, retry_after: Duration::from_millis(end.retry_after_ms.into()) };
+                let retry_after = Duration::from_millis(end.retry_after_ms.into());
+                return Ended { code, retry_after, link_counter: end.link_counter };
             }
             Some(Down::Challenge(_) | Down::Welcome(_)) => return ErrorCode::UnexpectedFrame.into(),
             // A kind that a newer gateway knows.

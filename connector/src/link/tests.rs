@@ -109,6 +109,10 @@ async fn welcome(peer: &mut impl Peer, exporter: Option<[u8; 32]>) -> (v1::LinkH
     (hello, holds)
 }
 
+fn end(code: ErrorCode, retry_after_ms: u32) -> Down {
+    Down::End(v1::SessionEnd { code: code.number().into(), retry_after_ms, link_counter: 0 })
+}
+
 fn key() -> SigningKey {
     SigningKey::from_bytes(&[9; 32])
 }
@@ -288,7 +292,7 @@ async fn a_link_that_ends_is_opened_again_with_a_greater_counter() {
     let mut peer = accept_plain(&listener).await;
     let (first, _) = welcome(&mut peer, None).await;
     world.up().await;
-    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Moving.number().into(), retry_after_ms: 1 })).await;
+    peer.send(end(ErrorCode::Moving, 1)).await;
     assert_eq!(world.down().await, Some(ErrorCode::Moving));
     let mut peer = accept_plain(&listener).await;
     let (second, _) = welcome(&mut peer, None).await;
@@ -297,12 +301,28 @@ async fn a_link_that_ends_is_opened_again_with_a_greater_counter() {
 }
 
 #[tokio::test]
+async fn a_machine_that_lost_its_count_of_links_counts_on_from_the_newest() {
+    let (listener, address) = listen().await;
+    let mut world = connect(endpoint(address, "ws", None, None));
+    let mut peer = accept_plain(&listener).await;
+    let (first, _) = welcome(&mut peer, None).await;
+    world.up().await;
+    let newest = first.link_counter + 1_000_000;
+    let Down::End(ended) = end(ErrorCode::LinkSuperseded, 0) else { panic!("an end") };
+    peer.send(Down::End(v1::SessionEnd { link_counter: newest, ..ended })).await;
+    assert_eq!(world.down().await, Some(ErrorCode::LinkSuperseded));
+    let mut peer = accept_plain(&listener).await;
+    let (second, _) = welcome(&mut peer, None).await;
+    assert_eq!(second.link_counter, newest + 1);
+}
+
+#[tokio::test]
 async fn a_refused_hello_is_told_and_tried_again() {
     let (listener, address) = listen().await;
     let mut world = connect(endpoint(address, "ws", None, None));
     let mut peer = accept_plain(&listener).await;
     peer.receive().await.unwrap();
-    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Overloaded.number().into(), retry_after_ms: 0 })).await;
+    peer.send(end(ErrorCode::Overloaded, 0)).await;
     assert_eq!(world.down().await, Some(ErrorCode::Overloaded));
     let mut peer = accept_plain(&listener).await;
     welcome(&mut peer, None).await;
@@ -364,7 +384,7 @@ async fn refuse_bound(listener: &TcpListener, acceptor: &tokio_rustls::TlsAccept
     peer.send(Down::Challenge(challenge)).await;
     let Some(Up::Proof(proof)) = peer.receive().await else { panic!("no proof") };
     assert!(proof.channel_bound);
-    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::ProofInvalid.number().into(), retry_after_ms: 0 })).await;
+    peer.send(end(ErrorCode::ProofInvalid, 0)).await;
 }
 
 async fn accept_tls(
@@ -392,7 +412,7 @@ async fn where_tls_ends_on_the_way_one_more_link_is_opened_unbound_and_told_so()
     assert_eq!(channel, Channel { transport: Transport::WebSocket, bound: false });
 
     // What was learnt is kept: the next link asks for nothing that cannot hold.
-    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::Moving.number().into(), retry_after_ms: 1 })).await;
+    peer.send(end(ErrorCode::Moving, 1)).await;
     let mut peer = accept_tls(&listener, &acceptor).await;
     assert!(welcome(&mut peer, None).await.1);
     assert!(!world.up_over().await.1.bound);
@@ -407,7 +427,7 @@ async fn a_proof_that_does_not_hold_unbound_either_is_no_proxy() {
     refuse_bound(&listener, &acceptor).await;
     let mut peer = accept_tls(&listener, &acceptor).await;
     peer.receive().await.unwrap();
-    peer.send(Down::End(v1::SessionEnd { code: ErrorCode::ProofInvalid.number().into(), retry_after_ms: 0 })).await;
+    peer.send(end(ErrorCode::ProofInvalid, 0)).await;
     assert_eq!(world.down().await, Some(ErrorCode::ProofInvalid));
     refuse_bound(&listener, &acceptor).await;
 }

@@ -816,6 +816,9 @@ pub struct SessionEnd {
     pub code: u32,
     #[prost(uint32, tag = "2")]
     pub retry_after_ms: u32,
+    /// to a link, on link_superseded: the counter on record, above which its next link counts
+    #[prost(uint64, tag = "3")]
+    pub link_counter: u64,
 }
 /// What each side can do beyond version 1. Unknown ones are ignored.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]

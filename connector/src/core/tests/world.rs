@@ -297,17 +297,35 @@ impl World {
         self.until("attached", |kind| matches!(kind, v1::connector_frame::Kind::Attached(_)).then_some(())).await;
     }
 
+    /// Another owner attaches over the same link; gives what the one before was still sent.
+    pub(super) async fn taken_over(&mut self, link: u64, counter: u64) -> Vec<v1::ConnectorFrame> {
+        self.epoch = epoch(counter);
+        self.owner(link, v1::owner_frame::Kind::Attach(v1::AttachOwner {})).await;
+        let mut before = Vec::new();
+        loop {
+            let frame = self.next_frame().await;
+            if matches!(frame.kind, Some(v1::connector_frame::Kind::Attached(_))) {
+                return before;
+            }
+            before.push(frame);
+        }
+    }
+
     pub(super) async fn owner(&self, link: u64, kind: v1::owner_frame::Kind) {
         let frame = v1::OwnerFrame { epoch: Some(self.epoch.into()), kind: Some(kind) };
         self.links.send(LinkEvent::Frame { link, frame }).await.unwrap();
     }
 
     pub(super) async fn next(&mut self) -> v1::connector_frame::Kind {
+        self.next_frame().await.kind.unwrap()
+    }
+
+    pub(super) async fn next_frame(&mut self) -> v1::ConnectorFrame {
         let bytes = tokio::time::timeout(Duration::from_secs(10), self.outbox.next()).await.expect("a frame").unwrap();
         let (_, body) = split_message(bytes).unwrap();
         let up: v1::LinkUp = decode_body(body).unwrap();
         let Some(v1::link_up::Kind::Frame(frame)) = up.kind else { panic!("not a frame") };
-        frame.kind.unwrap()
+        frame
     }
 
     /// Reads on until a frame is what is wanted; the others are kept in `seen`.

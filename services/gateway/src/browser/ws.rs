@@ -74,7 +74,9 @@ fn finish(outbox: &Outbox, end: End) {
     match end {
         End::Gone => outbox.finish(None::<&v1::SessionDown>, ErrorCode::GoingAway.close_code()),
         End::Refused(refusal) => {
-            let end = v1::SessionEnd { code: refusal.code.number().into(), retry_after_ms: refusal.retry_after_ms };
+            let code = refusal.code.number().into();
+            let retry_after_ms = refusal.retry_after_ms;
+            let end = v1::SessionEnd { code, retry_after_ms, ..v1::SessionEnd::default() };
             let last = v1::SessionDown { kind: Some(v1::session_down::Kind::End(end)) };
             outbox.finish(Some(&last), refusal.code.close_code());
         }

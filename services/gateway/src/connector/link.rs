@@ -79,7 +79,9 @@ pub(crate) fn finish(outbox: &Outbox, end: End) {
     match end {
         End::Gone => outbox.finish(None::<&v1::LinkDown>, ErrorCode::GoingAway.close_code()),
         End::Refused(refusal) => {
-            let end = v1::SessionEnd { code: refusal.code.number().into(), retry_after_ms: refusal.retry_after_ms };
+            let code = refusal.code.number().into();
+            let retry_after_ms = refusal.retry_after_ms;
+            let end = v1::SessionEnd { code, retry_after_ms, ..v1::SessionEnd::default() };
             outbox.finish(Some(&v1::LinkDown { kind: Some(Down::End(end)) }), refusal.code.close_code());
         }
     }
