@@ -152,8 +152,6 @@ pub const PLACE_KEPT: Duration = Duration::from_secs(60);
 pub const FORWARDS_MAX: u8 = 2;
 /// Time after which an open counts as one that held, so that the next forward is the first again.
 pub const FORWARDS_COUNTED_FOR: Duration = Duration::from_secs(10);
-/// Age up to which a gateway's view of the nodes is not asked for again because of a node that is not in it.
-pub const MEMBERS_FRESH_FOR: Duration = Duration::from_millis(100);
 /// Least advice with `moving`.
 pub const MOVING_RETRY_AFTER_MIN: Duration = Duration::from_millis(50);
 /// Most advice with `moving`; between the two it is drawn, so that not everybody comes back at once.
@@ -219,6 +217,8 @@ pub const OWNER_LOOK_WAIT_MIN: Duration = Duration::from_millis(500);
 pub const OWNER_LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
 /// Time a draining node waits for a machine to have what was forwarded to it.
 pub const HAND_OVER_WAIT: Duration = Duration::from_millis(250);
+/// How often it looks meanwhile.
+pub const HAND_OVER_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// Machines that a draining node hands over at once.
 pub const HAND_OVERS_AT_ONCE: usize = 200;
 /// Interval at which a node looks for actors with something due.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::limits::{
-    ACTOR_BUSY_RETRY_AFTER, ACTOR_CALL_TIMEOUT, ACTOR_TICK_INTERVAL, NODE_GATEWAY_STREAMS_MAX, NODE_MACHINES_MAX,
+    ACTOR_BUSY_RETRY_AFTER, ACTOR_TICK_INTERVAL, HAND_OVERS_AT_ONCE, NODE_GATEWAY_STREAMS_MAX, NODE_MACHINES_MAX,
 };
 use flydex_domain::machine::Now;
 use flydex_domain::machine::message::Input;
@@ -26,10 +26,12 @@ use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::directory::{Directory, Holding};
+use futures_util::StreamExt as _;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
 use tokio_util::sync::CancellationToken;
 
 use crate::convert::copy;
+use crate::hand_over::{self, Successors};
 use crate::handle::{Gate, MachineHandle};
 use crate::lease;
 use crate::machine::{Arguments, MachineActor};
@@ -117,11 +119,11 @@ impl Host {
     /// The actor of a machine, started if need be.
     ///
     /// # Errors
-    /// `going_away` in a drain, `overloaded` when the node has as many as it may.
+    /// `moving` in a drain, `overloaded` when the node has as many as it may.
     pub(crate) fn find_or_start(&self, key: MachineKey) -> Result<MachineHandle, ErrorCode> {
         let mut machines = self.machines();
         if machines.closed {
-            return Err(ErrorCode::GoingAway);
+            return Err(ErrorCode::Moving);
         }
         if let Some(handle) = machines.handles.get(&key) {
             return Ok(handle.clone());
@@ -259,18 +261,21 @@ impl Host {
         }
     }
 
-    /// Ends everything, telling each where it stands, and waits for the actors.
+    /// Hands every machine over, or ends it where nobody takes it, and waits for the actors.
     async fn drain(&self) {
-        let handles: Vec<MachineHandle> = {
+        // They stay to be found until they are handed over: what is in flight still comes and goes.
+        let handles: Vec<(MachineKey, MachineHandle)> = {
             let mut machines = self.machines();
             machines.closed = true;
-            std::mem::take(&mut machines.handles).into_values().collect()
+            machines.handles.iter().map(|(key, handle)| (*key, handle.clone())).collect()
         };
-        for handle in &handles {
-            let _ = handle.send_own(Input::Drain { successor: None });
-        }
-        let ends = handles.iter().map(|handle| handle.retire_and_wait(ACTOR_CALL_TIMEOUT));
-        futures_util::future::join_all(ends).await;
+        let successors = Successors::look(&self.context).await;
+        let hand_overs = handles.into_iter().map(|(key, handle)| {
+            let successor = successors.of(key);
+            hand_over::one(&self.context, key, handle, successor)
+        });
+        futures_util::stream::iter(hand_overs).buffer_unordered(HAND_OVERS_AT_ONCE).collect::<()>().await;
+        self.machines().handles.clear();
         self.peers().closed = true;
         for peer in self.all_peers() {
             peer.end_all();

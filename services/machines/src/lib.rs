@@ -4,11 +4,13 @@
 //! scope; `handle` lets what fits into the actor's mailbox; `machine` (the actor) hands it to
 //! `flydex_domain::machine`, which decides, and performs the effects; `ask` asks the directory for it; `peer` carries
 //! the answers back. `host`
-//! starts, supervises and retires the actors; `lease` keeps the node on record in the directory.
+//! starts, supervises and retires the actors; `lease` keeps the node on record in the directory, and
+//! `hand_over` gives its machines to others when it goes.
 
 mod ask;
 mod convert;
 mod grpc;
+mod hand_over;
 mod handle;
 mod host;
 mod lease;

@@ -3,6 +3,7 @@
 mod attacks;
 mod directory;
 mod fixture;
+mod hand_over;
 mod lease;
 mod links;
 mod ownership;

@@ -36,17 +36,28 @@ impl TestDirectory {
         Arc::clone(&self.answering).write_owned().await
     }
 
-    /// Another node registers and takes a machine, whether or not this one can see it.
-    pub(super) async fn take_over(&self, machine: MachineKey, by: Incarnation, counter: u64) {
+    /// Another node registers, whether or not this one can see it.
+    pub(super) async fn join(&self, node: Incarnation) {
         let records = Arc::clone(&self.records.lock().unwrap());
         let record = NodeRecord {
-            incarnation: by,
-            node_id: NodeId::try_from("node-2".to_owned()).unwrap(),
-            address: "memory://node-2".to_owned(),
+            incarnation: node,
+            node_id: NodeId::try_from("another".to_owned()).unwrap(),
+            address: "memory://another".to_owned(),
             state: NodeState::Active,
             machines: 0,
         };
         records.renew(record, 1).await.unwrap();
+    }
+
+    pub(super) async fn is_member(&self, node: Incarnation) -> bool {
+        let members = self.members().await.map_or_else(|_| Vec::new(), |members| members.members);
+        members.iter().any(|member| member.record.incarnation == node)
+    }
+
+    /// Another node registers and takes a machine, whether or not this one can see it.
+    pub(super) async fn take_over(&self, machine: MachineKey, by: Incarnation, counter: u64) {
+        self.join(by).await;
+        let records = Arc::clone(&self.records.lock().unwrap());
         let epoch = Epoch { counter, incarnation: by };
         let holding = Holding { machine, epoch, link: None };
         assert_eq!(records.reassert(vec![holding]).await.unwrap(), [Reassertion::Kept]);

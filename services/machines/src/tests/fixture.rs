@@ -37,6 +37,7 @@ use crate::{Config, Handle, Service};
 pub(super) const ACCOUNT: u128 = 1;
 pub(super) const MACHINE: u128 = 2;
 pub(super) const OTHER_NODE: Incarnation = Incarnation::from_bytes([9; 16]);
+pub(super) const THIRD_NODE: Incarnation = Incarnation::from_bytes([10; 16]);
 pub(super) const INCARNATION: Incarnation = Incarnation::from_bytes([5; 16]);
 /// Long enough for a loaded computer, short enough for a test that hangs.
 const PATIENCE: Duration = Duration::from_secs(20);
@@ -262,6 +263,12 @@ impl Gateway {
         self.said(session, |said| if let Said::Failure(failure) = said { code(failure.code) } else { None }).await
     }
 
+    /// Waits until a command of the session is as far as this.
+    pub(super) async fn progress(&mut self, session: u128, state: v1::ProgressState) {
+        let of_state = |said: &Said| matches!(said, Said::Progress(progress) if progress.state() == state);
+        self.said(session, |said| of_state(said).then_some(())).await;
+    }
+
     pub(super) async fn receipt(&mut self, session: u128) -> v1::SignedReceipt {
         self.said(session, |said| if let Said::Receipt(receipt) = said { Some(receipt.clone()) } else { None }).await
     }
@@ -399,7 +406,11 @@ pub(super) fn user_id(device: u8) -> UserId {
 }
 
 pub(super) fn machine_key() -> MachineKey {
-    let machine_id = machine_id(MACHINE);
+    machine_key_of(MACHINE)
+}
+
+pub(super) fn machine_key_of(machine: u128) -> MachineKey {
+    let machine_id = machine_id(machine);
     MachineKey::new(Principal::Machine { account_id: account_id(ACCOUNT), machine_id }.scope(), machine_id)
 }
 
