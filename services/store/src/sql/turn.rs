@@ -6,7 +6,7 @@
 //! transaction is ever sent back to be tried again, and one that is stuck holds up its own account alone, until
 //! PostgreSQL ends it.
 //!
-//! The order in which rows are taken is: a pairing, its account, the server, the log of revocations. It is the same
+//! The order in which rows are taken is: a pairing or a sign-in link, its account, the server, the log of revocations. It is the same
 //! everywhere, or two could wait for each other.
 
 use flydex_domain::id::{ClaimId, LocalConnectId};
@@ -29,24 +29,22 @@ pub(super) enum Turn {
 }
 
 impl Tx {
-    /// Waits until no other change of the account is open, unless this is a mere view.
+    /// Waits until no other change of the account is open, unless this is a mere view. What is not there is nobody's
+    /// turn.
     pub(super) async fn take_turn(&mut self, scope: AccountScope) -> Result<(), StoreError> {
         let account_id = scope.account_id();
         if !self.changes || self.turn == Some(account_id) {
             return Ok(());
         }
-        let taken = query("UPDATE accounts SET audit_number = audit_number WHERE account_id = $1")
+        query("UPDATE accounts SET audit_number = audit_number WHERE account_id = $1")
             .bind(account_id.as_bytes().as_slice())
             .execute(self)
             .await?;
-        if taken.rows_affected() == 0 {
-            return Err(StoreError::NotFound);
-        }
         self.turn = Some(account_id);
         Ok(())
     }
 
-    /// The same for what belongs to no account. What is not there is nobody's turn.
+    /// The same for what belongs to no account.
     pub(super) async fn take_turn_of(&mut self, turn: Turn) -> Result<(), StoreError> {
         if self.changes {
             statement(turn).execute(self).await?;
