@@ -274,6 +274,12 @@ impl TokenVerifier {
         self.known.rcu(|known| Known { keys: known.keys.clone(), stale });
     }
 
+    /// Whether nobody new is let in.
+    #[must_use]
+    pub fn is_stale(&self) -> bool {
+        self.known.load().stale
+    }
+
     /// The keys, to hand them on, by name.
     #[must_use]
     pub fn keys(&self) -> Vec<(String, [u8; 32])> {

@@ -72,11 +72,17 @@ fn etag(file: &EmbeddedFile) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// The security headers of every answer.
+/// The security headers of every answer, where gateways are behind the same origin.
 #[must_use]
 pub fn security_headers(https: bool) -> Vec<(HeaderName, HeaderValue)> {
+    security_headers_for(https, &[])
+}
+
+/// The same where the web app also opens sockets to gateways at other origins, each `wss://host[:port]`.
+#[must_use]
+pub fn security_headers_for(https: bool, gateways: &[&str]) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
-        (header::CONTENT_SECURITY_POLICY, HeaderValue::from_static(CONTENT_SECURITY_POLICY)),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy(gateways)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -92,4 +98,24 @@ pub fn security_headers(https: bool) -> Vec<(HeaderName, HeaderValue)> {
             .push((header::STRICT_TRANSPORT_SECURITY, HeaderValue::from_static("max-age=63072000; includeSubDomains")));
     }
     headers
+}
+
+fn content_security_policy(gateways: &[&str]) -> HeaderValue {
+    let own = "connect-src 'self'";
+    let sources = [&[own], gateways].concat().join(" ");
+    // An address that no header can hold is no address; then nothing is added.
+    HeaderValue::from_str(&CONTENT_SECURITY_POLICY.replace(own, &sources))
+        .unwrap_or(HeaderValue::from_static(CONTENT_SECURITY_POLICY))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_web_app_may_open_sockets_to_the_gateways_and_nowhere_else() {
+        let policy = content_security_policy(&["wss://eu.example", "wss://us.example:444"]);
+        assert!(policy.to_str().unwrap().contains("; connect-src 'self' wss://eu.example wss://us.example:444; "));
+        assert_eq!(content_security_policy(&[]), CONTENT_SECURITY_POLICY);
+    }
 }

@@ -3,4 +3,9 @@
 pub mod all;
 pub mod assets;
 pub mod cli;
+pub mod cluster;
 pub mod config;
+pub mod control;
+pub mod follow;
+pub mod machines;
+pub mod migrate;
