@@ -3,7 +3,7 @@
 use std::sync::{Arc, OnceLock};
 
 use flydex_domain::error::{ErrorCode, Retry};
-use flydex_domain::limits::RETRY_AFTER;
+use flydex_domain::limits::{MOVING_RETRY_AFTER_MAX, MOVING_RETRY_AFTER_MIN, RETRY_AFTER};
 use tokio_util::sync::CancellationToken;
 
 /// How a connection ends.
@@ -33,9 +33,24 @@ impl From<ErrorCode> for Refusal {
     }
 }
 
+impl Refusal {
+    /// The machine is moving; the advice is drawn anew for everyone, so that not all come back at once.
+    pub(crate) fn moving() -> Self {
+        let (min, max) = (MOVING_RETRY_AFTER_MIN.as_millis(), MOVING_RETRY_AFTER_MAX.as_millis());
+        let retry_after_ms = u32::try_from(rand::random_range(min..=max)).unwrap_or(u32::MAX);
+        Self { code: ErrorCode::Moving, retry_after_ms }
+    }
+}
+
 impl From<ErrorCode> for End {
     fn from(code: ErrorCode) -> Self {
         Self::Refused(code.into())
+    }
+}
+
+impl From<Refusal> for End {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused(refusal)
     }
 }
 

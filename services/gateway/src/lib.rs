@@ -3,8 +3,14 @@
 //! ```text
 //! browser   --ws-->         browser/ws.rs -> browser/session.rs --+
 //! connector --ws or quic--> connector/{ws,quic}.rs -> connector/link.rs --+--> node.rs --gRPC--> machines
-//! machines  --gRPC--> node.rs -> registry.rs -> outbox.rs -> the socket of a session or link
+//! machines  --gRPC--> node.rs -> route.rs -> registry.rs -> outbox.rs -> the socket of a session or link
+//! directory --members.rs--> pool.rs --dial.rs--> a node.rs for each node
 //! ```
+//!
+//! **Placing.** To open a machine, `placing.rs` asks `places.rs` for its node, binds the session or link to one life of
+//! one stream to it, and sends the open there; everything else about it goes the same way, and only what comes the same
+//! way back is heard. A node that does not own the machine names the owner, and the open goes there. When the stream
+//! ends, links are placed again over the same socket, and machines are closed in their sessions with `moving`.
 //!
 //! **Scope (INV-SCOPE).** A session acts under the account of its ticket, a link under the account of its
 //! credential; both are signed by the control plane, and neither names an account in a frame. A machine is reached
@@ -24,14 +30,20 @@ mod admission;
 mod auth;
 mod browser;
 mod connector;
+mod dial;
 mod ending;
 mod frame;
 mod life;
+mod members;
 mod metrics;
 mod node;
 mod outbox;
+mod places;
+mod placing;
+mod pool;
 mod registry;
 mod revoked;
+mod route;
 mod sizes;
 mod socket;
 #[cfg(test)]
@@ -43,19 +55,24 @@ use std::sync::Arc;
 use axum::Router;
 use axum::routing::get;
 use flydex_domain::id::NodeId;
+use flydex_domain::limits;
 use flydex_domain::proof::host_of;
 use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::TokenVerifier;
+use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::directory::Directory;
-use tonic::transport::Channel;
+use tokio::sync::{Semaphore, watch};
 
 use crate::admission::Admission;
 pub use crate::connector::quic;
+pub use crate::dial::{Dial, DialError, tuned};
 use crate::metrics::Metrics;
-use crate::node::NodeClient;
+use crate::node::Context;
+use crate::places::{Cache, Places};
+use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::revoked::Revoked;
 
@@ -80,7 +97,10 @@ pub(crate) struct Gateway {
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) directory: Arc<dyn Directory>,
     pub(crate) registry: Arc<Registry>,
-    pub(crate) node: NodeClient,
+    pub(crate) pool: Arc<Pool>,
+    pub(crate) places: Arc<Places>,
+    /// Places for links that are placed again.
+    pub(crate) replacings: Semaphore,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
     pub(crate) metrics: Arc<Metrics>,
@@ -99,12 +119,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Starts the streams to the node behind `channel`; connections come through [`Service::router`] and
-    /// [`Service::serve_quic`].
+    /// Follows the nodes that `directory` names and keeps streams to them, dialled by `dial`; connections come through
+    /// [`Service::router`] and [`Service::serve_quic`].
     #[must_use]
     pub fn new(
         config: Config,
-        channel: Channel,
+        dial: Arc<dyn Dial>,
         directory: Arc<dyn Directory>,
         verifier: Arc<TokenVerifier>,
         clock: Clock,
@@ -112,7 +132,20 @@ impl Service {
     ) -> Self {
         let metrics = Arc::new(Metrics::new());
         let registry = Arc::new(Registry::default());
-        let node = NodeClient::start(channel, registry.clone(), metrics.clone(), &shutdown);
+        let cache = Arc::new(Cache::default());
+        let context = Arc::new(Context {
+            hello: v1::GatewayHello {
+                gateway_id: config.gateway_id.as_str().to_owned(),
+                region: config.region.clone(),
+            },
+            registry: registry.clone(),
+            places: cache.clone(),
+            metrics: metrics.clone(),
+            shutdown: shutdown.clone(),
+            changed: watch::Sender::new(()),
+        });
+        let pool = Pool::start(directory.clone(), dial, context);
+        let places = Places::new(cache, pool.clone(), directory.clone(), metrics.clone());
         let host = host_of(&config.public_origin);
         let gateway = Gateway {
             config,
@@ -122,7 +155,9 @@ impl Service {
             verifier,
             directory,
             registry,
-            node,
+            pool,
+            places,
+            replacings: Semaphore::new(limits::LINK_REPLACINGS_MAX),
             revoked: Revoked::default(),
             admission: Admission::new(),
             metrics,
@@ -167,14 +202,20 @@ impl Handle {
         tracing::info!(count, "revocation applied");
     }
 
-    /// Waits until every stream to the node is up.
+    /// Waits until a node is reached on every stream.
     pub async fn ready(&self) {
-        self.gateway.node.ready().await;
+        self.gateway.pool.ready(1).await;
     }
 
-    /// Whether every stream to the node is up, for a readiness probe.
+    /// Waits until that many nodes are reached on every stream.
+    pub async fn nodes_ready(&self, nodes: usize) {
+        self.gateway.pool.ready(nodes).await;
+    }
+
+    /// Whether a node is reached on every stream, for a readiness probe: one that is lost is no reason to send peers
+    /// to another gateway.
     #[must_use]
     pub fn is_ready(&self) -> bool {
-        self.gateway.node.is_ready()
+        self.gateway.pool.is_ready()
     }
 }

@@ -26,6 +26,60 @@ pub(crate) enum Dropped {
     NoSession,
     /// No such link of that machine.
     NoLink,
+    /// The session or link was opened at another node, or on an earlier stream of this one.
+    NotBound,
+}
+
+/// Why a stream to a node is down.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Lost {
+    /// The node ended it.
+    Ended,
+    /// The connection broke, or keepalive went unanswered.
+    Broke,
+    /// It could not be opened.
+    NotReached,
+    /// The node's first frame is no hello.
+    NoHello,
+    /// Another process answers at that address.
+    OtherLife,
+    /// A node of another region answers.
+    OtherRegion,
+}
+
+impl Lost {
+    /// The label.
+    pub(crate) const fn name(self) -> &'static str {
+        match self {
+            Self::Ended => "ended",
+            Self::Broke => "broke",
+            Self::NotReached => "not_reached",
+            Self::NoHello => "no_hello",
+            Self::OtherLife => "other_life",
+            Self::OtherRegion => "other_region",
+        }
+    }
+}
+
+/// What the choice of a node was built on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Source {
+    /// What this gateway remembers.
+    Cache,
+    /// The directory.
+    Directory,
+    /// The known nodes alone, since the directory does not answer.
+    Rendezvous,
+}
+
+impl Source {
+    const fn name(self) -> &'static str {
+        match self {
+            Self::Cache => "cache",
+            Self::Directory => "directory",
+            Self::Rendezvous => "rendezvous",
+        }
+    }
 }
 
 /// The instruments, made once in each process.
@@ -34,6 +88,11 @@ pub(crate) struct Metrics {
     ended: Counter<u64>,
     commands: Counter<u64>,
     node_streams: UpDownCounter<i64>,
+    node_streams_lost: Counter<u64>,
+    places: Counter<u64>,
+    not_owner: Counter<u64>,
+    forwards: Counter<u64>,
+    links_replaced: Counter<u64>,
     dropped: Counter<u64>,
     tickets_unspent: Counter<u64>,
 }
@@ -63,6 +122,26 @@ impl Metrics {
             node_streams: meter
                 .i64_up_down_counter("flydex_gateway_node_streams")
                 .with_description("Streams to a node that are up")
+                .build(),
+            node_streams_lost: meter
+                .u64_counter("flydex_gateway_node_streams_lost")
+                .with_description("Streams to a node that broke or were not opened, by reason")
+                .build(),
+            places: meter
+                .u64_counter("flydex_gateway_places")
+                .with_description("Nodes chosen for a machine, by what the choice was built on")
+                .build(),
+            not_owner: meter
+                .u64_counter("flydex_gateway_not_owner")
+                .with_description("Answers of nodes that another node owns the machine")
+                .build(),
+            forwards: meter
+                .u64_counter("flydex_gateway_forwards")
+                .with_description("Opens that were sent on to another node")
+                .build(),
+            links_replaced: meter
+                .u64_counter("flydex_gateway_links_replaced")
+                .with_description("Links whose node was lost, and that were placed again")
                 .build(),
             dropped: meter
                 .u64_counter("flydex_gateway_node_frames_dropped")
@@ -96,12 +175,38 @@ impl Metrics {
         self.node_streams.add(if up { 1 } else { -1 }, &[]);
     }
 
+    /// Counts a stream to a node that broke or was not opened.
+    pub(crate) fn node_stream_lost(&self, lost: Lost) {
+        self.node_streams_lost.add(1, &[KeyValue::new("reason", lost.name())]);
+    }
+
+    /// Counts the choice of a node.
+    pub(crate) fn place(&self, source: Source) {
+        self.places.add(1, &[KeyValue::new("source", source.name())]);
+    }
+
+    /// Counts a node's answer that another owns the machine.
+    pub(crate) fn not_owner(&self) {
+        self.not_owner.add(1, &[]);
+    }
+
+    /// Counts an open that goes to another node than the first.
+    pub(crate) fn forward(&self) {
+        self.forwards.add(1, &[]);
+    }
+
+    /// Counts a link whose node was lost.
+    pub(crate) fn link_replaced(&self) {
+        self.links_replaced.add(1, &[]);
+    }
+
     /// Counts a frame of a node that went nowhere.
     pub(crate) fn dropped(&self, dropped: Dropped) {
         let reason = match dropped {
             Dropped::Malformed => "malformed",
             Dropped::NoSession => "no_session",
             Dropped::NoLink => "no_link",
+            Dropped::NotBound => "not_bound",
         };
         self.dropped.add(1, &[KeyValue::new("reason", reason)]);
     }

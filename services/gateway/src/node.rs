@@ -1,16 +1,18 @@
-//! The way to the machines: a few long-lived streams to the node, and back from them to sessions and links.
+//! One node, as this gateway sees it: a few long-lived streams, each on a connection of its own.
 //!
-//! Every machine is hashed onto one of [`limits::NODE_STREAMS`] streams, so its frames keep their order. A stream
-//! that breaks is opened again with a growing wait; meanwhile and for what was on it the answer is `moving`, since
-//! the node has forgotten the sessions and links of a stream that ended. Nothing is sent twice.
+//! Every machine is hashed onto one of [`limits::NODE_STREAMS`] streams, so its frames keep their order. A stream is up
+//! from the node's hello on; a node of another life or region is not the one that was looked for, and its stream ends. A
+//! stream that breaks is opened again with a growing wait, but the node has forgotten the sessions and links of the one
+//! that ended: whoever was bound to it is told, and nothing is sent twice.
 
 use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, LinkId, MachineId, SessionId};
+use flydex_domain::id::Incarnation;
 use flydex_domain::limits;
+use flydex_domain::placement::NodeRecord;
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
@@ -22,23 +24,78 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
+use tonic::Streaming;
 use tonic::transport::Channel;
 
+use crate::dial::{Dial, DialError};
 use crate::ending::Refusal;
-use crate::metrics::{Dropped, Metrics};
-use crate::registry::{Registry, Session};
+use crate::metrics::{Lost, Metrics};
+use crate::places::Cache;
+use crate::registry::Registry;
+use crate::route::route;
 
-/// Sends frames to the node. Cheap to clone.
+/// What every stream of this gateway shares.
+pub(crate) struct Context {
+    pub(crate) hello: v1::GatewayHello,
+    pub(crate) registry: Arc<Registry>,
+    pub(crate) places: Arc<Cache>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) shutdown: Shutdown,
+    /// Rung when a stream comes up or goes down.
+    pub(crate) changed: watch::Sender<()>,
+}
+
+/// A node that this gateway keeps streams to.
+pub(crate) struct Node {
+    incarnation: Incarnation,
+    streams: Box<[watch::Receiver<State>]>,
+    let_go: CancellationToken,
+    /// Held by everything that is bound to the node.
+    carried: Arc<()>,
+}
+
+/// The state of one stream.
 #[derive(Clone)]
-pub(crate) struct NodeClient {
-    streams: Arc<[watch::Receiver<Option<Sender>>]>,
-    hard: CancellationToken,
+enum State {
+    /// Not tried to its end yet: whether the node answers is not known.
+    Opening,
+    Up(Stream),
+    /// Broken, or not to be opened; it is tried again.
+    Lost,
+}
+
+/// One life of one stream, to send on: bounded in messages by the channel and in bytes by permits.
+#[derive(Clone)]
+pub(crate) struct Stream {
+    frames: mpsc::Sender<Queued>,
+    bytes: Arc<Semaphore>,
+    over: CancellationToken,
+}
+
+struct Queued {
+    frame: v1::GatewayFrame,
+    _bytes: OwnedSemaphorePermit,
+}
+
+/// A session's machine or a link on its stream to the node that it was opened at. Cheap to clone.
+#[derive(Clone)]
+pub(crate) struct Bound {
+    node: Incarnation,
+    stream: Stream,
+    _carried: Arc<()>,
+}
+
+/// Room for one frame.
+pub(crate) struct Room {
+    slot: mpsc::OwnedPermit<Queued>,
+    bytes: OwnedSemaphorePermit,
+    frame: v1::GatewayFrame,
 }
 
 /// Why a frame did not go to the node.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum NodeError {
-    /// No stream is up.
+    /// The stream is over.
     #[error("reach the node")]
     Down,
     /// No room in time.
@@ -48,6 +105,14 @@ pub(crate) enum NodeError {
 
 impl NodeError {
     /// What the sender of the frame is told.
+    pub(crate) fn refusal(self) -> Refusal {
+        match self {
+            Self::Down => Refusal::moving(),
+            Self::Full => ErrorCode::Overloaded.into(),
+        }
+    }
+
+    /// Its code.
     pub(crate) const fn code(self) -> ErrorCode {
         match self {
             Self::Down => ErrorCode::Moving,
@@ -56,40 +121,100 @@ impl NodeError {
     }
 }
 
-/// The sending half of one stream: bounded in messages by the channel and in bytes by permits.
-#[derive(Clone)]
-struct Sender {
-    frames: mpsc::Sender<Queued>,
-    bytes: Arc<Semaphore>,
-}
+// === impl Node ===
 
-struct Queued {
-    frame: v1::GatewayFrame,
-    _bytes: OwnedSemaphorePermit,
-}
-
-/// One stream's task.
-struct Stream {
-    index: usize,
-    channel: Channel,
-    registry: Arc<Registry>,
-    metrics: Arc<Metrics>,
-    up: watch::Sender<Option<Sender>>,
-}
-
-// === impl NodeClient ===
-
-impl NodeClient {
-    /// Opens the streams and keeps them open until the drain is over.
-    pub(crate) fn start(channel: Channel, registry: Arc<Registry>, metrics: Arc<Metrics>, shutdown: &Shutdown) -> Self {
-        let streams = (0..limits::NODE_STREAMS).map(|index| {
-            let (up, receiver) = watch::channel(None);
-            let stream =
-                Stream { index, channel: channel.clone(), registry: registry.clone(), metrics: metrics.clone(), up };
-            shutdown.spawn(stream.run(shutdown.clone()));
+impl Node {
+    /// Opens the streams and keeps them open until the drain is over or the node is let go.
+    ///
+    /// # Errors
+    /// [`DialError`] when its record does not lead anywhere.
+    pub(crate) fn start(record: &NodeRecord, dial: &dyn Dial, context: &Arc<Context>) -> Result<Self, DialError> {
+        let channels: Result<Vec<Channel>, DialError> = (0..limits::NODE_STREAMS).map(|_| dial.dial(record)).collect();
+        let let_go = CancellationToken::new();
+        let streams = channels?.into_iter().map(|channel| {
+            let (state, receiver) = watch::channel(State::Opening);
+            let (context, incarnation) = (context.clone(), record.incarnation);
+            let shutdown = context.shutdown.clone();
+            shutdown.spawn(Keeper { incarnation, channel, context, state }.run(let_go.clone()));
             receiver
         });
-        Self { streams: streams.collect(), hard: shutdown.hard() }
+        let streams = streams.collect();
+        Ok(Self { incarnation: record.incarnation, streams, let_go, carried: Arc::default() })
+    }
+
+    /// The machine's stream, once it is known whether the node answers; nothing when it does not.
+    pub(crate) async fn bound(&self, machine: MachineKey) -> Option<Bound> {
+        let mut state = self.stream(machine).clone();
+        let known = state.wait_for(|state| !matches!(state, State::Opening));
+        // A stream that stays unknown hangs somewhere on the way: as good as none.
+        let known = tokio::time::timeout(limits::NODE_SEND_TIMEOUT, known).await.ok()?.ok()?;
+        let State::Up(stream) = &*known else { return None };
+        Some(Bound { node: self.incarnation, stream: stream.clone(), _carried: self.carried.clone() })
+    }
+
+    /// Whether the node is known not to answer for that machine.
+    pub(crate) fn is_lost(&self, machine: MachineKey) -> bool {
+        matches!(*self.stream(machine).borrow(), State::Lost)
+    }
+
+    /// Whether every stream is up.
+    pub(crate) fn is_up(&self) -> bool {
+        self.streams.iter().all(|stream| matches!(*stream.borrow(), State::Up(_)))
+    }
+
+    /// Whether anything is bound to it.
+    pub(crate) fn carries(&self) -> bool {
+        Arc::strong_count(&self.carried) > 1
+    }
+
+    /// Ends its streams.
+    pub(crate) fn let_go(&self) {
+        self.let_go.cancel();
+    }
+
+    fn stream(&self, machine: MachineKey) -> &watch::Receiver<State> {
+        &self.streams[stream_of(machine)]
+    }
+}
+
+/// The stream that carries a machine.
+fn stream_of(machine: MachineKey) -> usize {
+    let mut hasher = DefaultHasher::new();
+    machine.account_id().as_bytes().hash(&mut hasher);
+    machine.machine_id().as_bytes().hash(&mut hasher);
+    usize::try_from(hasher.finish() % limits::NODE_STREAMS as u64).unwrap_or(0)
+}
+
+// === impl Bound ===
+
+impl Bound {
+    /// The life of the node.
+    pub(crate) fn node(&self) -> Incarnation {
+        self.node
+    }
+
+    /// Whether both are the same life of the same stream.
+    pub(crate) fn is_same(&self, other: &Self) -> bool {
+        self.is_on(&other.stream)
+    }
+
+    /// Whether it is bound to exactly that life of that stream.
+    pub(crate) fn is_on(&self, stream: &Stream) -> bool {
+        Arc::ptr_eq(&self.stream.bytes, &stream.bytes)
+    }
+
+    /// Whether the stream has ended. Whoever binds and then finds it so is not told of the end, or just was.
+    pub(crate) fn is_over(&self) -> bool {
+        self.stream.over.is_cancelled()
+    }
+
+    /// Waits at most [`limits::NODE_SEND_TIMEOUT`] for room for a frame about a machine.
+    ///
+    /// # Errors
+    /// Each [`NodeError`].
+    pub(crate) async fn room(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<Room, NodeError> {
+        let room = self.stream.room(frame(machine, deadline, kind));
+        tokio::time::timeout(limits::NODE_SEND_TIMEOUT, room).await.unwrap_or(Err(NodeError::Full))
     }
 
     /// Sends a frame about a machine; waits at most [`limits::NODE_SEND_TIMEOUT`] for room.
@@ -97,45 +222,35 @@ impl NodeClient {
     /// # Errors
     /// Each [`NodeError`]; the frame was not sent.
     pub(crate) async fn send(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<(), NodeError> {
-        let sender = self.sender(machine).ok_or(NodeError::Down)?;
-        let sending = sender.send(frame(machine, deadline, kind));
-        tokio::time::timeout(limits::NODE_SEND_TIMEOUT, sending).await.unwrap_or(Err(NodeError::Full))
+        self.room(machine, deadline, kind).await.map(Room::send)
     }
 
     /// Sends that a session or link has ended, however long there is no room: a node that is not told keeps it.
     /// Whoever waits holds its own place meanwhile. A stream that ends has ended it as well.
     pub(crate) async fn send_ending(&self, machine: MachineKey, kind: ToNode) {
-        let Some(sender) = self.sender(machine) else { return };
         tokio::select! {
-            _ = sender.send(frame(machine, Duration::ZERO, kind)) => {}
-            () = self.hard.cancelled() => {}
+            room = self.stream.room(frame(machine, Duration::ZERO, kind)) => {
+                let _ = room.map(Room::send);
+            }
+            () = self.stream.over.cancelled() => {}
         }
-    }
-
-    fn sender(&self, machine: MachineKey) -> Option<Sender> {
-        self.streams[stream_of(machine)].borrow().clone()
-    }
-
-    /// Waits until every stream is up.
-    pub(crate) async fn ready(&self) {
-        for stream in self.streams.iter() {
-            // The task that would fail the wait ends only with the process.
-            let _ = stream.clone().wait_for(Option::is_some).await;
-        }
-    }
-
-    /// Whether every stream is up.
-    pub(crate) fn is_ready(&self) -> bool {
-        self.streams.iter().all(|stream| stream.borrow().is_some())
     }
 }
 
-impl Sender {
-    async fn send(&self, frame: v1::GatewayFrame) -> Result<(), NodeError> {
+impl Stream {
+    async fn room(&self, frame: v1::GatewayFrame) -> Result<Room, NodeError> {
         let bytes = frame.encoded_len() + limits::QUEUED_FRAME_OVERHEAD_BYTES;
         let bytes = u32::try_from(bytes).map_err(|_| NodeError::Full)?;
-        let permit = self.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| NodeError::Down)?;
-        self.frames.send(Queued { frame, _bytes: permit }).await.map_err(|_| NodeError::Down)
+        let bytes = self.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| NodeError::Down)?;
+        let slot = self.frames.clone().reserve_owned().await.map_err(|_| NodeError::Down)?;
+        Ok(Room { slot, bytes, frame })
+    }
+}
+
+impl Room {
+    /// Sends the frame at once.
+    pub(crate) fn send(self) {
+        self.slot.send(Queued { frame: self.frame, _bytes: self.bytes });
     }
 }
 
@@ -148,141 +263,113 @@ fn frame(machine: MachineKey, deadline: Duration, kind: ToNode) -> v1::GatewayFr
     }
 }
 
-/// The stream that carries a machine.
-fn stream_of(machine: MachineKey) -> usize {
-    let mut hasher = DefaultHasher::new();
-    machine.account_id().as_bytes().hash(&mut hasher);
-    machine.machine_id().as_bytes().hash(&mut hasher);
-    usize::try_from(hasher.finish() % limits::NODE_STREAMS as u64).unwrap_or(0)
+// === Keeping a stream ===
+
+/// One stream's task.
+struct Keeper {
+    incarnation: Incarnation,
+    channel: Channel,
+    context: Arc<Context>,
+    state: watch::Sender<State>,
 }
 
-// === impl Stream ===
-
-impl Stream {
-    async fn run(self, shutdown: Shutdown) {
-        let (soft, hard) = (shutdown.soft(), shutdown.hard());
-        let registry = self.registry.clone();
+impl Keeper {
+    async fn run(self, let_go: CancellationToken) {
+        let (soft, hard) = (self.context.shutdown.soft(), self.context.shutdown.hard());
         let drained = async {
             soft.cancelled().await;
-            registry.emptied().await;
+            self.context.registry.emptied().await;
         };
         tokio::select! {
             () = hard.cancelled() => {}
             () = drained => {}
+            () = let_go.cancelled() => {}
             () = self.keep_open() => {}
+        }
+        // Whoever is still bound ends with the process.
+        if let State::Up(stream) = self.state.send_replace(State::Lost) {
+            stream.over.cancel();
+            self.context.metrics.node_stream_up(false);
         }
     }
 
     async fn keep_open(&self) {
         let mut wait = limits::NODE_REOPEN_WAIT_MIN;
         loop {
-            if self.exchange().await {
-                wait = limits::NODE_REOPEN_WAIT_MIN;
-            }
+            let lost = match self.open().await {
+                Ok((stream, incoming)) => {
+                    wait = limits::NODE_REOPEN_WAIT_MIN;
+                    self.state.send_replace(State::Up(stream.clone()));
+                    self.context.metrics.node_stream_up(true);
+                    self.context.changed.send_replace(());
+                    let lost = self.read(&stream, incoming).await;
+                    self.state.send_replace(State::Lost);
+                    stream.over.cancel();
+                    self.context.metrics.node_stream_up(false);
+                    self.context.registry.stream_lost(&stream);
+                    lost
+                }
+                Err(lost) => {
+                    self.state.send_replace(State::Lost);
+                    lost
+                }
+            };
+            self.context.metrics.node_stream_lost(lost);
+            self.context.changed.send_replace(());
             tokio::time::sleep(wait.mul_f64(rand::random_range(0.5..1.0))).await;
             wait = (wait * 2).min(limits::NODE_REOPEN_WAIT_MAX);
         }
     }
 
-    /// Opens the stream and serves it to its end. Whether it ever was up.
-    async fn exchange(&self) -> bool {
+    /// Opens the stream up to the node's hello.
+    async fn open(&self) -> Result<(Stream, Streaming<v1::NodeFrame>), Lost> {
         let (frames, receiver) = mpsc::channel(limits::NODE_STREAM_SEND_MESSAGES_MAX);
-        let outgoing = ReceiverStream::new(receiver).map(|queued: Queued| queued.frame);
+        let hello =
+            v1::GatewayFrame { kind: Some(ToNode::Hello(self.context.hello.clone())), ..v1::GatewayFrame::default() };
+        let queued = ReceiverStream::new(receiver).map(|queued: Queued| queued.frame);
+        let outgoing = tokio_stream::once(hello).chain(queued);
         let mut client = MachineHostClient::new(self.channel.clone());
-        let mut incoming = match client.exchange(outgoing).await {
-            Ok(response) => response.into_inner(),
-            Err(status) => {
-                tracing::debug!(error = %status.code(), "stream to the node not opened");
-                return false;
+        let opened = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, async {
+            let mut incoming = client.exchange(outgoing).await?.into_inner();
+            let first = incoming.message().await?;
+            Ok::<_, tonic::Status>((incoming, first))
+        });
+        let (incoming, first) = match opened.await {
+            Ok(Ok(opened)) => opened,
+            Ok(Err(status)) => {
+                tracing::debug!(error = %status.code(), "stream to a node not opened");
+                return Err(Lost::NotReached);
             }
+            Err(_) => return Err(Lost::NotReached),
         };
+        if let Err(lost) = self.check(first) {
+            tracing::warn!(reason = lost.name(), "a node is not the one that was looked for");
+            return Err(lost);
+        }
         let bytes = Arc::new(Semaphore::new(limits::NODE_STREAM_SEND_BYTES_MAX));
-        self.up.send_replace(Some(Sender { frames, bytes }));
-        self.metrics.node_stream_up(true);
+        Ok((Stream { frames, bytes, over: CancellationToken::new() }, incoming))
+    }
+
+    /// Whether the first frame is the hello of the node that was looked for.
+    fn check(&self, first: Option<v1::NodeFrame>) -> Result<(), Lost> {
+        let Some(FromNode::Hello(hello)) = first.and_then(|frame| frame.kind) else { return Err(Lost::NoHello) };
+        if Incarnation::try_from(hello.incarnation.as_ref()) != Ok(self.incarnation) {
+            return Err(Lost::OtherLife);
+        }
+        if hello.region == self.context.hello.region { Ok(()) } else { Err(Lost::OtherRegion) }
+    }
+
+    /// Passes the node's frames on until the stream ends.
+    async fn read(&self, stream: &Stream, mut incoming: Streaming<v1::NodeFrame>) -> Lost {
         loop {
             match incoming.message().await {
-                Ok(Some(frame)) => self.route(frame),
-                Ok(None) => break,
+                Ok(Some(frame)) => route(&self.context, stream, frame),
+                Ok(None) => return Lost::Ended,
                 Err(status) => {
-                    tracing::warn!(error = %status.code(), "stream to the node broke");
-                    break;
+                    tracing::warn!(error = %status.code(), "stream to a node broke");
+                    return Lost::Broke;
                 }
             }
         }
-        self.up.send_replace(None);
-        self.metrics.node_stream_up(false);
-        self.registry.node_lost(|machine| stream_of(machine) == self.index);
-        true
-    }
-
-    /// Passes one frame of the node on. It never waits: a peer without room is cut off, not waited for.
-    fn route(&self, frame: v1::NodeFrame) {
-        let machine_id = MachineId::try_from(frame.machine_id.as_ref());
-        let account_id = AccountId::try_from(frame.account_id.as_ref());
-        let (Ok(account_id), Ok(machine_id), Some(kind)) = (account_id, machine_id, frame.kind) else {
-            self.metrics.dropped(Dropped::Malformed);
-            return;
-        };
-        match kind {
-            FromNode::SessionOpened(_) | FromNode::LinkOpened(_) | FromNode::Hello(_) => {}
-            FromNode::ToSession(to) => {
-                if let Some(session) = self.session(account_id, machine_id, &to.session_id) {
-                    session.send(v1::session_down::Kind::FromMachine(v1::FromMachine {
-                        machine_id: frame.machine_id,
-                        message: to.message,
-                    }));
-                }
-            }
-            FromNode::EndSession(end) => {
-                if let Some(session) = self.session(account_id, machine_id, &end.session_id) {
-                    session.close_with(machine_id, refusal(end.code, end.retry_after_ms));
-                }
-            }
-            FromNode::ToLink(to) => {
-                if let (Some(link), Some(frame)) = (self.link(account_id, machine_id, &to.link_id), to.frame) {
-                    link.send(v1::link_down::Kind::Frame(frame));
-                }
-            }
-            FromNode::EndLink(end) => {
-                if let Some(link) = self.link(account_id, machine_id, &end.link_id) {
-                    link.ending.begin(crate::ending::End::Refused(refusal(end.code, end.retry_after_ms)));
-                }
-            }
-            FromNode::NotOwner(not_owner) => self.not_owner(account_id, machine_id, &not_owner.subject_id),
-        }
-    }
-
-    fn not_owner(&self, account_id: AccountId, machine_id: MachineId, subject_id: &[u8]) {
-        if let Some(session) = self.session(account_id, machine_id, subject_id) {
-            session.close_with(machine_id, ErrorCode::Moving.into());
-        } else if let Some(link) = self.link(account_id, machine_id, subject_id) {
-            link.ending.begin(ErrorCode::Moving);
-        }
-    }
-
-    /// The session that a frame is for, if it is of that account and has that machine open (INV-SCOPE).
-    fn session(&self, account_id: AccountId, machine_id: MachineId, session_id: &[u8]) -> Option<Arc<Session>> {
-        let session_id = SessionId::try_from(session_id).ok()?;
-        let session = self.registry.session(account_id, session_id).filter(|session| session.is_open(machine_id));
-        if session.is_none() {
-            self.metrics.dropped(Dropped::NoSession);
-        }
-        session
-    }
-
-    fn link(&self, account_id: AccountId, machine_id: MachineId, link_id: &[u8]) -> Option<Arc<crate::registry::Link>> {
-        let link_id = LinkId::try_from(link_id).ok()?;
-        let link = self.registry.link(account_id, machine_id, link_id);
-        if link.is_none() {
-            self.metrics.dropped(Dropped::NoLink);
-        }
-        link
-    }
-}
-
-fn refusal(code: u32, retry_after_ms: u32) -> Refusal {
-    match ErrorCode::from_number(code) {
-        Some(code) => Refusal { code, retry_after_ms },
-        None => ErrorCode::Internal.into(),
     }
 }

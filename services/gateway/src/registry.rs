@@ -1,47 +1,21 @@
 //! The live sessions and links of this gateway: where a node's frames go, and what a revocation cuts.
 
-use std::collections::{BTreeMap, BTreeSet};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+mod forwards;
+mod link;
+mod session;
 
-use bytes::Bytes;
+use std::collections::BTreeMap;
+use std::sync::{Arc, PoisonError, RwLock};
+
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, DeviceId, GrantId, LinkId, MachineId, SessionId, UserId};
-use flydex_domain::limits::SESSION_MACHINES_MAX;
+use flydex_domain::id::{AccountId, LinkId, MachineId, SessionId};
 use flydex_domain::revocation::Revocation;
-use flydex_domain::scope::{AccountScope, MachineKey};
-use flydex_proto::v1;
+use flydex_domain::scope::MachineKey;
 use tokio::sync::watch;
 
-use crate::ending::{Ending, Refusal};
-use crate::outbox::Outbox;
-
-/// A session after its welcome.
-pub(crate) struct Session {
-    pub(crate) session_id: SessionId,
-    pub(crate) scope: AccountScope,
-    pub(crate) user_id: UserId,
-    pub(crate) device_id: DeviceId,
-    pub(crate) grant_id: GrantId,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) ending: Ending,
-    open: Mutex<BTreeSet<MachineId>>,
-}
-
-/// Who a session is, from its verified ticket and grant.
-pub(crate) struct SessionIdentity {
-    pub(crate) scope: AccountScope,
-    pub(crate) user_id: UserId,
-    pub(crate) device_id: DeviceId,
-    pub(crate) grant_id: GrantId,
-}
-
-/// A link after its welcome.
-pub(crate) struct Link {
-    pub(crate) link_id: LinkId,
-    pub(crate) machine: MachineKey,
-    pub(crate) outbox: Arc<Outbox>,
-    pub(crate) ending: Ending,
-}
+pub(crate) use self::link::Link;
+pub(crate) use self::session::{Home, Session, SessionIdentity};
+use crate::node::Stream;
 
 /// Every live session and link.
 pub(crate) struct Registry {
@@ -59,85 +33,6 @@ pub(crate) struct Registered {
 enum Entry {
     Session(SessionId),
     Link(LinkId),
-}
-
-// === impl Session ===
-
-impl Session {
-    pub(crate) fn new(
-        session_id: SessionId,
-        identity: SessionIdentity,
-        outbox: Arc<Outbox>,
-        ending: Ending,
-    ) -> Arc<Self> {
-        let SessionIdentity { scope, user_id, device_id, grant_id } = identity;
-        Arc::new(Self { session_id, scope, user_id, device_id, grant_id, outbox, ending, open: Mutex::default() })
-    }
-
-    /// Notes a machine as open. True when it was not open before.
-    ///
-    /// # Errors
-    /// [`ErrorCode::Overloaded`] when the session has as many open as it may.
-    pub(crate) fn open(&self, machine_id: MachineId) -> Result<bool, ErrorCode> {
-        let mut open = self.lock_open();
-        if open.len() >= SESSION_MACHINES_MAX && !open.contains(&machine_id) {
-            return Err(ErrorCode::Overloaded);
-        }
-        Ok(open.insert(machine_id))
-    }
-
-    /// Notes a machine as closed. True when it was open.
-    pub(crate) fn close(&self, machine_id: MachineId) -> bool {
-        self.lock_open().remove(&machine_id)
-    }
-
-    /// Whether a machine is open.
-    pub(crate) fn is_open(&self, machine_id: MachineId) -> bool {
-        self.lock_open().contains(&machine_id)
-    }
-
-    /// The open machines.
-    pub(crate) fn open_machines(&self) -> Vec<MachineId> {
-        self.lock_open().iter().copied().collect()
-    }
-
-    /// Queues a message for the browser; a browser that reads too slowly is cut off.
-    pub(crate) fn send(&self, kind: v1::session_down::Kind) {
-        if let Err(error) = self.outbox.send(&v1::SessionDown { kind: Some(kind) }) {
-            self.ending.begin(error.code());
-        }
-    }
-
-    /// Closes a machine and tells the browser why; nothing when it is not open.
-    pub(crate) fn close_with(&self, machine_id: MachineId, refusal: Refusal) {
-        if self.close(machine_id) {
-            self.tell_closed(machine_id, refusal);
-        }
-    }
-
-    /// Tells the browser that a machine is not open.
-    pub(crate) fn tell_closed(&self, machine_id: MachineId, refusal: Refusal) {
-        self.send(v1::session_down::Kind::MachineClosed(v1::MachineClosed {
-            machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
-            code: refusal.code.number().into(),
-            retry_after_ms: refusal.retry_after_ms,
-        }));
-    }
-
-    fn lock_open(&self) -> MutexGuard<'_, BTreeSet<MachineId>> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
-    }
-}
-
-// === impl Link ===
-
-impl Link {
-    /// Queues a message for the connector; one that reads too slowly is cut off.
-    pub(crate) fn send(&self, kind: v1::link_down::Kind) {
-        if let Err(error) = self.outbox.send(&v1::LinkDown { kind: Some(kind) }) {
-            self.ending.begin(error.code());
-        }
-    }
 }
 
 // === impl Registry ===
@@ -192,19 +87,14 @@ impl Registry {
         count
     }
 
-    /// Tells everyone whose frames went over a lost stream to a node.
-    pub(crate) fn node_lost(&self, went_over_it: impl Fn(MachineKey) -> bool) {
+    /// Tells everyone who was bound to a stream that has ended: machines are closed in their sessions, since what the
+    /// node knew of them is gone; links are placed again.
+    pub(crate) fn stream_lost(&self, stream: &Stream) {
         for session in self.all_sessions() {
-            for machine_id in session.open_machines() {
-                if went_over_it(MachineKey::new(session.scope, machine_id)) {
-                    session.close_with(machine_id, ErrorCode::Moving.into());
-                }
-            }
+            session.stream_lost(stream);
         }
         for link in self.all_links() {
-            if went_over_it(link.machine) {
-                link.ending.begin(ErrorCode::Moving);
-            }
+            link.stream_lost(stream);
         }
     }
 

@@ -2,10 +2,12 @@
 
 mod attacks;
 mod browser;
-mod host;
+pub(crate) mod directory;
+pub(crate) mod host;
 mod lanes;
 mod lifetimes;
 mod link;
+mod nodes;
 mod refusals;
 mod wire;
 mod world;

@@ -147,14 +147,14 @@ impl Roles {
             shutdown.clone(),
         );
         let machines_handle = machines.handle();
-        let channel = node::in_memory(machines.into_grpc(), shutdown)?;
+        let dial = node::in_memory(machines.into_grpc(), shutdown);
         let gateway = flydex_gateway::Service::new(
             flydex_gateway::Config {
                 gateway_id: node_id,
                 region: config.region.clone(),
                 public_origin: origin.as_str().to_owned(),
             },
-            channel,
+            Arc::new(dial),
             directory,
             verifier,
             clock,
@@ -193,7 +193,7 @@ fn watch(readiness: &Readiness, sql: Sql, gateway: flydex_gateway::Handle) {
         let sql = sql.clone();
         async move { sql.ping().await.is_ok() }
     });
-    readiness.look("node", "not every stream to it is up", move || std::future::ready(gateway.is_ready()));
+    readiness.look("node", "none is reached on every stream", move || std::future::ready(gateway.is_ready()));
 }
 
 fn control_config(

@@ -18,19 +18,23 @@ use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::session_down::Kind as Down;
 use flydex_proto::v1::session_up::Kind as Up;
 use flydex_proto::{codec, lanes::OnLane as _};
+use futures_util::StreamExt as _;
+use futures_util::future::BoxFuture;
+use futures_util::stream::FuturesUnordered;
 use prost::Message as _;
 use tracing::Instrument as _;
 
 use crate::Gateway;
 use crate::admission::{Handshake, OpenBucket, Permit};
 use crate::auth;
-use crate::ending::{End, Ending};
+use crate::ending::{End, Ending, Refusal};
 use crate::frame::{self, FrameReader, Inbound};
 use crate::life::{Life, Term, Turn, millis};
 use crate::metrics::Peer;
-use crate::node::NodeError;
+use crate::node::{Bound, NodeError};
 use crate::outbox::Outbox;
-use crate::registry::Session;
+use crate::placing::{SessionOpening, place_session};
+use crate::registry::{Home, Session};
 use crate::sizes;
 use crate::trace;
 
@@ -65,7 +69,7 @@ pub(crate) async fn run(
     );
     let end = serve(gateway, reader, &mut opened).instrument(span.clone()).await;
     for machine_id in session.open_machines() {
-        close_machine(gateway, &session, machine_id).await;
+        close_machine(&session, machine_id).await;
     }
     drop(registered);
     span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "session ended"));
@@ -77,6 +81,7 @@ struct Opened {
     session: Arc<Session>,
     claimed: auth::Claimed,
     grant_token: String,
+    placings: FuturesUnordered<BoxFuture<'static, ()>>,
     _permit: Permit,
 }
 
@@ -114,6 +119,7 @@ async fn open(
         session: Session::new(session_id, identity, outbox.clone(), ending.clone()),
         claimed,
         grant_token: hello.grant,
+        placings: FuturesUnordered::new(),
         _permit: permit,
     })
 }
@@ -141,7 +147,15 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &m
         Term { holds_until: grant.holds_until(), notice: limits::GRANT_END_NOTICE, code: ErrorCode::GrantInvalid };
     let mut life = Life::new(gateway, &session.ending, &term);
     loop {
-        let handled = match life.turn(reader).await {
+        let turn = tokio::select! {
+            () = session.homeless() => {
+                place_homeless(gateway, opened);
+                continue;
+            }
+            Some(()) = opened.placings.next() => continue,
+            turn = life.turn(reader) => turn,
+        };
+        let handled = match turn {
             Ok(Turn::Tell(go_away)) => {
                 session.send(Down::GoAway(go_away));
                 Ok(())
@@ -168,15 +182,12 @@ async fn handle(gateway: &Arc<Gateway>, opened: &mut Opened, message: v1::Sessio
         }
         Some(Up::Open(open)) => open_machine(gateway, opened, machine_id(&open.machine_id)?).await,
         Some(Up::Close(close)) => {
-            let machine_id = machine_id(&close.machine_id)?;
-            if session.close(machine_id) {
-                close_machine(gateway, &session, machine_id).await;
-            }
+            close_machine(&session, machine_id(&close.machine_id)?).await;
         }
         Some(Up::ToMachine(to)) => {
             let machine_id = machine_id(&to.machine_id)?;
             let message = to.message.ok_or(ErrorCode::UnexpectedFrame)?;
-            to_machine(gateway, &session, machine_id, message).await?;
+            to_machine(gateway, opened, machine_id, message).await?;
         }
         Some(Up::Hello(_) | Up::Proof(_)) | None => return Err(ErrorCode::UnexpectedFrame.into()),
     }
@@ -185,39 +196,56 @@ async fn handle(gateway: &Arc<Gateway>, opened: &mut Opened, message: v1::Sessio
 
 /// Opens a machine; one that is open already starts over.
 async fn open_machine(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: MachineId) {
+    let session = opened.session.clone();
     let admitted = opened.opens.take(gateway.clock.instant());
-    let session = &opened.session;
-    match admitted.and_then(|()| session.open(machine_id)) {
-        Ok(true) => {}
-        Ok(false) => close_machine(gateway, session, machine_id).await,
-        Err(code) => return session.tell_closed(machine_id, code.into()),
+    if admitted.is_ok() {
+        close_machine(&session, machine_id).await;
     }
-    let open = v1::OpenSession {
-        session_id: wire_id(session.session_id),
-        grant: opened.grant_token.clone(),
-        replacing: Bytes::new(),
-    };
-    let sent = to_node(gateway, session, machine_id, ToNode::OpenSession(open)).await;
-    if let Err(error) = sent {
-        session.close_with(machine_id, error.code().into());
+    match admitted.and_then(|()| session.open(machine_id)) {
+        Ok(()) => place_homeless(gateway, opened),
+        Err(code) => session.tell_closed(machine_id, code.into()),
     }
 }
 
-/// Tells the node that a machine is closed.
-async fn close_machine(gateway: &Arc<Gateway>, session: &Session, machine_id: MachineId) {
-    let close = v1::CloseSession { session_id: wire_id(session.session_id) };
-    let machine = MachineKey::new(session.scope, machine_id);
-    gateway.node.send_ending(machine, ToNode::CloseSession(close)).await;
+/// Looks for places for what has none, a new one or another.
+fn place_homeless(gateway: &Arc<Gateway>, opened: &Opened) {
+    for (machine_id, opening) in opened.session.take_homeless() {
+        let (session, grant) = (opened.session.clone(), opened.grant_token.clone());
+        let subject = SessionOpening { session, machine_id, opening, grant };
+        opened.placings.push(Box::pin(place_session(gateway.clone(), subject)));
+    }
+}
+
+/// Where a machine is open, once it is known.
+async fn home(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: MachineId) -> Option<Bound> {
+    loop {
+        match opened.session.home(machine_id)? {
+            Home::At(bound) => return Some(bound),
+            Home::Homeless | Home::Placing => {
+                place_homeless(gateway, opened);
+                opened.placings.next().await?;
+            }
+        }
+    }
+}
+
+/// Closes a machine, and where it is open tells the node.
+async fn close_machine(session: &Session, machine_id: MachineId) {
+    if let Some(Home::At(bound)) = session.close(machine_id) {
+        let close = v1::CloseSession { session_id: wire_id(session.session_id) };
+        let machine = MachineKey::new(session.scope, machine_id);
+        bound.send_ending(machine, ToNode::CloseSession(close)).await;
+    }
 }
 
 async fn to_machine(
     gateway: &Arc<Gateway>,
-    session: &Session,
+    opened: &mut Opened,
     machine_id: MachineId,
     mut message: v1::DeviceMessage,
 ) -> Result<(), End> {
-    if !session.is_open(machine_id) {
-        session.tell_closed(machine_id, ErrorCode::NotFound.into());
+    if !opened.session.is_open(machine_id) {
+        opened.session.tell_closed(machine_id, ErrorCode::NotFound.into());
         return Ok(());
     }
     sizes::check_device_message(&message)?;
@@ -229,14 +257,16 @@ async fn to_machine(
         Some(DeviceKind::EventCredit(_) | DeviceKind::BulkCredit(_) | DeviceKind::Probe(_)) => None,
         None => return Err(ErrorCode::UnexpectedFrame.into()),
     };
+    let bound = home(gateway, opened, machine_id).await;
+    let session = &opened.session;
     let wire_id = wire_id(session.session_id);
     let Some(command_id) = command_id else {
         let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
         // A lost credit would stall the machine's streams without a word, so something ends: the machine, when the
         // stream to its node did and so nobody there has it open; else the session, which closes it there as well.
-        match to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).await {
+        match to_node(bound, session, machine_id, ToNode::SessionMessage(message)).await {
             Ok(()) => {}
-            Err(error @ NodeError::Down) => session.close_with(machine_id, error.code().into()),
+            Err(NodeError::Down) => session.close_with(machine_id, Refusal::moving()),
             Err(error @ NodeError::Full) => return Err(error.code().into()),
         }
         return Ok(());
@@ -245,28 +275,28 @@ async fn to_machine(
     trace::reparent(&mut message.trace, &span);
     let trace = message.trace.clone();
     let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
-    let sent = to_node(gateway, session, machine_id, ToNode::SessionMessage(message)).instrument(span).await;
+    let sent = to_node(bound, session, machine_id, ToNode::SessionMessage(message)).instrument(span).await;
     gateway.metrics.command(sent.err().map(NodeError::code));
     if let Err(error) = sent {
-        session.send(failure(machine_id, command_id, trace, error.code()));
+        session.send(failure(machine_id, command_id, trace, error.refusal()));
     }
     Ok(())
 }
 
 async fn to_node(
-    gateway: &Arc<Gateway>,
+    bound: Option<Bound>,
     session: &Session,
     machine_id: MachineId,
     kind: ToNode,
 ) -> Result<(), NodeError> {
     let machine = MachineKey::new(session.scope, machine_id);
-    gateway.node.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await
+    bound.ok_or(NodeError::Down)?.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await
 }
 
 /// Nothing was sent, so the command did not take effect; it may be sent again under its id.
-fn failure(machine_id: MachineId, command_id: Bytes, trace: Option<v1::TraceContext>, code: ErrorCode) -> Down {
-    let refusal = crate::ending::Refusal::from(code);
-    let failure = v1::Failure { code: code.number().into(), command_id, retry_after_ms: refusal.retry_after_ms };
+fn failure(machine_id: MachineId, command_id: Bytes, trace: Option<v1::TraceContext>, refusal: Refusal) -> Down {
+    let failure =
+        v1::Failure { code: refusal.code.number().into(), command_id, retry_after_ms: refusal.retry_after_ms };
     Down::FromMachine(v1::FromMachine {
         machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
         message: Some(v1::MachineMessage { trace, kind: Some(v1::machine_message::Kind::Failure(failure)) }),

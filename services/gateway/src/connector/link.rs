@@ -8,13 +8,13 @@ use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::LinkId;
 use flydex_domain::limits;
-use flydex_domain::scope::MachineKey;
 use flydex_domain::token::Claims as _;
 use flydex_proto::codec;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::link_down::Kind as Down;
 use flydex_proto::v1::link_up::Kind as Up;
+use futures_util::future::OptionFuture;
 use tokio::time::MissedTickBehavior;
 use tracing::Instrument as _;
 
@@ -25,7 +25,9 @@ use crate::ending::{End, Ending};
 use crate::frame::{self, FrameReader, Inbound};
 use crate::life::{Life, Term, Turn, millis};
 use crate::metrics::Peer;
+use crate::node::NodeError;
 use crate::outbox::Outbox;
+use crate::placing::place_link;
 use crate::registry::Link;
 use crate::sizes;
 
@@ -67,8 +69,10 @@ pub(crate) async fn run(
         transport = transport_name(carrier.transport),
     );
     let end = serve(gateway, reader, opened).instrument(span.clone()).await;
-    let close = v1::CloseLink { link_id: wire_id(link.link_id) };
-    gateway.node.send_ending(link.machine, ToNode::CloseLink(close)).await;
+    if let Some(bound) = link.bound() {
+        let close = v1::CloseLink { link_id: wire_id(link.link_id) };
+        bound.send_ending(link.machine, ToNode::CloseLink(close)).await;
+    }
     drop(registered);
     span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "link ended"));
     end
@@ -154,17 +158,14 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
         channel_bound: proof.channel_bound,
         replacing: Bytes::new(),
     };
-    let link = Link { link_id, machine, outbox: carrier.outbox.clone(), ending: carrier.ending.clone() };
-    Ok(Opened { link: Arc::new(link), claimed, open, _permit: permit })
+    let link = Link::new(link_id, machine, carrier.outbox.clone(), carrier.ending.clone());
+    Ok(Opened { link, claimed, open, _permit: permit })
 }
 
 async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Opened) -> End {
     let Opened { link, claimed, open, _permit } = opened;
     // A revocation that came between the hello and the registration is not lost.
     if let Err(code) = gateway.revoked.check_credential(&claimed.credential) {
-        return code.into();
-    }
-    if let Err(code) = to_node(gateway, link.machine, ToNode::OpenLink(open)).await {
         return code.into();
     }
     tracing::info!("link opened");
@@ -178,8 +179,24 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Op
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();
     let mut nonce = 0;
+    let mut placing = OptionFuture::default();
     loop {
         let turn = tokio::select! {
+            () = link.homeless() => {
+                if link.lost().is_some() {
+                    gateway.metrics.link_replaced();
+                }
+                let placed = place_link(gateway.clone(), link.clone(), open.clone());
+                placing = Some(Box::pin(placed)).into();
+                continue;
+            }
+            Some(placed) = &mut placing => {
+                placing = OptionFuture::default();
+                match placed {
+                    Ok(()) => continue,
+                    Err(refusal) => return refusal.into(),
+                }
+            }
             _ = pings.tick() => {
                 nonce += 1;
                 link.send(Down::Ping(v1::Ping { nonce }));
@@ -215,15 +232,21 @@ async fn handle(gateway: &Arc<Gateway>, link: &Link, message: v1::LinkUp) -> Res
         Some(Up::Frame(frame)) => {
             sizes::check_connector_frame(&frame)?;
             let message = v1::LinkMessage { link_id: wire_id(link.link_id), frame: Some(frame) };
-            to_node(gateway, link.machine, ToNode::LinkMessage(message)).await?;
+            to_node(link, ToNode::LinkMessage(message)).await?;
         }
         Some(Up::Hello(_) | Up::Proof(_)) | None => return Err(ErrorCode::UnexpectedFrame.into()),
     }
     Ok(())
 }
 
-async fn to_node(gateway: &Arc<Gateway>, machine: MachineKey, kind: ToNode) -> Result<(), ErrorCode> {
-    gateway.node.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await.map_err(|error| error.code())
+/// Sends a frame to the owner. Without one it is dropped: it carries the epoch of an owner that is gone, and the next
+/// one asks for everything anew.
+async fn to_node(link: &Link, kind: ToNode) -> Result<(), End> {
+    let Some(bound) = link.bound() else { return Ok(()) };
+    match bound.send(link.machine, limits::ACTOR_CALL_TIMEOUT, kind).await {
+        Ok(()) | Err(NodeError::Down) => Ok(()),
+        Err(error @ NodeError::Full) => Err(error.code().into()),
+    }
 }
 
 fn send(outbox: &Outbox, kind: Down) -> Result<(), End> {

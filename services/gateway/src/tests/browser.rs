@@ -1,6 +1,5 @@
 //! Sessions that go well, and how they end.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -21,7 +20,7 @@ use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::host::{Arrived, to_session};
 use super::wire::{Browser, Ended, hello};
-use super::world::{World, account, device_key, down_directory, machine, soon, user};
+use super::world::{World, account, device_key, machine, soon, user};
 
 const EVENT_BYTES: usize = 64 * 1024;
 
@@ -259,7 +258,8 @@ async fn a_node_that_takes_nothing_for_long_is_still_told_that_a_session_has_lef
 
 #[tokio::test]
 async fn a_ticket_is_taken_on_the_proof_alone_while_the_directory_is_down() {
-    let world = World::with_directory(Arc::new(down_directory())).await;
+    let world = World::start().await;
+    world.directory.set_away(true);
     Browser::open(&world, 1).await;
 }
 

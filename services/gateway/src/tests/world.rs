@@ -1,27 +1,30 @@
 //! A running gateway, its control plane's key, and the tokens that a test needs.
 
+use std::collections::BTreeMap;
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use flydex_domain::id::{AccountId, GrantId, MachineId, NodeId, TicketId, UserId};
+use flydex_domain::epoch::Epoch;
+use flydex_domain::id::{AccountId, GrantId, Incarnation, MachineId, NodeId, TicketId, UserId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, GRANT_LIFETIME, TICKET_LIFETIME};
-use flydex_domain::scope::Role;
+use flydex_domain::placement::NodeRecord;
+use flydex_domain::scope::{MachineKey, Principal, Role};
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, Grant, MachineCredential, Ticket, TokenSigner, TokenVerifier};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls;
-use flydex_store::directory::redis::{Endpoint, Keeper};
-use flydex_store::directory::{Directory, InProcessDirectory, RedisDirectory};
+use flydex_store::directory::{Acquire, Cause, Directory as _};
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
-use super::host::{Host, host};
-use crate::{Config, Service, quic};
+use super::directory::Switched;
+use super::host::{Host, Way, host, life, record};
+use crate::{Config, DialError, Service, quic};
 
 pub(super) const ORIGIN: &str = "https://localhost";
 pub(super) const HOST: &str = "localhost";
@@ -29,10 +32,17 @@ pub(super) const REGION: &str = "local";
 pub(super) const GATEWAY: &str = "gateway-1";
 const START_MS: u64 = 1_800_000_000_000;
 
+type Ways = Arc<Mutex<BTreeMap<Incarnation, Way>>>;
+
 /// A gateway with a listener of each kind.
 pub(super) struct World {
     pub(super) service: Service,
+    /// The first node.
     pub(super) host: Host,
+    /// The others.
+    pub(super) others: Vec<Host>,
+    pub(super) directory: Arc<Switched>,
+    ways: Ways,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
     pub(super) plain: SocketAddr,
@@ -44,14 +54,22 @@ pub(super) struct World {
 
 impl World {
     pub(super) async fn start() -> Self {
-        Self::with_directory(Arc::new(InProcessDirectory::default())).await
+        Self::with_nodes(1).await
     }
 
-    pub(super) async fn with_directory(directory: Arc<dyn Directory>) -> Self {
+    /// A gateway among that many nodes.
+    pub(super) async fn with_nodes(nodes: u8) -> Self {
         tls::install_provider();
         let signer = TokenSigner::from_seed("k1", &SecretKey::new([1; 32]));
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
-        let (host, channel) = host();
+        let directory = Arc::new(Switched::default());
+        let ways = Ways::default();
+        let mut hosts = Vec::new();
+        for tag in 1..=nodes {
+            hosts.push(add_node(&directory, &ways, tag).await);
+        }
+        let others = hosts.split_off(1);
+        let host = hosts.remove(0);
         let clock = Clock::manual(START_MS);
         let shutdown = Shutdown::new();
         let config = Config {
@@ -59,7 +77,13 @@ impl World {
             region: REGION.to_owned(),
             public_origin: ORIGIN.to_owned(),
         };
-        let service = Service::new(config, channel, directory, verifier, clock.clone(), shutdown.clone());
+        let known = ways.clone();
+        let dial = move |record: &NodeRecord| match known.lock().unwrap().get(&record.incarnation) {
+            Some(way) => Ok(way.channel()),
+            None => Err(DialError::new("no way to it")),
+        };
+        let service =
+            Service::new(config, Arc::new(dial), directory.clone(), verifier, clock.clone(), shutdown.clone());
         let certified = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
         let certificate_pem = certified.cert.pem();
         let key = || PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -76,8 +100,35 @@ impl World {
         let quic = endpoint.local_addr().unwrap();
         let serving = service.clone();
         tokio::spawn(async move { serving.serve_quic(endpoint).await });
-        service.handle().ready().await;
-        Self { service, host, clock, shutdown, plain, tls, quic, certificate_pem, signer }
+        service.handle().nodes_ready(nodes.into()).await;
+        Self { service, host, others, directory, ways, clock, shutdown, plain, tls, quic, certificate_pem, signer }
+    }
+
+    /// Another node comes, which a gateway learns of in time.
+    pub(super) async fn add_node(&mut self, tag: u8) {
+        self.others.push(add_node(&self.directory, &self.ways, tag).await);
+    }
+
+    /// Every node, by number.
+    pub(super) fn nodes(&mut self) -> impl Iterator<Item = &mut Host> {
+        std::iter::once(&mut self.host).chain(&mut self.others)
+    }
+
+    /// The node of that number.
+    pub(super) fn node(&mut self, tag: u8) -> &mut Host {
+        self.nodes().find(|host| host.incarnation == life(tag)).expect("there is such a node")
+    }
+
+    /// Puts on record that a node owns machine 1 of account 1.
+    pub(super) async fn owned_by(&self, tag: u8) {
+        let acquire = Acquire {
+            machine: machine_key_1(),
+            asker: life(tag),
+            floor: Epoch::ZERO,
+            replacing: None,
+            cause: Cause::Link,
+        };
+        self.directory.acquire(acquire).await.unwrap();
     }
 
     pub(super) fn now(&self) -> UnixMillis {
@@ -124,6 +175,19 @@ impl World {
     }
 }
 
+async fn add_node(directory: &Switched, ways: &Ways, tag: u8) -> Host {
+    let host = host(tag);
+    ways.lock().unwrap().insert(life(tag), host.way.clone());
+    directory.renew(record(tag), 1).await.unwrap();
+    host
+}
+
+/// Machine 1 of account 1.
+pub(super) fn machine_key_1() -> MachineKey {
+    let (account_id, machine_id) = (account(1), machine(1));
+    MachineKey::new(Principal::Machine { account_id, machine_id }.scope(), machine_id)
+}
+
 async fn listen(service: &Service, tls: Option<rustls::ServerConfig>, shutdown: &Shutdown) -> SocketAddr {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
@@ -150,12 +214,6 @@ pub(super) fn user(tag: u8) -> UserId {
 
 pub(super) fn machine(tag: u8) -> MachineId {
     MachineId::try_from([tag; 16].as_slice()).unwrap()
-}
-
-/// A directory that never answers: nobody runs its connection.
-pub(super) fn down_directory() -> RedisDirectory {
-    let endpoint = Endpoint::alone("redis://127.0.0.1").unwrap();
-    RedisDirectory::new(Keeper::new(endpoint).0)
 }
 
 /// A generous bound on what must happen; nothing waits for it to pass.

@@ -19,14 +19,14 @@ async fn a_drain_with_nothing_open_does_not_wait_for_the_joint_between_the_roles
             node_id: node_id(),
             incarnation: Incarnation::from_bytes([1; 16]),
             address: "memory://all".to_owned(),
-            region: "home".to_owned(),
+            region: "local".to_owned(),
         },
         Arc::clone(&directory),
         Arc::new(TokenVerifier::new([])),
         Clock::system(),
         shutdown.clone(),
     );
-    let gateway = gateway(in_memory(machines.into_grpc(), &shutdown).unwrap(), directory, &shutdown);
+    let gateway = gateway(in_memory(machines.into_grpc(), &shutdown), directory, &shutdown);
     gateway.handle().ready().await;
     let began = Instant::now();
     assert!(shutdown.drain(Duration::from_secs(3600)).await);

@@ -1,0 +1,70 @@
+use std::time::Duration;
+
+use flydex_domain::limits::LEASE_RENEW_INTERVAL;
+use flydex_domain::placement::Health;
+
+use super::*;
+use crate::tests::directory::Switched;
+use crate::tests::host::{life, record};
+
+async fn with_nodes(tags: &[u8]) -> (Arc<Switched>, Members) {
+    let directory = Arc::new(Switched::default());
+    for tag in tags {
+        directory.renew(record(*tag), 1).await.unwrap();
+    }
+    (directory.clone(), Members::new(directory))
+}
+
+fn tags(members: &Members) -> Vec<u8> {
+    members.list().iter().map(|member| member.record.incarnation.as_bytes()[0]).collect()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_last_view_holds_while_the_directory_is_away() {
+    let (directory, members) = with_nodes(&[1]).await;
+    assert!(members.list().is_empty());
+    members.refresh().await;
+    assert_eq!(tags(&members), [1]);
+    directory.leave(life(1)).await.unwrap();
+    directory.set_away(true);
+    for _ in 0..100 {
+        tokio::time::advance(LEASE_RENEW_INTERVAL).await;
+        members.refresh().await;
+    }
+    assert_eq!(tags(&members), [1]);
+    assert_eq!(members.list()[0].health(), Health::Alive);
+    directory.set_away(false);
+    members.refresh().await;
+    assert!(members.list().is_empty());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_directory_that_has_forgotten_is_not_believed_before_nodes_had_time_to_come_back() {
+    let (directory, members) = with_nodes(&[1, 2]).await;
+    members.refresh().await;
+    directory.leave(life(1)).await.unwrap();
+    directory.leave(life(2)).await.unwrap();
+    members.refresh().await;
+    assert_eq!(tags(&members), [1, 2]);
+    tokio::time::advance(LEASE_RENEW_INTERVAL).await;
+    directory.renew(record(2), 2).await.unwrap();
+    members.refresh().await;
+    assert_eq!(tags(&members), [1, 2]);
+    assert_eq!(members.list()[0].silent_for, LEASE_RENEW_INTERVAL);
+    tokio::time::advance(LEASE_SUSPECT_AFTER - LEASE_RENEW_INTERVAL).await;
+    members.refresh().await;
+    assert_eq!(tags(&members), [2], "silence has become news");
+}
+
+#[tokio::test(start_paused = true)]
+async fn many_who_find_the_view_stale_ask_once() {
+    let (directory, members) = with_nodes(&[]).await;
+    let now = Instant::now();
+    futures_util::future::join_all((0..100).map(|_| members.refresh_since(now))).await;
+    assert_eq!(directory.members_asked(), 1);
+    tokio::time::advance(Duration::from_millis(1)).await;
+    members.refresh_since(now).await;
+    assert_eq!(directory.members_asked(), 1);
+    members.refresh_since(Instant::now()).await;
+    assert_eq!(directory.members_asked(), 2);
+}

@@ -1,0 +1,101 @@
+//! A link, and the node that it is open at.
+
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use flydex_domain::id::{Incarnation, LinkId};
+use flydex_domain::scope::MachineKey;
+use flydex_proto::v1;
+use tokio::sync::Notify;
+
+use super::forwards::Forwards;
+use crate::ending::{Ending, Refusal};
+use crate::node::{Bound, Stream};
+use crate::outbox::Outbox;
+
+/// A link after its welcome.
+pub(crate) struct Link {
+    pub(crate) link_id: LinkId,
+    pub(crate) machine: MachineKey,
+    pub(crate) outbox: Arc<Outbox>,
+    pub(crate) ending: Ending,
+    place: Mutex<Place>,
+    homeless: Notify,
+}
+
+#[derive(Default)]
+struct Place {
+    bound: Option<Bound>,
+    forwards: Forwards,
+    /// The node on whose lost stream it was last.
+    lost: Option<Incarnation>,
+}
+
+impl Link {
+    pub(crate) fn new(link_id: LinkId, machine: MachineKey, outbox: Arc<Outbox>, ending: Ending) -> Arc<Self> {
+        let homeless = Notify::new();
+        homeless.notify_one();
+        Arc::new(Self { link_id, machine, outbox, ending, place: Mutex::default(), homeless })
+    }
+
+    /// The stream that it is open on.
+    pub(crate) fn bound(&self) -> Option<Bound> {
+        self.place().bound.clone()
+    }
+
+    /// Waits until a place is to be looked for: at first, and whenever one was lost.
+    pub(crate) async fn homeless(&self) {
+        self.homeless.notified().await;
+    }
+
+    /// The node on whose lost stream it was last.
+    pub(crate) fn lost(&self) -> Option<Incarnation> {
+        self.place().lost
+    }
+
+    /// Binds it to its place.
+    pub(crate) fn bind(&self, bound: Bound) {
+        self.place().bound = Some(bound);
+    }
+
+    /// Takes the place back that it was just bound to. False when it is bound there no more.
+    pub(crate) fn unbind(&self) -> bool {
+        self.place().bound.take().is_some()
+    }
+
+    /// The node does not own the machine: looks for another place, unless it was looked for too often. Whether it does.
+    pub(crate) fn forward(&self, bound: &Bound) -> bool {
+        let mut place = self.place();
+        if !place.bound.as_ref().is_some_and(|at| at.is_same(bound)) {
+            return false;
+        }
+        place.bound = None;
+        place.lost = None;
+        let again = place.forwards.again();
+        if again {
+            self.homeless.notify_one();
+        } else {
+            self.ending.begin(Refusal::moving());
+        }
+        again
+    }
+
+    /// Looks for another place if it was open on a stream which has ended.
+    pub(crate) fn stream_lost(&self, stream: &Stream) {
+        let mut place = self.place();
+        if let Some(bound) = place.bound.take_if(|bound| bound.is_on(stream)) {
+            place.lost = Some(bound.node());
+            self.homeless.notify_one();
+        }
+    }
+
+    /// Queues a message for the connector; one that reads too slowly is cut off.
+    pub(crate) fn send(&self, kind: v1::link_down::Kind) {
+        if let Err(error) = self.outbox.send(&v1::LinkDown { kind: Some(kind) }) {
+            self.ending.begin(error.code());
+        }
+    }
+
+    fn place(&self) -> MutexGuard<'_, Place> {
+        self.place.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
