@@ -13,14 +13,13 @@ use crate::scope::Role;
 use crate::status::MachineStatus;
 
 fn opened(effects: &[Effect]) -> Vec<Subject> {
-    effects
-        .iter()
-        .filter_map(|effect| match effect {
-            Effect::SessionOpened(session_id) => Some(Subject::Session(*session_id)),
-            Effect::LinkOpened(link_id) => Some(Subject::Link(*link_id)),
-            _ => None,
-        })
-        .collect()
+    let subject = |effect: &Effect| {
+        if let Effect::SessionOpened(session_id) = effect {
+            return Some(Subject::Session(*session_id));
+        }
+        if let Effect::LinkOpened(link_id) = effect { Some(Subject::Link(*link_id)) } else { None }
+    };
+    effects.iter().filter_map(subject).collect()
 }
 
 fn taken_over(world: &World) -> OwnerRecord {
@@ -138,9 +137,9 @@ fn a_second_link_of_an_owned_machine_asks_nobody() {
 #[test]
 fn a_link_below_the_counter_on_record_is_told_that_counter() {
     let counter_told = |effects: &[Effect]| {
-        effects.iter().find_map(|effect| match effect {
-            Effect::EndLink { code: ErrorCode::LinkSuperseded, link_counter, .. } => Some(*link_counter),
-            _ => None,
+        effects.iter().find_map(|effect| {
+            let Effect::EndLink { code: ErrorCode::LinkSuperseded, link_counter, .. } = effect else { return None };
+            Some(*link_counter)
         })
     };
     let mut world = World::linked();
