@@ -1,6 +1,12 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
+mod desk;
+mod sql;
+
 use std::time::Duration;
+
+pub use self::desk::*;
+pub use self::sql::*;
 
 // === Frames ===
 
@@ -395,26 +401,6 @@ pub const RATE_ACCOUNTS_MAX: usize = 65_536;
 pub const ACCOUNT_TICKET_RATE_PER_MINUTE: u32 = 1_200;
 /// Audit intents per minute and account: people answer approvals by hand, and each is a durable write.
 pub const ACCOUNT_INTENT_RATE_PER_MINUTE: u32 = 600;
-/// Connections to the database: readers beside one writer.
-pub const SQL_CONNECTIONS_MAX: u32 = 8;
-/// Time a statement waits for the database before it fails.
-pub const SQL_BUSY_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections of one process to PostgreSQL: a hundred requests in flight share them, and ten processes fit a server.
-pub const POSTGRES_CONNECTIONS_MAX: u32 = 16;
-/// Time a request waits for one of them before it fails.
-pub const POSTGRES_ACQUIRE_TIMEOUT: Duration = Duration::from_secs(3);
-/// Age at which a connection is replaced, so that a server that came back gets its share again.
-pub const POSTGRES_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
-/// Time PostgreSQL gives a statement, its wait for a turn included.
-pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
-/// Time this side gives it: more than PostgreSQL does, for one that says nothing at all.
-pub const POSTGRES_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time a process may leave a transaction idle before PostgreSQL ends it, so that one that froze holds up nobody long.
-pub const POSTGRES_IDLE_IN_CHANGE_MAX: Duration = Duration::from_secs(2);
-/// Wait between two attempts to reach PostgreSQL at the start.
-pub const POSTGRES_RETRY_INTERVAL: Duration = Duration::from_millis(500);
-/// Interval at which that is said again.
-pub const POSTGRES_WAITING_SAID_INTERVAL: Duration = Duration::from_secs(10);
 /// Life of a machine credential; it is renewed at half-life.
 pub const CREDENTIAL_LIFETIME: Duration = Duration::from_secs(24 * 3600);
 /// Skew between servers' clocks that is forgiven on tokens.
@@ -489,36 +475,3 @@ pub const LONG_POLL_MAX: Duration = Duration::from_secs(10);
 pub const API_PAGE_ROWS_MAX: u32 = 200;
 /// Label of a machine or device, in characters.
 pub const LABEL_CHARS_MAX: usize = 64;
-
-// === The desk ===
-
-/// A file in the connector's folder that is read whole, in bytes: a full device list is far smaller.
-pub const STATE_FILE_BYTES_MAX: u64 = 1024 * 1024;
-/// An answer of the control plane that the connector reads, in bytes.
-pub const API_ANSWER_BYTES_MAX: usize = 256 * 1024;
-/// The loopback port of the connector's helper: one fixed place for local pages to look.
-pub const HELPER_PORT: u16 = 48163;
-/// Body of a request to the helper, in bytes: two short fields.
-pub const HELPER_BODY_BYTES_MAX: usize = 4 * 1024;
-/// Time one request to the helper may take.
-pub const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
-/// Requests that the helper serves at once; further ones wait in the listener's own queue.
-pub const HELPER_REQUESTS_IN_FLIGHT_MAX: usize = 16;
-/// One request or answer on the connector's control socket, in bytes: a full device list fits.
-pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
-/// Time the running connector has to answer on its control socket.
-pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
-/// Connections that the control socket serves at once.
-pub const CONTROL_CONNECTIONS_MAX: usize = 8;
-/// Answers of the desk that wait to be read: a person gives one at a time.
-pub const DESK_ANSWERS_MAX: usize = 4;
-/// Requests of the desk that wait for the core: one a connection of the control socket, and one of the page.
-pub const DESK_REQUESTS_MAX: usize = CONTROL_CONNECTIONS_MAX + 1;
-/// Wait between two looks at a pairing whose proof is about to arrive.
-pub const PAIRING_POLL_INTERVAL: Duration = Duration::from_millis(250);
-/// Longest wait between two tries to renew a credential.
-pub const CREDENTIAL_RETRY_MAX: Duration = Duration::from_secs(300);
-/// Skew between the machine's clock and the server's past which signed requests are refused.
-pub const MACHINE_REQUEST_SKEW_MAX: Duration = Duration::from_secs(60);
-/// Records that one audit upload carries.
-pub const AUDIT_UPLOAD_RECORDS_MAX: usize = 100;
