@@ -11,5 +11,6 @@ mod flows;
 mod fuzz_corpus;
 mod scripted_browser;
 mod scripted_codex;
+mod sql;
 mod tidy;
 mod traces;

@@ -11,6 +11,7 @@ pub mod log;
 pub mod model;
 pub mod otlp;
 pub mod phone;
+pub mod postgres;
 pub mod process;
 pub mod redis;
 pub mod server;

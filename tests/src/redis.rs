@@ -203,7 +203,7 @@ fn write_settings(path: &Path, port: u16, master_port: u16) -> anyhow::Result<()
 }
 
 /// A port that nobody had a moment ago.
-async fn free_port() -> anyhow::Result<u16> {
+pub(crate) async fn free_port() -> anyhow::Result<u16> {
     Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
 }
 

@@ -80,6 +80,30 @@ pub(crate) fn redis(root: &Path) -> anyhow::Result<()> {
     if works() { Ok(()) } else { bail!("redis-server does not run: {hint}") }
 }
 
+/// A PostgreSQL server, installed from Debian when there is none and this is root.
+///
+/// # Errors
+/// When there is none and it cannot be installed; the message says how to get it.
+pub(crate) fn postgres(root: &Path) -> anyhow::Result<()> {
+    if has_postgres() {
+        return Ok(());
+    }
+    let hint = "install PostgreSQL 15 or newer (`apt-get install postgresql-15`)";
+    if !Path::new("/usr/bin/apt-get").exists() || !is_root(root) {
+        bail!("no PostgreSQL found: {hint}");
+    }
+    debian_package(root, "postgresql-15").context(hint)?;
+    if has_postgres() { Ok(()) } else { bail!("PostgreSQL is not where Debian puts it: {hint}") }
+}
+
+/// Whether its programs are in `PATH` or where Debian puts them, out of it.
+fn has_postgres() -> bool {
+    let in_path =
+        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten();
+    in_path.chain(debian.map(|version| version.path().join("bin"))).any(|folder| folder.join("initdb").is_file())
+}
+
 /// The path of the pinned Codex, or of the one that is named.
 ///
 /// # Errors

@@ -1,0 +1,152 @@
+//! A real PostgreSQL as a process of its own, without a log on disk. Nothing is left behind.
+
+use std::fs::Permissions;
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::{Path, PathBuf};
+
+use anyhow::{Context as _, ensure};
+use rustix::process::{Pid, Signal, geteuid, kill_process};
+use tokio::process::Command;
+
+use crate::process::Process;
+use crate::{redis, wait};
+
+/// Where Debian puts each version's programs; `PATH` is looked through first.
+const DEBIAN: &str = "/usr/lib/postgresql";
+/// The user that root runs it as: PostgreSQL refuses to run as root.
+const USER: &str = "postgres";
+/// The role that owns everything in it.
+const ROLE: &str = "flydex";
+/// What makes it fast, though not safe from a loss of power, and lets every test have connections of its own.
+const SETTINGS: [&str; 5] = [
+    "listen_addresses=127.0.0.1",
+    "fsync=off",
+    "full_page_writes=off",
+    "shared_buffers=64MB",
+    "max_connections=400",
+];
+
+/// One PostgreSQL on loopback, with a folder of its own.
+pub struct Postgres {
+    port: u16,
+    folder: tempfile::TempDir,
+    programs: PathBuf,
+    process: Option<Process>,
+}
+
+impl Postgres {
+    /// Starts an empty one.
+    ///
+    /// # Errors
+    /// When it is not installed or does not start.
+    pub async fn start() -> anyhow::Result<Self> {
+        let folder = tempfile::tempdir()?;
+        let mut postgres = Self { port: redis::free_port().await?, folder, programs: programs()?, process: None };
+        if let Some((user, group)) = other_user()? {
+            std::os::unix::fs::chown(postgres.folder.path(), Some(user), Some(group))?;
+        }
+        std::fs::set_permissions(postgres.folder.path(), Permissions::from_mode(0o700))?;
+        postgres.make().await?;
+        postgres.run().await?;
+        Ok(postgres)
+    }
+
+    /// Where it is: its maintenance database, with a role that may do everything and needs no password.
+    #[must_use]
+    pub fn url(&self) -> String {
+        format!("postgres://{ROLE}@127.0.0.1:{}/postgres", self.port)
+    }
+
+    /// Its first process, to be stopped and continued.
+    #[must_use]
+    pub fn pid(&self) -> Option<u32> {
+        self.process.as_ref().and_then(Process::pid)
+    }
+
+    /// Ends it as a crash would, with every connection; what was committed stays.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub async fn crash(&mut self) -> anyhow::Result<()> {
+        let mut process = self.process.take().context("the PostgreSQL does not run")?;
+        let pid = process.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
+        // It ends its children at once and without a word, and leaves nothing that keeps it from starting again.
+        kill_process(pid.context("the PostgreSQL has ended")?, Signal::QUIT)?;
+        process.ended().await.map(drop)
+    }
+
+    /// Starts it again with what was committed.
+    ///
+    /// # Errors
+    /// When it does not start.
+    pub async fn run(&mut self) -> anyhow::Result<()> {
+        let mut command = self.program("postgres")?;
+        command.arg("-D").arg(self.data()).arg("-k").arg(self.folder.path()).args(["-p", &self.port.to_string()]);
+        for setting in SETTINGS {
+            command.args(["-c", setting]);
+        }
+        self.process = Some(Process::start_foreign("postgres", &mut command)?);
+        wait::until("PostgreSQL to answer", async || {
+            let mut ready = self.program("pg_isready").ok()?;
+            ready.args(["-q", "-h", "127.0.0.1", "-p", &self.port.to_string()]);
+            ready.status().await.ok()?.success().then_some(())
+        })
+        .await
+    }
+
+    async fn make(&self) -> anyhow::Result<()> {
+        let mut command = self.program("initdb")?;
+        command.arg("-D").arg(self.data()).args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
+        let output = command.output().await.context("run initdb")?;
+        ensure!(output.status.success(), "initdb: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(())
+    }
+
+    /// One of its programs, as the user that may run it and in a folder that this user may read.
+    fn program(&self, name: &str) -> anyhow::Result<Command> {
+        let mut command = Command::new(self.programs.join(name));
+        command.current_dir(self.folder.path());
+        if let Some((user, group)) = other_user()? {
+            command.uid(user).gid(group);
+        }
+        Ok(command)
+    }
+
+    fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+}
+
+impl Drop for Postgres {
+    fn drop(&mut self) {
+        // Its children see that it is gone and end; the folder goes right after.
+        self.process = None;
+    }
+}
+
+/// The folder of its programs: the first in `PATH`, else Debian's newest.
+fn programs() -> anyhow::Result<PathBuf> {
+    let has_all = |folder: &Path| ["initdb", "postgres", "pg_isready"].iter().all(|name| folder.join(name).is_file());
+    let in_path =
+        std::env::var_os("PATH").into_iter().flat_map(|path| std::env::split_paths(&path).collect::<Vec<_>>());
+    let mut debian: Vec<PathBuf> =
+        std::fs::read_dir(DEBIAN).into_iter().flatten().flatten().map(|version| version.path().join("bin")).collect();
+    debian.sort();
+    in_path
+        .chain(debian.into_iter().rev())
+        .find(|folder| has_all(folder))
+        .context("PostgreSQL is not installed: `apt-get install postgresql`")
+}
+
+/// The user and group to run it as where this is root.
+fn other_user() -> anyhow::Result<Option<(u32, u32)>> {
+    if !geteuid().is_root() {
+        return Ok(None);
+    }
+    let users = std::fs::read_to_string("/etc/passwd").context("read the list of users")?;
+    let line = users.lines().find_map(|line| line.strip_prefix(&format!("{USER}:")));
+    let mut fields = line.with_context(|| format!("there is no user {USER} to run PostgreSQL as"))?.split(':');
+    fields.next();
+    let mut number = || fields.next()?.parse::<u32>().ok();
+    Ok(Some((number().context("a user's number")?, number().context("a group's number")?)))
+}
