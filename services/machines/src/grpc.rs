@@ -76,6 +76,13 @@ async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFra
             () = hard.cancelled() => break,
             () = peer.finished() => break,
             frame = frames.message() => match frame {
+                Ok(Some(frame)) if peer.gateway_id().is_none() => {
+                    if let Err(error) = greet(&host, &peer, frame) {
+                        host.context.metrics.malformed_frame();
+                        tracing::warn!(%error, "gateway stream did not begin with a hello");
+                        break;
+                    }
+                }
                 Ok(Some(frame)) => take(&host, &peer, frame),
                 Ok(None) => break,
                 Err(status) => {
@@ -88,9 +95,14 @@ async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFra
     host.close_peer(&peer);
 }
 
-fn greet(peer: &Peer, hello: v1::GatewayHello) -> Result<(), Malformed> {
-    let gateway_id = NodeId::try_from(hello.gateway_id).map_err(|_| Malformed::Unknown("gateway id"))?;
-    if peer.greeted_by(gateway_id) { Ok(()) } else { Err(Malformed::Unknown("second hello")) }
+/// The first frame of a stream: which gateway it is, for the record of its links. Nothing is forwarded between regions.
+fn greet(host: &Host, peer: &Peer, frame: GatewayFrame) -> Result<(), Malformed> {
+    let Some(Kind::Hello(hello)) = frame.kind else { return Err(Malformed::Missing("gateway hello")) };
+    if hello.region != host.context.region {
+        return Err(Malformed::Unknown("region"));
+    }
+    peer.greeted_by(NodeId::try_from(hello.gateway_id).map_err(|_| Malformed::Unknown("gateway id"))?);
+    Ok(())
 }
 
 /// Where a frame came from and belongs to.
@@ -110,7 +122,7 @@ fn take(host: &Arc<Host>, peer: &Arc<Peer>, frame: GatewayFrame) {
     let route = Route { host, peer, account_id, machine_id, deadline, bytes };
     let taken = match kind {
         None => Err(Malformed::Missing("gateway frame")),
-        Some(Kind::Hello(hello)) => greet(peer, hello),
+        Some(Kind::Hello(_)) => Err(Malformed::Unknown("second hello")),
         Some(Kind::OpenSession(open)) => route.open_session(&open),
         Some(Kind::SessionMessage(message)) => route.session_message(message),
         Some(Kind::CloseSession(close)) => route.close_session(&close),

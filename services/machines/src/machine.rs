@@ -153,6 +153,8 @@ impl State {
             let _entered = command.as_ref().map(|(_, span)| span.enter());
             self.machine.handle(input, now)
         };
+        // Before the effects: what is to be asserted must be there to be asserted.
+        self.gate.hold(self.holding());
         let refused = asker.filter(|(asked, _)| {
             let ends = |effect: &Effect| matches!(effect, Effect::EndSession { session_id, .. } if session_id == asked);
             effects.iter().any(ends)
@@ -171,7 +173,6 @@ impl State {
             self.unbind_link(link_id);
         }
         self.follow_commands(command, now);
-        self.gate.hold(self.holding());
         self.gate.publish(
             self.machine.next_tick(now).map(|tick| self.context.count(tick)),
             self.machine.is_idle(now.instant),

@@ -95,9 +95,9 @@ impl Peer {
         self.number
     }
 
-    /// Notes which gateway this is; false when it has said so before.
-    pub(crate) fn greeted_by(&self, gateway_id: NodeId) -> bool {
-        self.gateway_id.set(gateway_id).is_ok()
+    /// Notes which gateway this is. The first word stays.
+    pub(crate) fn greeted_by(&self, gateway_id: NodeId) {
+        self.gateway_id.get_or_init(|| gateway_id);
     }
 
     /// Which gateway this is, once it has said so.

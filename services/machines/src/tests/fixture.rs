@@ -128,6 +128,13 @@ impl Node {
 
     /// A gateway with a stream of its own.
     pub(super) async fn gateway(&self) -> Gateway {
+        let gateway = self.stranger().await;
+        gateway.greet("gateway-1", "home").await;
+        gateway
+    }
+
+    /// A stream on which nobody has said who it is.
+    pub(super) async fn stranger(&self) -> Gateway {
         let (frames, outgoing) = mpsc::channel(64);
         let mut client = MachineHostClient::new(self.channel.clone());
         let incoming = client.exchange(ReceiverStream::new(outgoing)).await.unwrap().into_inner();
@@ -180,8 +187,8 @@ impl Gateway {
         self.seen.iter().filter_map(|frame| frame.kind.as_ref()).any(fits)
     }
 
-    pub(super) async fn greet(&self, gateway_id: &str) {
-        let hello = v1::GatewayHello { gateway_id: gateway_id.to_owned(), region: "home".to_owned() };
+    pub(super) async fn greet(&self, gateway_id: &str, region: &str) {
+        let hello = v1::GatewayHello { gateway_id: gateway_id.to_owned(), region: region.to_owned() };
         self.send(ACCOUNT, MACHINE, ToNode::Hello(hello)).await;
     }
 

@@ -52,12 +52,20 @@ async fn a_stream_begins_with_the_nodes_hello() {
 }
 
 #[tokio::test]
-async fn a_gateways_hello_that_makes_no_sense_harms_nobody() {
+async fn a_stream_without_a_hello_of_this_region_ends_and_a_second_hello_changes_nothing() {
     let node = Node::start().await;
-    let mut gateway = node.gateway().await;
-    for gateway_id in ["gateway-1", "gateway-2", ""] {
-        gateway.greet(gateway_id).await;
+    let nameless = node.stranger().await;
+    nameless.greet("", "home").await;
+    let elsewhere = node.stranger().await;
+    elsewhere.greet("gateway-9", "far").await;
+    let mut silent = node.stranger().await;
+    silent.open(ACCOUNT, MACHINE, 1, node.grant(ACCOUNT, 1, Role::Owner)).await;
+    for mut stranger in [nameless, elsewhere, silent] {
+        while stranger.next().await.is_some() {}
     }
+    assert!(node.handle.inspect(machine_key()).await.is_err(), "nothing was opened");
+    let mut gateway = node.gateway().await;
+    gateway.greet("gateway-2", "home").await;
     gateway.opened(&node, 1, 1, Role::Owner).await;
 }
 
@@ -65,7 +73,6 @@ async fn a_gateways_hello_that_makes_no_sense_harms_nobody() {
 async fn a_directory_that_has_forgotten_is_told_again_who_owns_a_machine_and_where_it_is_linked() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
-    gateway.greet("gateway-1").await;
     gateway.linked(&node, 1, 7, 1).await;
     until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
     let before = node.owner().await.unwrap();
@@ -96,7 +103,6 @@ async fn an_ownership_that_was_taken_while_the_directory_was_away_is_given_up_wh
 async fn an_ownership_minted_without_the_directory_is_on_record_when_it_is_back() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
-    gateway.greet("gateway-1").await;
     node.directory.set_away(true);
     gateway.linked(&node, 1, 1, 1).await;
     gateway.opened(&node, 1, 1, Role::Owner).await;

@@ -67,7 +67,6 @@ async fn a_session_whose_link_came_up_at_another_node_is_sent_there() {
 async fn a_link_below_the_counter_on_record_is_told_that_counter() {
     let node = Node::start().await;
     let mut gateway = node.gateway().await;
-    gateway.greet("gateway-1").await;
     gateway.linked(&node, 1, 40, 1).await;
     until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
     gateway.open_link(2, 3, 1, node.credential(ACCOUNT, MACHINE)).await;
