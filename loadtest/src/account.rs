@@ -43,9 +43,18 @@ impl Account {
     /// # Errors
     /// When the link is not one, or is refused.
     pub async fn sign_in(link: &str) -> anyhow::Result<Self> {
+        Self::sign_in_trusting(link, None).await
+    }
+
+    /// Signs in with a one-time link, at a server whose certificate is vouched for by `extra_pem` or the system.
+    ///
+    /// # Errors
+    /// When the link is not one, or is refused.
+    pub async fn sign_in_trusting(link: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
         let (page, token) = link.split_once('#').context("the link has no token")?;
         let origin = page.strip_suffix("/sign-in").context("the link is not a sign-in page")?.to_owned();
-        let client = Client::new();
+        let tls = flydex_runtime::tls::client_config(extra_pem, &[b"h2", b"http/1.1"])?;
+        let client = Client::builder().tls_backend_preconfigured(tls).build()?;
         let response = client
             .post(format!("{origin}/api/sign-in"))
             .header(ORIGIN, &origin)
