@@ -21,6 +21,8 @@ pub(crate) struct Refusal {
     pub(crate) code: ErrorCode,
     /// 0: no advice.
     pub(crate) retry_after_ms: u32,
+    /// To a link that is superseded: the counter on record; else 0.
+    pub(crate) link_counter: u64,
 }
 
 impl From<ErrorCode> for Refusal {
@@ -29,7 +31,7 @@ impl From<ErrorCode> for Refusal {
             Retry::Later => u32::try_from(RETRY_AFTER.as_millis()).unwrap_or(u32::MAX),
             Retry::Never | Retry::Refreshed => 0,
         };
-        Self { code, retry_after_ms }
+        Self { code, retry_after_ms, link_counter: 0 }
     }
 }
 
@@ -38,7 +40,7 @@ impl Refusal {
     pub(crate) fn moving() -> Self {
         let (min, max) = (MOVING_RETRY_AFTER_MIN.as_millis(), MOVING_RETRY_AFTER_MAX.as_millis());
         let retry_after_ms = u32::try_from(rand::random_range(min..=max)).unwrap_or(u32::MAX);
-        Self { code: ErrorCode::Moving, retry_after_ms }
+        Self { code: ErrorCode::Moving, retry_after_ms, link_counter: 0 }
     }
 }
 

@@ -57,7 +57,11 @@ pub(crate) fn route(context: &Context, stream: &Stream, frame: v1::NodeFrame) {
         }
         FromNode::EndLink(end) => {
             if let Some(link) = route.link(&end.link_id) {
-                link.ending.begin(End::Refused(refusal(end.code, end.retry_after_ms)));
+                let mut refusal = refusal(end.code, end.retry_after_ms);
+                if refusal.code == ErrorCode::LinkSuperseded {
+                    refusal.link_counter = end.link_counter;
+                }
+                link.ending.begin(End::Refused(refusal));
             }
         }
         FromNode::NotOwner(not_owner) => route.not_owner(&not_owner),
@@ -134,7 +138,7 @@ impl Route<'_> {
 
 fn refusal(code: u32, retry_after_ms: u32) -> Refusal {
     match ErrorCode::from_number(code) {
-        Some(code) => Refusal { code, retry_after_ms },
+        Some(code) => Refusal { code, retry_after_ms, link_counter: 0 },
         None => ErrorCode::Internal.into(),
     }
 }

@@ -16,7 +16,7 @@ use futures_util::StreamExt as _;
 use crate::Gateway;
 use crate::admission::Handshake;
 use crate::browser::session;
-use crate::ending::{End, Ending};
+use crate::ending::{End, Ending, Refusal};
 use crate::metrics::Peer;
 use crate::outbox::{Framing, Outbox};
 use crate::socket::{self, MessageReader};
@@ -73,12 +73,10 @@ async fn run(gateway: Arc<Gateway>, socket: WebSocket, handshake: Handshake) {
 fn finish(outbox: &Outbox, end: End) {
     match end {
         End::Gone => outbox.finish(None::<&v1::SessionDown>, ErrorCode::GoingAway.close_code()),
-        End::Refused(refusal) => {
-            let code = refusal.code.number().into();
-            let retry_after_ms = refusal.retry_after_ms;
-            let end = v1::SessionEnd { code, retry_after_ms, ..v1::SessionEnd::default() };
+        End::Refused(Refusal { code, retry_after_ms, link_counter }) => {
+            let end = v1::SessionEnd { code: code.number().into(), retry_after_ms, link_counter };
             let last = v1::SessionDown { kind: Some(v1::session_down::Kind::End(end)) };
-            outbox.finish(Some(&last), refusal.code.close_code());
+            outbox.finish(Some(&last), code.close_code());
         }
     }
 }

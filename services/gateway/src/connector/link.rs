@@ -21,7 +21,7 @@ use tracing::Instrument as _;
 use crate::Gateway;
 use crate::admission::{Handshake, Permit};
 use crate::auth::{self, Binding};
-use crate::ending::{End, Ending};
+use crate::ending::{End, Ending, Refusal};
 use crate::frame::{self, FrameReader, Inbound};
 use crate::life::{Life, Term, Turn, millis};
 use crate::metrics::Peer;
@@ -82,11 +82,9 @@ pub(crate) async fn run(
 pub(crate) fn finish(outbox: &Outbox, end: End) {
     match end {
         End::Gone => outbox.finish(None::<&v1::LinkDown>, ErrorCode::GoingAway.close_code()),
-        End::Refused(refusal) => {
-            let code = refusal.code.number().into();
-            let retry_after_ms = refusal.retry_after_ms;
-            let end = v1::SessionEnd { code, retry_after_ms, ..v1::SessionEnd::default() };
-            outbox.finish(Some(&v1::LinkDown { kind: Some(Down::End(end)) }), refusal.code.close_code());
+        End::Refused(Refusal { code, retry_after_ms, link_counter }) => {
+            let end = v1::SessionEnd { code: code.number().into(), retry_after_ms, link_counter };
+            outbox.finish(Some(&v1::LinkDown { kind: Some(Down::End(end)) }), code.close_code());
         }
     }
 }

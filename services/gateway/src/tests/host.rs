@@ -156,11 +156,8 @@ impl MachineHost for Script {
         let mut frames = request.into_inner();
         let (answers, receiver) = mpsc::channel(64);
         let arrived = self.arrived.clone();
-        let first = self
-            .hello
-            .borrow()
-            .clone()
-            .map_or(FromNode::SessionOpened(v1::SessionOpened::default()), |hello| FromNode::Hello(hello));
+        let first =
+            self.hello.borrow().clone().map_or(FromNode::SessionOpened(v1::SessionOpened::default()), FromNode::Hello);
         let _ = answers.send(Ok(NodeFrame { kind: Some(first), ..NodeFrame::default() })).await;
         tokio::spawn(async move {
             let hello = frames.message().await.ok().flatten().and_then(|frame| frame.kind);

@@ -176,6 +176,21 @@ async fn the_owner_ends_a_link_with_its_own_code() {
 }
 
 #[tokio::test]
+async fn a_connector_that_has_lost_count_of_its_links_is_told_the_one_on_record() {
+    for over in Over::ALL {
+        for (code, told) in [(ErrorCode::LinkSuperseded, 41), (ErrorCode::EpochRefused, 0)] {
+            let mut world = World::start().await;
+            let (mut connector, link_id, arrived) = opened(&mut world, over).await;
+            let code = u32::from(code.number());
+            let end = v1::EndLink { link_id, code, retry_after_ms: 0, link_counter: 41 };
+            arrived.answer(FromNode::EndLink(end)).await;
+            let Down::End(end) = connector.next().await else { panic!("the link ends") };
+            assert_eq!((end.code, end.link_counter), (code, told), "{over:?}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_quarantine_ends_a_link_until_the_machine_is_paired_again() {
     for over in Over::ALL {
         let mut world = World::start().await;

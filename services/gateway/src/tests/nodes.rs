@@ -4,6 +4,7 @@ use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::Incarnation;
 use flydex_domain::limits;
+use flydex_domain::token::MachineCredential;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::link_down::Kind as LinkDown;
@@ -12,9 +13,12 @@ use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_proto::v1::owner_frame::Kind as OwnerKind;
 use flydex_proto::v1::session_down::Kind as SessionDown;
 use flydex_proto::v1::session_up::Kind as SessionUp;
+use flydex_store::directory::Directory as _;
+use futures_util::StreamExt as _;
+use futures_util::stream::FuturesUnordered;
 
 use super::host::{Arrived, life, to_session, wire};
-use super::wire::{Browser, Connector, Over};
+use super::wire::{Browser, Connector, Over, link_hello};
 use super::world::{World, machine, soon};
 
 fn open() -> SessionUp {
@@ -186,7 +190,7 @@ async fn a_frozen_node_is_given_up_and_is_not_heard_when_it_thaws() {
     let (arrived, _) = soon(world.node(1).link_opened()).await;
     world.node(1).way.freeze();
     arrived.answer(attach(&link_id)).await;
-    let began = std::time::Instant::now();
+    let began = tokio::time::Instant::now();
     let (there, open) = soon(world.node(2).link_opened()).await;
     assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
     assert_eq!(open.replacing, wire(life(1)));
@@ -196,6 +200,48 @@ async fn a_frozen_node_is_given_up_and_is_not_heard_when_it_thaws() {
     there.answer(FromNode::ToLink(v1::NodeToLink { link_id, frame: Some(gone) })).await;
     let LinkDown::Frame(frame) = connector.next().await else { panic!("the new owner's frame comes first") };
     assert!(matches!(frame.kind, Some(OwnerKind::SessionGone(_))));
+}
+
+#[tokio::test]
+async fn a_hundred_links_of_a_killed_node_go_on_at_the_others_and_each_tells_whom_it_left() {
+    const LINKS: usize = 100;
+    let mut world = World::with_nodes(3).await;
+    let mut connectors = Vec::new();
+    for number in 0..LINKS {
+        let machine_id = machine(u8::try_from(number).unwrap());
+        let credential = world.sign(&MachineCredential { machine_id, ..world.credential() });
+        let hello = v1::LinkHello { credential, ..link_hello(&world) };
+        connectors.push(Connector::open_with(&world, Over::PlainWebSocket, hello).await.0);
+    }
+    let mut at_first = 0;
+    for _ in 0..LINKS {
+        at_first += usize::from(opened_somewhere(&mut world).await.0 == 1);
+    }
+    assert!(at_first > 0, "two draws of three nodes");
+    world.directory.leave(life(1)).await.unwrap();
+    world.node(1).way.kill();
+    for _ in 0..at_first {
+        let (tag, arrived) = opened_somewhere(&mut world).await;
+        assert_ne!(tag, 1);
+        let Some(ToNode::OpenLink(open)) = arrived.frame.kind.clone() else { panic!("the links come again") };
+        assert_eq!(open.replacing, wire(life(1)));
+        arrived.answer(attach(&open.link_id)).await;
+    }
+    let mut frames: FuturesUnordered<_> = connectors.iter_mut().map(|connector| Box::pin(frame(connector))).collect();
+    for _ in 0..at_first {
+        assert!(soon(frames.next()).await.is_some());
+    }
+}
+
+/// The next frame of an owner, whatever pings come before.
+async fn frame(connector: &mut Connector) -> v1::OwnerFrame {
+    loop {
+        let next = connector.next().await;
+        if let LinkDown::Frame(frame) = next {
+            return frame;
+        }
+        assert!(matches!(next, LinkDown::Ping(_)), "the link goes on");
+    }
 }
 
 #[tokio::test]
