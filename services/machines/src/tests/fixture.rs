@@ -54,17 +54,21 @@ pub(super) struct Node {
 
 impl Node {
     pub(super) async fn start() -> Self {
+        Self::join(INCARNATION, Arc::new(TestDirectory::default())).await
+    }
+
+    /// A node of a cluster.
+    pub(super) async fn join(incarnation: Incarnation, directory: Arc<TestDirectory>) -> Self {
         let signer = TokenSigner::from_seed("k1", &SecretKey::new([1; 32]));
         let clock = Clock::manual(1_800_000_000_000);
         let shutdown = Shutdown::new();
         let config = Config {
             node_id: NodeId::try_from("node-1".to_owned()).unwrap(),
-            incarnation: INCARNATION,
+            incarnation,
             address: "memory://node-1".to_owned(),
             region: "home".to_owned(),
         };
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
-        let directory = Arc::new(TestDirectory::default());
         let service = Service::new(
             config,
             Arc::clone(&directory) as Arc<dyn Directory>,

@@ -1,3 +1,4 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
@@ -25,6 +26,25 @@ async fn a_draining_node_hands_a_machine_over_once_its_connector_has_what_was_fo
     assert_eq!(node.owner().await.unwrap().holder, None, "the successor need not take it by force");
     while gateway.next().await.is_some() {}
     assert!(node.shutdown.drain(Duration::from_secs(10)).await, "no task is left");
+}
+
+#[tokio::test]
+async fn the_successor_owns_the_machine_above_the_one_that_went() {
+    let first = Node::start().await;
+    let second = Node::join(OTHER_NODE, Arc::clone(&first.directory)).await;
+    until(async || first.directory.is_member(OTHER_NODE).await).await;
+    let mut gateway = first.gateway().await;
+    let before = gateway.linked(&first, 1, 1, 1).await;
+    gateway.opened(&first, 1, 1, Role::Owner).await;
+    first.shutdown.begin();
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE));
+    let mut gateway = second.gateway().await;
+    gateway.opened(&second, 1, 1, Role::Owner).await;
+    let after = gateway.linked(&second, 1, 1, 1).await;
+    assert!(after.counter > before.counter && after.incarnation == copy(OTHER_NODE.as_bytes()));
+    gateway.state(1, v1::MachineState::CodexReady).await;
+    assert!(first.shutdown.drain(Duration::from_secs(10)).await);
+    assert_eq!(second.owner().await.unwrap().holder, Some(OTHER_NODE), "what the first still does changes nothing");
 }
 
 #[tokio::test]
