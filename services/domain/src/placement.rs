@@ -264,7 +264,8 @@ pub fn newer_link(on_record: Option<LinkRecord>, asserted: Option<LinkRecord>) -
 /// Decides on a link with `counter` that the machine's owner wants on record.
 #[must_use]
 pub fn set_link(on_record: Option<u64>, counter: u64) -> LinkPlacement {
-    let on_record = on_record.unwrap_or(0);
+    // Counters follow the clock, and a directory may have forgotten: the first one has nothing to jump from.
+    let Some(on_record) = on_record else { return LinkPlacement::Newest };
     if counter < on_record {
         LinkPlacement::Superseded { counter: on_record }
     } else if counter - on_record > LINK_COUNTER_JUMP_MAX {

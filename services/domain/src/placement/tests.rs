@@ -85,6 +85,7 @@ fn a_live_holder_is_not_dispossessed_unless_it_is_the_one_to_replace() {
 #[test]
 fn a_lower_link_counter_is_superseded_and_one_from_the_far_future_absurd() {
     assert_eq!(set_link(None, 0), LinkPlacement::Newest);
+    assert_eq!(set_link(None, 1_800_000_000), LinkPlacement::Newest);
     assert_eq!(set_link(Some(7), 7), LinkPlacement::Newest);
     assert_eq!(set_link(Some(7), 6), LinkPlacement::Superseded { counter: 7 });
     assert_eq!(set_link(Some(7), 8 + LINK_COUNTER_JUMP_MAX), LinkPlacement::Absurd);

@@ -117,6 +117,10 @@ async fn the_newest_link_stays_and_only_the_owner_records_one(directory: &dyn Di
     let superseded = LinkPlacement::Superseded { counter: 5 };
     assert_eq!(directory.set_link(machine, holder, link(4)).await, Ok(superseded));
     assert_eq!(directory.set_link(machine, holder, link(1 << 40)).await, Ok(LinkPlacement::Absurd));
+    // Counters follow the clock: one of today is the first on a record that knows none.
+    let fresh = self::machine();
+    own(directory, fresh, holder).await;
+    assert_eq!(directory.set_link(fresh, holder, link(1_800_000_000)).await, Ok(LinkPlacement::Newest));
     // The counter outlives the ownership.
     own(directory, machine, other).await;
     assert_eq!(directory.set_link(machine, other, link(4)).await, Ok(superseded));
