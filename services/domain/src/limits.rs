@@ -132,8 +132,10 @@ pub const REVOCATIONS_KEPT_MAX: usize = 65_536;
 pub const NODE_STREAMS: usize = 4;
 /// Bytes queued for one such stream.
 pub const NODE_STREAM_SEND_BYTES_MAX: usize = 8 * 1024 * 1024;
-/// Messages queued for one such stream.
-pub const NODE_STREAM_SEND_MESSAGES_MAX: usize = 4096;
+/// Of these, bytes of one account: one that sends more than the node takes leaves the rest to others.
+pub const NODE_STREAM_ACCOUNT_BYTES_MAX: usize = NODE_STREAM_SEND_BYTES_MAX / 4;
+/// Bytes that one account sends on such a stream before the next has its turn.
+pub const NODE_STREAM_TURN_BYTES: usize = 16 * 1024;
 /// First wait before a broken stream to a node is opened again; it doubles up to [`NODE_REOPEN_WAIT_MAX`].
 pub const NODE_REOPEN_WAIT_MIN: Duration = Duration::from_millis(50);
 /// Longest wait before a broken stream to a node is opened again: a node that returns is found at once.

@@ -41,6 +41,7 @@ mod outbox;
 mod places;
 mod placing;
 mod pool;
+mod queue;
 mod registry;
 mod revoked;
 mod route;

@@ -19,10 +19,8 @@ use flydex_proto::v1::gateway_frame::Kind as ToNode;
 use flydex_proto::v1::machine_host_client::MachineHostClient;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_runtime::lifecycle::Shutdown;
-use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, watch};
+use tokio::sync::watch;
 use tokio_stream::StreamExt as _;
-use tokio_stream::wrappers::ReceiverStream;
 use tokio_util::sync::CancellationToken;
 use tonic::Streaming;
 use tonic::transport::Channel;
@@ -31,6 +29,7 @@ use crate::dial::{Dial, DialError};
 use crate::ending::Refusal;
 use crate::metrics::{Lost, Metrics};
 use crate::places::Cache;
+use crate::queue::{Queue, Room, TooLarge};
 use crate::registry::Registry;
 use crate::route::route;
 
@@ -64,17 +63,11 @@ enum State {
     Lost,
 }
 
-/// One life of one stream, to send on: bounded in messages by the channel and in bytes by permits.
+/// One life of one stream, to send on.
 #[derive(Clone)]
 pub(crate) struct Stream {
-    frames: mpsc::Sender<Queued>,
-    bytes: Arc<Semaphore>,
+    queue: Arc<Queue>,
     over: CancellationToken,
-}
-
-struct Queued {
-    frame: v1::GatewayFrame,
-    _bytes: OwnedSemaphorePermit,
 }
 
 /// A session's machine or a link on its stream to the node that it was opened at. Cheap to clone.
@@ -85,10 +78,10 @@ pub(crate) struct Bound {
     _carried: Arc<()>,
 }
 
-/// Room for one frame.
-pub(crate) struct Room {
-    slot: mpsc::OwnedPermit<Queued>,
-    bytes: OwnedSemaphorePermit,
+/// A frame for which there is room.
+pub(crate) struct Ready {
+    queue: Arc<Queue>,
+    room: Room,
     frame: v1::GatewayFrame,
 }
 
@@ -200,7 +193,7 @@ impl Bound {
 
     /// Whether it is bound to exactly that life of that stream.
     pub(crate) fn is_on(&self, stream: &Stream) -> bool {
-        Arc::ptr_eq(&self.stream.bytes, &stream.bytes)
+        Arc::ptr_eq(&self.stream.queue, &stream.queue)
     }
 
     /// Whether the stream has ended. Whoever binds and then finds it so is not told of the end, or just was.
@@ -212,8 +205,8 @@ impl Bound {
     ///
     /// # Errors
     /// Each [`NodeError`].
-    pub(crate) async fn room(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<Room, NodeError> {
-        let room = self.stream.room(frame(machine, deadline, kind));
+    pub(crate) async fn room(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<Ready, NodeError> {
+        let room = self.stream.room(machine, frame(machine, deadline, kind));
         tokio::time::timeout(limits::NODE_SEND_TIMEOUT, room).await.unwrap_or(Err(NodeError::Full))
     }
 
@@ -222,35 +215,32 @@ impl Bound {
     /// # Errors
     /// Each [`NodeError`]; the frame was not sent.
     pub(crate) async fn send(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<(), NodeError> {
-        self.room(machine, deadline, kind).await.map(Room::send)
+        self.room(machine, deadline, kind).await.map(Ready::send)
     }
 
     /// Sends that a session or link has ended, however long there is no room: a node that is not told keeps it.
     /// Whoever waits holds its own place meanwhile. A stream that ends has ended it as well.
     pub(crate) async fn send_ending(&self, machine: MachineKey, kind: ToNode) {
-        tokio::select! {
-            room = self.stream.room(frame(machine, Duration::ZERO, kind)) => {
-                let _ = room.map(Room::send);
-            }
-            () = self.stream.over.cancelled() => {}
-        }
+        let room = self.stream.room(machine, frame(machine, Duration::ZERO, kind)).await;
+        let _ = room.map(Ready::send);
     }
 }
 
 impl Stream {
-    async fn room(&self, frame: v1::GatewayFrame) -> Result<Room, NodeError> {
-        let bytes = frame.encoded_len() + limits::QUEUED_FRAME_OVERHEAD_BYTES;
-        let bytes = u32::try_from(bytes).map_err(|_| NodeError::Full)?;
-        let bytes = self.bytes.clone().acquire_many_owned(bytes).await.map_err(|_| NodeError::Down)?;
-        let slot = self.frames.clone().reserve_owned().await.map_err(|_| NodeError::Down)?;
-        Ok(Room { slot, bytes, frame })
+    async fn room(&self, machine: MachineKey, frame: v1::GatewayFrame) -> Result<Ready, NodeError> {
+        let room = tokio::select! {
+            biased;
+            () = self.over.cancelled() => return Err(NodeError::Down),
+            room = self.queue.room(machine.account_id(), &frame) => room.map_err(|TooLarge| NodeError::Full)?,
+        };
+        Ok(Ready { queue: self.queue.clone(), room, frame })
     }
 }
 
-impl Room {
+impl Ready {
     /// Sends the frame at once.
     pub(crate) fn send(self) {
-        self.slot.send(Queued { frame: self.frame, _bytes: self.bytes });
+        self.queue.push(self.frame, self.room);
     }
 }
 
@@ -323,11 +313,10 @@ impl Keeper {
 
     /// Opens the stream up to the node's hello.
     async fn open(&self) -> Result<(Stream, Streaming<v1::NodeFrame>), Lost> {
-        let (frames, receiver) = mpsc::channel(limits::NODE_STREAM_SEND_MESSAGES_MAX);
+        let queue = Queue::new();
         let hello =
             v1::GatewayFrame { kind: Some(ToNode::Hello(self.context.hello.clone())), ..v1::GatewayFrame::default() };
-        let queued = ReceiverStream::new(receiver).map(|queued: Queued| queued.frame);
-        let outgoing = tokio_stream::once(hello).chain(queued);
+        let outgoing = tokio_stream::once(hello).chain(queue.clone().frames());
         let mut client = MachineHostClient::new(self.channel.clone());
         let opened = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, async {
             let mut incoming = client.exchange(outgoing).await?.into_inner();
@@ -346,8 +335,7 @@ impl Keeper {
             tracing::warn!(reason = lost.name(), "a node is not the one that was looked for");
             return Err(lost);
         }
-        let bytes = Arc::new(Semaphore::new(limits::NODE_STREAM_SEND_BYTES_MAX));
-        Ok((Stream { frames, bytes, over: CancellationToken::new() }, incoming))
+        Ok((Stream { queue, over: CancellationToken::new() }, incoming))
     }
 
     /// Whether the first frame is the hello of the node that was looked for.
