@@ -10,7 +10,7 @@ use uuid::Uuid;
 
 use super::{PostgresUrl, Sql, StoreError};
 
-/// Names a PostgreSQL (the address of a server, with a role that may make databases) to run the tests on.
+/// Names a PostgreSQL (the address of a server, with a role that may make schemas) to run the tests on.
 pub const POSTGRES_VARIABLE: &str = "FLYDEX_TEST_POSTGRES";
 
 /// Where a database of a test lies.
@@ -72,7 +72,8 @@ impl Database {
 
 async fn rows(url: &PostgresUrl) -> Vec<Vec<u8>> {
     let mut connection = url.connect().await.expect("the PostgreSQL answers");
-    let tables = sqlx::query_scalar::<_, String>("SELECT tablename::text FROM pg_tables WHERE schemaname = 'public'");
+    let tables =
+        sqlx::query_scalar::<_, String>("SELECT tablename::text FROM pg_tables WHERE schemaname = current_schema()");
     let mut rows = Vec::new();
     for table in tables.fetch_all(&mut connection).await.expect("the tables") {
         let text = sqlx::AssertSqlSafe(format!("SELECT row_to_json(t)::text FROM {table} t"));
@@ -82,18 +83,14 @@ async fn rows(url: &PostgresUrl) -> Vec<Vec<u8>> {
     rows
 }
 
-/// A database of its own in a server, without a schema.
-///
-/// # Panics
-/// When the server does not answer.
-pub async fn empty_postgres(server: &str) -> PostgresUrl {
+/// A schema of its own in a server's database, with nothing in it: as good as a database, and made in no time.
+async fn empty_postgres(server: &str) -> PostgresUrl {
     let name = format!("test_{}", Uuid::new_v4().simple());
     let mut connection = PgConnection::connect(server).await.expect("the PostgreSQL answers");
-    let create = format!("CREATE DATABASE {name}");
-    sqlx::query(sqlx::AssertSqlSafe(create)).execute(&mut connection).await.expect("a database");
+    let create = sqlx::AssertSqlSafe(format!("CREATE SCHEMA {name}"));
+    sqlx::query(create).execute(&mut connection).await.expect("a schema");
     connection.close().await.expect("closed");
-    let (server, _) = server.rsplit_once('/').expect("the address names a database");
-    PostgresUrl::from_str(&format!("{server}/{name}")).expect("an address")
+    PostgresUrl::from_str(&format!("{server}?options[search_path]={name}")).expect("an address")
 }
 
 impl Sql {
