@@ -159,6 +159,9 @@ mod tests {
         fence.outrank(7).unwrap();
         fence.outrank(42 + LINK_COUNTER_JUMP_MAX).unwrap();
         assert_eq!(fence.next_link(UnixMillis(0)).unwrap(), 42);
+        let counted_with_a_clock = 1_800_000_000;
+        fence.outrank(counted_with_a_clock).unwrap();
+        assert_eq!(fence.next_link(UnixMillis(0)).unwrap(), counted_with_a_clock + 1);
     }
 
     #[test]

@@ -179,8 +179,9 @@ pub const LEASE_RENEW_INTERVAL: Duration = Duration::from_millis(500);
 pub const LEASE_SUSPECT_AFTER: Duration = Duration::from_millis(1500);
 /// Silence after which a lease is gone.
 pub const LEASE_DEAD_AFTER: Duration = Duration::from_secs(10);
-/// How far a connector's link counter may jump in one link: no honest history skips this many links.
-pub const LINK_COUNTER_JUMP_MAX: u64 = 1_000_000_000;
+/// How far a connector's link counter may jump in one link. The counter follows the clock in seconds, so that a clock
+/// that is set for the first time makes it jump by the time since 1970; nothing honest makes it jump by 270 years.
+pub const LINK_COUNTER_JUMP_MAX: u64 = 1 << 33;
 /// Time one request to the directory may take; longer, and the answer is not worth waiting for.
 pub const DIRECTORY_REQUEST_TIMEOUT: Duration = Duration::from_millis(500);
 /// Time to open a connection to the directory.

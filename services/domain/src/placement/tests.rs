@@ -89,6 +89,8 @@ fn a_lower_link_counter_is_superseded_and_one_from_the_far_future_absurd() {
     assert_eq!(set_link(Some(7), 7), LinkPlacement::Newest);
     assert_eq!(set_link(Some(7), 6), LinkPlacement::Superseded { counter: 7 });
     assert_eq!(set_link(Some(7), 8 + LINK_COUNTER_JUMP_MAX), LinkPlacement::Absurd);
+    let first_set_to_2026 = 1_800_000_000;
+    assert_eq!(set_link(Some(7), first_set_to_2026), LinkPlacement::Newest);
 }
 
 proptest! {
