@@ -1,6 +1,6 @@
 //! A directory that can be away, and that can forget.
 
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 
 use flydex_domain::epoch::Epoch;
@@ -18,12 +18,18 @@ pub(super) struct TestDirectory {
     records: Mutex<Arc<InProcessDirectory>>,
     away: AtomicBool,
     answering: Arc<RwLock<()>>,
+    refused: AtomicUsize,
 }
 
 impl TestDirectory {
     /// From here on it answers nobody, or everybody again.
     pub(super) fn set_away(&self, away: bool) {
         self.away.store(away, Ordering::SeqCst);
+    }
+
+    /// How often it has answered nobody.
+    pub(super) fn refused(&self) -> usize {
+        self.refused.load(Ordering::SeqCst)
     }
 
     /// Everything is lost.
@@ -69,6 +75,7 @@ impl TestDirectory {
     ) -> Answer<'_, T> {
         let records = Arc::clone(&self.records.lock().unwrap());
         let away = self.away.load(Ordering::SeqCst);
+        self.refused.fetch_add(usize::from(away), Ordering::SeqCst);
         let answering = Arc::clone(&self.answering);
         Box::pin(async move {
             let _answering = answering.read().await;

@@ -1,9 +1,14 @@
+use std::sync::Arc;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flydex_domain::placement::{NodeRecord, NodeState};
 use flydex_domain::scope::Role;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_store::directory::Directory as _;
+use tracing_subscriber::Layer;
+use tracing_subscriber::layer::{Context, SubscriberExt as _};
+use tracing_subscriber::util::SubscriberInitExt as _;
 
 use super::fixture::*;
 
@@ -38,6 +43,28 @@ async fn a_node_goes_on_without_a_directory_and_is_on_record_again_when_it_is_ba
     node.directory.forget();
     node.directory.set_away(false);
     until(async || node.records().await.len() == 1).await;
+}
+
+/// Counts the warnings of this thread.
+#[derive(Clone, Default)]
+struct Warnings(Arc<AtomicUsize>);
+
+impl<S: tracing::Subscriber> Layer<S> for Warnings {
+    fn on_event(&self, event: &tracing::Event<'_>, _: Context<'_, S>) {
+        self.0.fetch_add(usize::from(*event.metadata().level() == tracing::Level::WARN), Ordering::SeqCst);
+    }
+}
+
+#[tokio::test]
+async fn a_directory_that_stays_away_is_warned_of_once() {
+    let warnings = Warnings::default();
+    let _guard = tracing_subscriber::registry().with(warnings.clone()).set_default();
+    let node = Node::start().await;
+    until(async || node.records().await.len() == 1).await;
+    let before = node.directory.refused();
+    node.directory.set_away(true);
+    until(async || node.directory.refused() >= before + 3).await;
+    assert_eq!(warnings.0.load(Ordering::SeqCst), 1);
 }
 
 #[tokio::test]

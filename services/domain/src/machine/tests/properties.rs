@@ -99,6 +99,8 @@ enum Step {
         share: u32,
     },
     Pass(u64),
+    /// The node hands the machine over; only at the end.
+    Leave,
 }
 
 fn step() -> impl Strategy<Value = Step> {
@@ -178,6 +180,8 @@ proptest! {
         for step in steps {
             check(&mut world, &mut seen, step)?;
         }
+        check(&mut world, &mut seen, Step::Leave)?;
+        prop_assert!(seen.here.is_empty(), "everybody is sent on: {:?}", seen.here);
     }
 
     #[test]
@@ -346,6 +350,11 @@ fn take(world: &mut World, seen: &mut Seen, step: Step) -> Vec<Effect> {
                 *unacknowledged = unacknowledged.saturating_sub(bytes.into());
             }
             world.send(of, DeviceMessageKind::EventCredit(bytes))
+        }
+        Step::Leave => {
+            let mut effects = world.handle(Input::HandOver);
+            effects.extend(world.handle(Input::Drain { successor: Some(other_node()) }));
+            effects
         }
         Step::Pass(seconds) => {
             world.pass(Duration::from_secs(seconds));
