@@ -18,13 +18,8 @@ const USER: &str = "postgres";
 /// The role that owns everything in it.
 const ROLE: &str = "flydex";
 /// What makes it fast, though not safe from a loss of power, and lets every test have connections of its own.
-const SETTINGS: [&str; 5] = [
-    "listen_addresses=127.0.0.1",
-    "fsync=off",
-    "full_page_writes=off",
-    "shared_buffers=64MB",
-    "max_connections=400",
-];
+const SETTINGS: [&str; 5] =
+    ["listen_addresses=127.0.0.1", "fsync=off", "full_page_writes=off", "shared_buffers=64MB", "max_connections=400"];
 
 /// One PostgreSQL on loopback, with a folder of its own.
 pub struct Postgres {
