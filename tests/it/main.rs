@@ -9,6 +9,7 @@ mod demo;
 mod directory;
 mod flows;
 mod fuzz_corpus;
+mod load;
 mod scripted_browser;
 mod scripted_codex;
 mod sql;

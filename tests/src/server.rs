@@ -2,6 +2,7 @@
 
 use std::io::{Read as _, Write as _};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 
 use anyhow::Context as _;
 use tokio::process::Command;
@@ -95,6 +96,12 @@ impl Server {
     #[must_use]
     pub fn owner_link(&self) -> &str {
         &self.owner_link
+    }
+
+    /// The folder of its database.
+    #[must_use]
+    pub fn data(&self) -> &Path {
+        self.data.path()
     }
 
     /// The process, for what it wrote.
