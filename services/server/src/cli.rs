@@ -32,6 +32,65 @@ For phones: https with tls.certificate_file and tls.key_file from the configurat
 flydex-server all --owner-link\n      Print a new one-time sign-in link for the owner."
     )]
     All(AllFlags),
+    /// A node of a cluster: holds machines, and gateways find it through Redis.
+    #[command(after_help = "Examples:\n  flydex-server machines --config node-1.toml\n  \
+flydex-server machines --config node-1.toml --dump-config\n      What is in force, without secrets.\n\n\
+The least that node-1.toml holds:\n  address = \"10.0.0.7:48210\"          # where gateways reach this process\n  \
+control = [\"10.0.0.3:48221\"]        # internal addresses of control\n  [redis]\n  \
+url_file = \"/run/secrets/redis\"     # redis://:password@host:6379\n  [mutual]\n  \
+certificate_file = \"node-1.crt\"     # names spiffe://flydex/<region>/machines/<name>\n  \
+key_file = \"node-1.key\"\n  ca_file = \"ca.crt\"\n\n\
+SIGTERM hands its machines to other nodes, then it ends; a second one ends it at once. SIGHUP reads the \
+certificate again, as a change of its files does within 10 s.")]
+    Machines(RoleFlags),
+    /// A gateway of a cluster: browsers open sessions there, connectors their links.
+    #[command(after_help = "Examples:\n  flydex-server gateway --config gateway-1.toml\n\n\
+The least that gateway-1.toml holds:\n  listen = \"0.0.0.0:443\"\n  \
+public_origin = \"https://flydex.example.org\"  # the web app's, as control has it\n  \
+control = [\"10.0.0.3:48221\"]\n  [tls]\n  certificate_file = \"public.crt\"\n  key_file = \"public.key\"\n  \
+[redis]\n  url_file = \"/run/secrets/redis\"\n  [mutual]\n  \
+certificate_file = \"gateway-1.crt\"  # names spiffe://flydex/<region>/gateway/<name>\n  \
+key_file = \"gateway-1.key\"\n  ca_file = \"ca.crt\"")]
+    Gateway(RoleFlags),
+    /// A control process of a cluster: the API, the web app, and what gateways and nodes ask of control.
+    #[command(
+        after_help = "Examples:\n  flydex-server migrate --config control.toml && flydex-server control --config \
+control.toml\n  flydex-server control --config control.toml --owner-link\n      Print a new one-time sign-in link for \
+the owner.\n\nThe least that control.toml holds:\n  public_origin = \"https://flydex.example.org\"\n  \
+[database]\n  url_file = \"/run/secrets/postgres\"  # postgres://user:password@host/database\n  \
+[[regions]]\n  region = \"eu\"\n  gateway_url = \"wss://eu.flydex.example.org\"\n  [tls]\n  \
+certificate_file = \"public.crt\"\n  key_file = \"public.key\"\n  [mutual]\n  \
+certificate_file = \"control-1.crt\"  # names spiffe://flydex/<region>/control/<name>\n  \
+key_file = \"control-1.key\"\n  ca_file = \"ca.crt\""
+    )]
+    Control(ControlFlags),
+    /// Brings the schema of the database up to date, and ends.
+    #[command(after_help = "Examples:\n  flydex-server migrate --config migrate.toml\n  \
+FLYDEX__DATABASE__URL_FILE=/run/secrets/postgres flydex-server migrate\n\n\
+Run it before the new version of control: the version before goes on with the new schema.")]
+    Migrate(RoleFlags),
+}
+
+/// Flags of every role of a cluster; all else is in the file.
+#[derive(Debug, Args)]
+pub struct RoleFlags {
+    /// Configuration file (TOML).
+    #[arg(long, value_name = "FILE")]
+    pub config: Option<PathBuf>,
+    /// Print the configuration in force, without secrets, and exit.
+    #[arg(long)]
+    pub dump_config: bool,
+}
+
+/// Flags of `control`.
+#[derive(Debug, Args)]
+pub struct ControlFlags {
+    /// What every role takes.
+    #[command(flatten)]
+    pub role: RoleFlags,
+    /// Print a new one-time sign-in link for the owner and go on.
+    #[arg(long)]
+    pub owner_link: bool,
 }
 
 /// Flags of `all`.
@@ -91,7 +150,7 @@ mod tests {
 
     fn loaded(arguments: &[&str], environment: &[(&str, &str)]) -> AllConfig {
         let cli = Cli::try_parse_from(["flydex-server", "all"].iter().chain(arguments)).unwrap();
-        let Role::All(flags) = cli.role;
+        let Role::All(flags) = cli.role else { panic!("another role") };
         let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned()));
         config::load(None, environment, flags.layer()).unwrap()
     }

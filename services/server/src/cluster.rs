@@ -6,7 +6,7 @@ pub(crate) mod secret;
 
 use std::path::PathBuf;
 
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 pub use self::life::Life;
 pub(crate) use self::reach::{control, directory, member};
@@ -38,9 +38,26 @@ pub struct RedisConfig {
     /// A file that holds the same.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub url_file: Option<PathBuf>,
-    /// Addresses of sentinels, `redis://host:port`. Default none: Redis is alone.
+    /// Addresses of sentinels, `redis://host:port`, or one text with commas. Default none: Redis is alone.
+    #[serde(deserialize_with = "list")]
     pub sentinels: Vec<String>,
     /// What the sentinels call the master. Needed with sentinels.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub master: Option<String>,
+}
+
+/// Reads a list, or one text with commas, which is what an environment variable can hold.
+pub(crate) fn list<'de, D: Deserializer<'de>>(deserializer: D) -> Result<Vec<String>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        List(Vec<String>),
+        Text(String),
+    }
+    Ok(match Either::deserialize(deserializer)? {
+        Either::List(list) => list,
+        Either::Text(text) => {
+            text.split(',').map(str::trim).filter(|item| !item.is_empty()).map(str::to_owned).collect()
+        }
+    })
 }

@@ -7,5 +7,7 @@ pub mod cluster;
 pub mod config;
 pub mod control;
 pub mod follow;
+pub mod gateway;
+pub mod launch;
 pub mod machines;
 pub mod migrate;

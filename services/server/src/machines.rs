@@ -31,7 +31,8 @@ pub struct MachinesConfig {
     /// Address of `/livez`, `/readyz` and `/metrics`. Default `127.0.0.1:0`, a free port that is printed.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
-    /// Internal addresses of control processes, `host:port`. At least one is needed.
+    /// Internal addresses of control processes, `host:port`, or one text with commas. At least one is needed.
+    #[serde(deserialize_with = "cluster::list")]
     pub control: Vec<String>,
     /// Seconds that machines have to go to other nodes on a stop. Default 20.
     #[serde(default = "default_drain_seconds")]

@@ -3,6 +3,7 @@
 use std::path::PathBuf;
 
 use anyhow::Context as _;
+use flydex_store::StoreError;
 use flydex_store::sql::{PostgresUrl, Sql};
 use serde::{Deserialize, Serialize};
 
@@ -53,7 +54,12 @@ impl DatabaseConfig {
 
     fn postgres(&self) -> Result<PostgresUrl, BadField> {
         let url = secret::secret("database.url", self.url.as_ref(), self.url_file.as_deref())?;
-        secret::expose(&url).parse().map_err(|error| BadField::new("database.url", error))
+        let url = secret::expose(&url);
+        // The driver takes any scheme, and would wait for such a server for ever.
+        if !["postgres://", "postgresql://"].iter().any(|scheme| url.starts_with(scheme)) {
+            return Err(BadField::new("database.url", StoreError::Address));
+        }
+        url.parse().map_err(|error| BadField::new("database.url", error))
     }
 }
 

@@ -1,0 +1,147 @@
+//! The role `gateway`: terminates sessions and links, and forwards to the nodes that Redis names.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flydex_domain::placement::NodeRecord;
+use flydex_domain::token::TokenVerifier;
+use flydex_gateway::{Dial, DialError, tuned};
+use flydex_proto::codec::SUBPROTOCOL;
+use flydex_runtime::client::{TrustedProxies, located};
+use flydex_runtime::clock::Clock;
+use flydex_runtime::http::{self, trace::traced};
+use flydex_runtime::mutual::{Expected, MutualConfig, MutualTls, Role};
+use flydex_runtime::origin::PublicOrigin;
+use flydex_runtime::telemetry::TelemetryConfig;
+use serde::{Deserialize, Serialize};
+use tokio::net::TcpListener;
+use tonic::transport::Endpoint;
+
+use crate::cluster::{self, BadField, Life, RedisConfig};
+use crate::config::TlsFiles;
+use crate::control::{identity, public_tls};
+use crate::follow::Follower;
+use crate::machines::default_admin_listen;
+
+/// The condition of readiness that nodes are reached.
+const NODES: &str = "nodes";
+
+/// A gateway. Its name and region are those of its certificate.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct GatewayConfig {
+    /// Address and port of WebSockets (TCP) and QUIC (UDP). Default `127.0.0.1:48200`; port 0 takes a free one.
+    #[serde(default = "default_listen")]
+    pub listen: SocketAddr,
+    /// The origin of the web app, as control has it: only its pages may open sessions. Needed.
+    pub public_origin: String,
+    /// Address of `/livez`, `/readyz` and `/metrics`. Default `127.0.0.1:0`, a free port that is printed.
+    #[serde(default = "default_admin_listen")]
+    pub admin_listen: SocketAddr,
+    /// Internal addresses of control processes, `host:port`, or one text with commas. At least one is needed.
+    #[serde(deserialize_with = "cluster::list")]
+    pub control: Vec<String>,
+    /// Whether connectors may use QUIC beside WebSocket; it needs the certificate. Default false.
+    #[serde(default)]
+    pub quic: bool,
+    /// Address ranges of proxies in front that are believed about whom they speak for. Default none.
+    #[serde(default)]
+    pub trusted_proxies: TrustedProxies,
+    /// Seconds that sessions and links have to go to other gateways on a stop. Default 20.
+    #[serde(default = "default_drain_seconds")]
+    pub drain_seconds: u64,
+    /// Certificate for an https origin; needed for one unless `tls_in_front`.
+    #[serde(default)]
+    pub tls: TlsFiles,
+    /// Whether a proxy in front speaks https and this process http to it alone. Links cannot be bound to their
+    /// connection then. Default false.
+    #[serde(default)]
+    pub tls_in_front: bool,
+    /// Where Redis is. Needed.
+    pub redis: RedisConfig,
+    /// Who this process is, and whom it trusts. Needed; the role in the certificate is `gateway`.
+    pub mutual: MutualConfig,
+    /// Logs, traces and metrics.
+    #[serde(default)]
+    pub telemetry: TelemetryConfig,
+}
+
+/// Runs until a signal. `say` prints a line for the person who started it.
+///
+/// # Errors
+/// [`BadField`] for a value that cannot be used; else what did not start, and why.
+pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()> {
+    let origin = PublicOrigin::parse(&config.public_origin).map_err(|error| BadField::new("public_origin", error))?;
+    let tls = public_tls(&config.tls, &origin, config.tls_in_front)?;
+    let life = Life::start(config.admin_listen, &config.telemetry, &say).await?;
+    let (mutual, gateway_id) = cluster::member(&config.mutual, Role::Gateway, &life)?;
+    let region = mutual.identity().region;
+    let control = cluster::control(&config.control, &mutual)?;
+    let directory = cluster::directory(&config.redis, &life)?;
+    let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
+    let address = listener.local_addr().context("read the listening address")?;
+
+    let verifier = Arc::new(TokenVerifier::unknowing());
+    let gateway = flydex_gateway::Service::new(
+        flydex_gateway::Config {
+            gateway_id: gateway_id.clone(),
+            region: region.clone(),
+            public_origin: origin.as_str().to_owned(),
+        },
+        Arc::new(dial(mutual, region.clone())),
+        directory,
+        Arc::clone(&verifier),
+        Clock::system(),
+        life.shutdown.clone(),
+    );
+    let handle = gateway.handle();
+    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), &life.shutdown);
+    if config.quic {
+        let (links, endpoint) = (gateway.clone(), quic_endpoint(address, &config)?);
+        life.shutdown.spawn(async move { links.serve_quic(endpoint).await });
+    }
+    let router = located(traced(gateway.router()), config.trusted_proxies.clone());
+    life.shutdown.spawn(http::serve(listener, tls, router, life.shutdown.clone()));
+    wait_for_nodes(&life, gateway.handle());
+    life.wait_for_control(verifier);
+    life.started();
+    say(&format!("gateway {gateway_id} of region {region} on {address}"));
+    life.end(Duration::from_secs(config.drain_seconds)).await
+}
+
+/// The way to a node: the process that its record names, and no other.
+fn dial(mutual: MutualTls, region: String) -> impl Dial {
+    move |node: &NodeRecord| {
+        let endpoint = Endpoint::from_shared(node.address.clone()).map_err(DialError::new)?;
+        let node_id = Some(node.node_id.as_str().to_owned());
+        let expected = Expected { role: Role::Machines, region: Some(region.clone()), node_id };
+        Ok(tuned(endpoint).connect_with_connector_lazy(mutual.connector(expected)))
+    }
+}
+
+/// Holds readiness back until nodes are reached; not looked at again, for a gateway without nodes has a better answer
+/// than none.
+fn wait_for_nodes(life: &Life, gateway: flydex_gateway::Handle) {
+    let readiness = life.readiness.clone();
+    readiness.fails(NODES, "none is reached on every stream yet");
+    life.under(async move {
+        gateway.ready().await;
+        readiness.holds(NODES);
+    });
+}
+
+fn quic_endpoint(address: SocketAddr, config: &GatewayConfig) -> anyhow::Result<quinn::Endpoint> {
+    let tls = identity(&config.tls)?.server_config(&[SUBPROTOCOL.as_bytes()]).context("configure TLS of QUIC")?;
+    let config = flydex_gateway::quic::server_config(tls).context("configure QUIC")?;
+    quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
+}
+
+fn default_listen() -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, 48200))
+}
+
+const fn default_drain_seconds() -> u64 {
+    20
+}
