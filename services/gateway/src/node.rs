@@ -314,9 +314,13 @@ impl Keeper {
     /// Opens the stream up to the node's hello.
     async fn open(&self) -> Result<(Stream, Streaming<v1::NodeFrame>), Lost> {
         let queue = Queue::new();
+        // The stream lasts for as long as there is something to come on it, so it is ended however this one ends.
+        let over = CancellationToken::new();
+        let ended = over.clone().drop_guard();
         let hello =
             v1::GatewayFrame { kind: Some(ToNode::Hello(self.context.hello.clone())), ..v1::GatewayFrame::default() };
         let outgoing = tokio_stream::once(hello).chain(queue.clone().frames());
+        let outgoing = futures_util::StreamExt::take_until(outgoing, over.clone().cancelled_owned());
         let mut client = MachineHostClient::new(self.channel.clone());
         let opened = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, async {
             let mut incoming = client.exchange(outgoing).await?.into_inner();
@@ -335,7 +339,8 @@ impl Keeper {
             tracing::warn!(reason = lost.name(), "a node is not the one that was looked for");
             return Err(lost);
         }
-        Ok((Stream { queue, over: CancellationToken::new() }, incoming))
+        ended.disarm();
+        Ok((Stream { queue, over }, incoming))
     }
 
     /// Whether the first frame is the hello of the node that was looked for.

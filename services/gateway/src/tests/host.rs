@@ -35,6 +35,7 @@ pub(super) struct Way {
     frozen: Arc<watch::Sender<bool>>,
     killed: CancellationToken,
     hello: Arc<watch::Sender<Option<v1::NodeHello>>>,
+    streams: Arc<watch::Sender<usize>>,
 }
 
 /// One frame of the gateway and the way to answer on its stream.
@@ -46,6 +47,7 @@ pub(super) struct Arrived {
 struct Script {
     arrived: mpsc::Sender<Arrived>,
     hello: Arc<watch::Sender<Option<v1::NodeHello>>>,
+    streams: Arc<watch::Sender<usize>>,
 }
 
 /// The life of the node of that number.
@@ -71,11 +73,12 @@ pub(super) fn host(tag: u8) -> Host {
     let hello =
         v1::NodeHello { incarnation: wire(life(tag)), node_id: format!("node-{tag}"), region: REGION.to_owned() };
     let hello = Arc::new(watch::Sender::new(Some(hello)));
+    let streams: Arc<watch::Sender<usize>> = Arc::default();
     let serve = Server::builder()
-        .add_service(MachineHostServer::new(Script { arrived, hello: hello.clone() }))
+        .add_service(MachineHostServer::new(Script { arrived, hello: hello.clone(), streams: streams.clone() }))
         .serve_with_incoming(ReceiverStream::new(incoming));
     tokio::spawn(serve);
-    let way = Way { pipes, frozen: Arc::default(), killed: CancellationToken::new(), hello };
+    let way = Way { pipes, frozen: Arc::default(), killed: CancellationToken::new(), hello, streams };
     Host { incarnation: life(tag), way, arrived: receiver }
 }
 
@@ -139,6 +142,11 @@ impl Way {
         self.killed.cancel();
     }
 
+    /// Waits until the gateway has ended every stream.
+    pub(super) async fn let_go(&self) {
+        let _ = self.streams.subscribe().wait_for(|streams| *streams == 0).await;
+    }
+
     /// What it says first on streams from now on; nothing: another frame.
     pub(super) fn greets_with(&self, hello: Option<v1::NodeHello>) {
         self.hello.send_replace(hello);
@@ -159,14 +167,17 @@ impl MachineHost for Script {
         let first =
             self.hello.borrow().clone().map_or(FromNode::SessionOpened(v1::SessionOpened::default()), FromNode::Hello);
         let _ = answers.send(Ok(NodeFrame { kind: Some(first), ..NodeFrame::default() })).await;
+        let streams = self.streams.clone();
+        streams.send_modify(|streams| *streams += 1);
         tokio::spawn(async move {
             let hello = frames.message().await.ok().flatten().and_then(|frame| frame.kind);
             assert!(matches!(hello, Some(ToNode::Hello(_)) | None), "a gateway greets first");
             while let Ok(Some(frame)) = frames.message().await {
                 if arrived.send(Arrived { frame, answers: answers.clone() }).await.is_err() {
-                    return;
+                    break;
                 }
             }
+            streams.send_modify(|streams| *streams -= 1);
         });
         Ok(Response::new(ReceiverStream::new(receiver)))
     }

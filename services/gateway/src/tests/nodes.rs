@@ -245,6 +245,25 @@ async fn frame(connector: &mut Connector) -> v1::OwnerFrame {
 }
 
 #[tokio::test]
+async fn a_node_that_left_is_let_go_when_it_carries_nothing_any_more() {
+    let mut world = World::with_nodes(3).await;
+    world.owned_by(2).await;
+    let (mut browser, session_id, arrived) = session_at(&mut world, 2, 1).await;
+    world.directory.leave(life(2)).await.unwrap();
+    world.directory.leave(life(3)).await.unwrap();
+    tokio::time::pause();
+    let idle = world.node(3).way.clone();
+    soon(idle.let_go()).await;
+    arrived.answer(to_session(&session_id, event(1))).await;
+    assert_eq!(first_event(&mut browser).await, 1, "what is open there goes on");
+    let machine_id = Bytes::copy_from_slice(machine(1).as_bytes());
+    browser.send(SessionUp::Close(v1::CloseMachine { machine_id })).await;
+    let Some(ToNode::CloseSession(_)) = soon(world.node(2).next()).await.frame.kind else { panic!("it is closed") };
+    let left = world.node(2).way.clone();
+    soon(left.let_go()).await;
+}
+
+#[tokio::test]
 async fn a_link_outlives_its_only_node_for_a_while() {
     for over in Over::ALL {
         let mut world = World::start().await;
