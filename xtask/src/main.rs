@@ -8,6 +8,7 @@ mod fuzz;
 mod need;
 mod proto;
 mod shell;
+mod simulate;
 mod test;
 mod web;
 
@@ -41,6 +42,10 @@ enum Task {
     Bench(bench::Arguments),
     /// Fuzz the frame codec and the conversions. The committed corpus is replayed by `cargo xtask test`.
     Fuzz(fuzz::Arguments),
+    /// Simulate nodes, directory, connector and devices under seeded faults, or walk the model of ownership.
+    ///
+    /// A seed that fails is printed with the command that replays it.
+    Simulate(simulate::Arguments),
     /// Generate the Rust code of the `.proto` files.
     Proto(proto::Arguments),
     /// Build the web app into services/web/dist when its sources changed.
@@ -66,6 +71,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Check(arguments) => check::run(&root, &arguments),
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
+        Task::Simulate(arguments) => simulate::run(&root, &arguments),
         Task::Proto(arguments) => proto::run(&root, &arguments).map(|()| true),
         Task::Web(arguments) => web::run(&root, &arguments).map(|()| true),
     }

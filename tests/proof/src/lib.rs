@@ -5,3 +5,4 @@
 //! `machine` and `journal`) and judge by the same invariants (`flydex_domain::invariant`).
 
 pub mod model;
+pub mod simulation;
