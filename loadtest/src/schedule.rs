@@ -200,8 +200,8 @@ mod tests {
     fn a_ramp_rises_evenly_to_its_rate() {
         let arrivals = draw(&scenario("kind = \"ramp\"\narrivals = \"even\"\ncommands_per_second = 100"));
         assert_eq!(commands(&arrivals, 0.0, 10.1), 500);
-        assert_eq!(commands(&arrivals, 0.0, 5.0), 124);
-        assert_eq!(commands(&arrivals, 9.0, 10.1), 95);
+        assert_eq!(commands(&arrivals, 0.0, 5.01), 125);
+        assert_eq!(commands(&arrivals, 9.01, 10.1), 95);
     }
 
     #[test]
