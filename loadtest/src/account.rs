@@ -1,5 +1,7 @@
 //! A signed-in browser without pages: the control plane's API with a cookie.
 
+use std::time::Duration;
+
 use anyhow::{Context as _, bail};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -15,6 +17,9 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::device::Device;
+
+/// Times that rates may hold one call up.
+const HELD_UP_MAX: u32 = 100;
 
 /// An account session at one origin.
 #[derive(Clone, Debug)]
@@ -100,8 +105,27 @@ impl Account {
         Ok((status, serde_json::from_str(&body).unwrap_or(Value::Null)))
     }
 
+    /// Calls again, as often as rates hold it up and say for how long.
+    async fn call_patiently(
+        &self,
+        method: Method,
+        path: &str,
+        body: Option<Value>,
+    ) -> anyhow::Result<(StatusCode, Value)> {
+        for _ in 0..HELD_UP_MAX {
+            let (status, answer) = self.call(method.clone(), path, body.clone()).await?;
+            match answer["error"]["retry_after_ms"].as_u64() {
+                Some(wait_ms) if status == StatusCode::TOO_MANY_REQUESTS => {
+                    tokio::time::sleep(Duration::from_millis(wait_ms)).await;
+                }
+                Some(_) | None => return Ok((status, answer)),
+            }
+        }
+        bail!("{path} was held up {HELD_UP_MAX} times")
+    }
+
     async fn expect<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
-        let (status, body) = self.call(method, path, body).await?;
+        let (status, body) = self.call_patiently(method, path, body).await?;
         if !status.is_success() {
             bail!("{path} was answered {status}: {body}");
         }
@@ -137,7 +161,7 @@ impl Account {
         let terms = terms(&answer, claim_id.parse()?, device)?;
         let body = json!({ "device_mac": encode(&terms.mac(&keys.device_to_machine)) });
         let path = format!("/api/claims/{claim_id}/finalize");
-        let (status, body) = self.call(Method::POST, &path, Some(body)).await?;
+        let (status, body) = self.call_patiently(Method::POST, &path, Some(body)).await?;
         if !status.is_success() {
             bail!("{path} was answered {status}: {body}");
         }
