@@ -13,10 +13,7 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ("flydex-control", SERVICE),
     ("flydex-domain", &[]),
     ("flydex-gateway", SERVICE),
-    (
-        "flydex-loadtest",
-        &["flydex-connector", "flydex-domain", "flydex-proto", "flydex-agent-proto", "flydex-runtime"],
-    ),
+    ("flydex-loadtest", &["flydex-connector", "flydex-domain", "flydex-proto", "flydex-agent-proto", "flydex-runtime"]),
     ("flydex-machines", SERVICE),
     ("flydex-proof", &["flydex-domain"]),
     ("flydex-proto", &["flydex-domain"]),
