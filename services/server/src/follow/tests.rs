@@ -65,13 +65,18 @@ impl World {
     }
 
     async fn stale(&self, stale: bool) {
-        while self.verifier.is_stale() != stale {
-            tokio::time::sleep(Duration::from_millis(10)).await;
-        }
+        until(|| self.verifier.is_stale() == stale).await;
     }
 
     async fn next(&mut self) -> Opened {
         self.opened.recv().await.expect("the follower asks")
+    }
+}
+
+/// Lets the others go on until a condition holds; the clock stands still meanwhile.
+async fn until(holds: impl Fn() -> bool) {
+    while !holds() {
+        tokio::task::yield_now().await;
     }
 }
 
@@ -122,17 +127,13 @@ async fn nobody_is_let_in_before_keys_and_the_whole_log_are_known() {
     stream.keys("first").await;
     stream.entry(3).await;
     stream.entry(4).await;
-    while world.applied.lock().unwrap().len() < 2 {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| world.applied.lock().unwrap().len() == 2).await;
     assert!(world.verifier.is_stale());
     stream.heartbeat(4).await;
     world.stale(false).await;
     assert_eq!(world.verifier.keys()[0].0, "first");
     stream.keys("second").await;
-    while world.verifier.keys()[0].0 != "second" {
-        tokio::time::sleep(Duration::from_millis(10)).await;
-    }
+    until(|| world.verifier.keys()[0].0 == "second").await;
 }
 
 #[tokio::test(start_paused = true)]
