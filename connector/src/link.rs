@@ -1,9 +1,9 @@
 //! Links to the relay: dialled, proven, kept alive, and opened again.
 //!
 //! One supervisor keeps one link. It tries QUIC first where the region has it, and falls back to a WebSocket
-//! within two seconds; on a WebSocket it probes QUIC from time to time. A link ends with the credential
-//! that opened it, so a newer credential opens another link. That one, and one that was told to go away, serves on
-//! until the next one has attached: the core ends the old one then.
+//! within two seconds; on a WebSocket it probes QUIC from time to time. A link ends with the credential that
+//! opened it; long before, the gateway tells it to go away. The next one has the newest credential, and the old one
+//! serves until the next has attached: the core ends it then.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -86,8 +86,6 @@ struct Supervisor {
 struct Running {
     channel: Channel,
     outbox: Outbox,
-    /// The credential that opened it: with that it ends.
-    credential: String,
     since: Instant,
     ended: oneshot::Receiver<Ended>,
     go_away: mpsc::Receiver<v1::GoAway>,
@@ -154,7 +152,6 @@ impl Supervisor {
         let may_probe =
             link.channel.transport == Transport::WebSocket && self.endpoint().is_some_and(|at| at.quic.is_some());
         let mut policy = self.config.paired.policy.clone();
-        let mut newest = self.config.paired.credential.clone();
         tokio::select! {
             // Gone for good counts before gone soon.
             biased;
@@ -170,7 +167,6 @@ impl Supervisor {
                 self.failures = if served { 0 } else { self.failures.saturating_add(1) };
                 Next::Wait(self.wait_after(ended.code, ended.retry_after))
             }
-            Ok(()) = renewed(&mut newest, &link.credential) => Next::Replace,
             Some(away) = link.go_away.recv() => {
                 tokio::time::sleep(Duration::from_millis(away.reconnect_in_ms.into()).min(RECONNECT_WAIT_MAX)).await;
                 Next::Replace
@@ -232,11 +228,6 @@ impl Supervisor {
 /// Waits until the desk wants links bound to their TLS connection; an error when nothing will change any more.
 async fn binding_required(policy: &mut watch::Receiver<DeskPolicy>) -> Result<(), watch::error::RecvError> {
     policy.wait_for(|policy| policy.require_channel_binding).await.map(drop)
-}
-
-/// Waits until there is a newer credential than the one in use; an error when none will come any more.
-async fn renewed(newest: &mut watch::Receiver<String>, used: &str) -> Result<(), watch::error::RecvError> {
-    newest.wait_for(|newest| newest != used).await.map(drop)
 }
 
 #[cfg(test)]

@@ -73,7 +73,6 @@ impl Supervisor {
         if !channel.bound && self.requires_binding() {
             return Err(DialError::Unbound);
         }
-        let credential = self.config.paired.credential.borrow().clone();
         let fence = self.config.fence.clone();
         let now = UnixMillis(self.clock.unix_millis());
         let counted = tokio::task::spawn_blocking(move || fence.next_link(now)).await;
@@ -100,6 +99,6 @@ impl Supervisor {
             // Nobody waits any more when another link has taken over.
             let _ = ended_tx.send(serving.await);
         });
-        Ok(Running { channel, outbox, credential, since: self.clock.instant(), ended, go_away })
+        Ok(Running { channel, outbox, since: self.clock.instant(), ended, go_away })
     }
 }
