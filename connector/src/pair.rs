@@ -14,7 +14,9 @@ use flydex_domain::encoding::{Label, Transcript, sha256};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ClaimId, LocalConnectId, MachineId};
 use flydex_domain::key::{self, PublicKey};
-use flydex_domain::limits::{CLAIM_LIFETIME, LOCAL_CONNECT_LIFETIME, PAIRING_POLL_INTERVAL};
+use flydex_domain::limits::{
+    CLAIM_LIFETIME, LOCAL_CONNECT_LIFETIME, PAIRING_CONFIRM_TRIES_MAX, PAIRING_CONFIRM_WAIT, PAIRING_POLL_INTERVAL,
+};
 use flydex_domain::pairing::{ClaimKeys, PairingTerms};
 use flydex_domain::scope::Role;
 use flydex_domain::secret::SecretKey;
@@ -241,10 +243,9 @@ impl Pairing {
 
     /// Confirming is idempotent, so a lost answer is asked for again.
     async fn confirm_retrying(&self, mac: &[u8]) -> Result<crate::api::ConfirmedAnswer, PairError> {
-        const TRIES: u32 = 3;
-        for _ in 1..TRIES {
+        for _ in 1..PAIRING_CONFIRM_TRIES_MAX {
             match self.api.confirm(self.local_connect_id, self.token.expose(), mac).await {
-                Err(error) if error.may_retry() => tokio::time::sleep(Duration::from_secs(1)).await,
+                Err(error) if error.may_retry() => tokio::time::sleep(PAIRING_CONFIRM_WAIT).await,
                 settled => return Ok(settled?),
             }
         }

@@ -354,8 +354,17 @@ async fn a_newer_credential_disturbs_no_link_and_opens_the_next() {
     assert_eq!(hello.credential, "credential");
     world.up().await;
     world.credential.send_replace("renewed".to_owned());
-    old.send(Down::Frame(v1::OwnerFrame::default())).await;
-    assert!(matches!(world.events.recv().await.unwrap(), LinkEvent::Frame { link: 1, .. }));
+    let goes_on = async {
+        for _ in 0..100 {
+            old.send(Down::Frame(v1::OwnerFrame::default())).await;
+            assert!(matches!(world.events.recv().await.unwrap(), LinkEvent::Frame { link: 1, .. }));
+        }
+    };
+    tokio::select! {
+        biased;
+        _ = listener.accept() => panic!("another link was dialled"),
+        () = goes_on => {}
+    }
     old.send(Down::GoAway(v1::GoAway { reconnect_in_ms: 1, try_for_ms: 1000, hint: String::new() })).await;
     let mut new = accept_plain(&listener).await;
     let (hello, _) = welcome(&mut new, None).await;

@@ -32,3 +32,7 @@ pub const CREDENTIAL_RETRY_MAX: Duration = Duration::from_secs(300);
 pub const MACHINE_REQUEST_SKEW_MAX: Duration = Duration::from_secs(60);
 /// Records that one audit upload carries.
 pub const AUDIT_UPLOAD_RECORDS_MAX: usize = 100;
+/// Times that a yes of the desk is sent to the relay, which takes repeats of it as one.
+pub const PAIRING_CONFIRM_TRIES_MAX: u32 = 3;
+/// Wait between them: the claim lives two minutes, and a person waits.
+pub const PAIRING_CONFIRM_WAIT: Duration = Duration::from_secs(1);
