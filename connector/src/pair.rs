@@ -5,8 +5,6 @@
 //! hash of one of the three keys that the secret gives; what it reports of device and account counts only once
 //! the device's MAC covers it.
 
-use std::time::Duration;
-
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;

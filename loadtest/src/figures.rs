@@ -11,6 +11,10 @@ use serde::Serialize;
 use crate::record::Verdict;
 use crate::scenario::Scenario;
 
+mod judged;
+
+pub use judged::Judgement;
+
 /// The phase before the first of the scenario.
 pub const SET_UP: usize = 0;
 /// The kind under which a run keeps how late it was itself.
@@ -19,6 +23,14 @@ pub const LAG: &str = "own lag";
 pub const FLOOR: &str = "floor: bare forwarder";
 /// What the kinds of answers begin with.
 pub const ANSWER: &str = "answer: ";
+/// What the kinds of words that the machine has something begin with.
+pub const DELIVERED: &str = "delivered: ";
+/// The kind of the first effect asked of each machine after a fault.
+pub const FIRST_DELIVERED: &str = "first delivered";
+/// The count of sessions that were not usable at the end, or still waited for an answer.
+pub const UNSETTLED: &str = "sessions unsettled at the end";
+/// What times of faults begin with: how long the one who breaks things took.
+pub const FAULT: &str = "fault: ";
 /// The longest time that is told apart, in microseconds: five minutes.
 const TIME_US_MAX: u64 = 300_000_000;
 /// Own lateness, at p99, that voids a run.
@@ -83,13 +95,14 @@ impl Figures {
     #[must_use]
     pub fn report(&self, scenario: &Scenario, verdict: Verdict, dropped: u64) -> Report {
         let phases = self.lock();
+        let judgements = judged::judge(&phases, scenario, &verdict);
         let mut void = Vec::new();
         if dropped > 0 {
             void.push(Void { cause: Cause::Dropped, why: format!("{dropped} arrivals found no room in its queues") });
         }
         void.extend(phases.iter().filter_map(late));
         let phases = phases.iter().map(PhaseReport::of).collect();
-        Report { scenario: scenario.name.clone(), seed: scenario.seed, phases, verdict, void }
+        Report { scenario: scenario.name.clone(), seed: scenario.seed, phases, verdict, void, judgements }
     }
 }
 
@@ -126,6 +139,8 @@ pub struct Report {
     pub verdict: Verdict,
     /// Why the figures say nothing about the relay; empty when they do.
     pub void: Vec<Void>,
+    /// What had to be so, and whether it is.
+    pub judgements: Vec<Judgement>,
 }
 
 /// Why figures say nothing about the relay.
@@ -197,6 +212,12 @@ impl Report {
         self.phases.iter().filter_map(|phase| phase.times.get(kind)).map(|times| times.count).sum()
     }
 
+    /// Whether all holds that had to be so. A void run may be so too, and yet says nothing.
+    #[must_use]
+    pub fn holds(&self) -> bool {
+        self.judgements.iter().all(|judgement| judgement.holds)
+    }
+
     /// The report as a table.
     #[must_use]
     pub fn table(&self) -> String {
@@ -221,6 +242,9 @@ impl Report {
             }
         }
         text.push('\n');
+        for judgement in &self.judgements {
+            let _ = writeln!(text, "{judgement}");
+        }
         text.push_str(&verdict_lines(&self.verdict));
         for void in &self.void {
             let _ = writeln!(text, "VOID: {}", void.why);

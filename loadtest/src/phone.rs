@@ -79,6 +79,13 @@ pub(crate) struct Standing {
     pub(crate) open: usize,
 }
 
+impl Standing {
+    /// Nothing is left to wait for.
+    pub(crate) const fn is_settled(&self) -> bool {
+        self.usable && self.open == 0
+    }
+}
+
 /// A command on its way.
 struct Asked {
     wire: v1::Command,
@@ -89,6 +96,8 @@ struct Asked {
     cursor_seq: u64,
     /// Of an attach or a watch: its receipt or its verdict has come.
     half_done: bool,
+    /// Its device was told that the machine has it.
+    delivered: bool,
     /// The pieces of its answer that are still to come.
     bulk_left: Option<u32>,
     /// When to send it again, after a failure on the way.

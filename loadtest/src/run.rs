@@ -13,6 +13,7 @@ use flydex_connector::paired::RegionEndpoint;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls;
+use futures_util::future::BoxFuture;
 use futures_util::{SinkExt as _, StreamExt as _, TryStreamExt as _, stream};
 use reqwest::Method;
 use tokio::process::Command;
@@ -22,7 +23,7 @@ use tokio_tungstenite::connect_async;
 use tokio_tungstenite::tungstenite::Message;
 
 use crate::account::Account;
-use crate::figures::{FLOOR, Figures, LAG, Report, SET_UP};
+use crate::figures::{FAULT, FLOOR, Figures, LAG, Report, SET_UP, UNSETTLED};
 use crate::floor;
 use crate::machine::{self, Machine};
 use crate::phone::{Entrance, Phone, Standing};
@@ -45,8 +46,11 @@ const STOP_MAX: Duration = Duration::from_secs(5);
 /// Size of the floor's message: what a small signed command and its receipt weigh.
 const FLOOR_BYTES: usize = 400;
 
+/// Breaks something by its name, and returns when it is broken: or mended again, where that is part of it.
+pub type OnFault = Arc<dyn Fn(&str) -> BoxFuture<'static, anyhow::Result<()>> + Send + Sync>;
+
 /// What a run is given besides its scenario.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Default)]
 pub struct Options {
     /// The relay's web origin.
     pub origin: String,
@@ -56,8 +60,21 @@ pub struct Options {
     pub ca_pem: Option<String>,
     /// Where the history is written.
     pub record: Option<PathBuf>,
-    /// What is run with the name of each fault.
-    pub fault_hook: Option<PathBuf>,
+    /// What is called with the name of each fault as its phase begins.
+    pub on_fault: Option<OnFault>,
+}
+
+/// Faults are left to a program that is run with their names.
+#[must_use]
+pub fn fault_hook(program: PathBuf) -> OnFault {
+    Arc::new(move |fault| {
+        let ended = Command::new(&program).arg(fault).status();
+        Box::pin(async move {
+            let status = ended.await.context("run the fault hook")?;
+            ensure!(status.success(), "the fault hook ended with {status}");
+            Ok(())
+        })
+    })
 }
 
 /// What every part of a run shares.
@@ -124,7 +141,7 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Report
     );
     let world = World::new(scenario, options.record.as_deref())?;
     let fleet = Box::pin(Fleet::set_up(&world, options)).await?;
-    let dropped = Box::pin(fleet.play(&world, options.fault_hook.as_deref())).await;
+    let dropped = Box::pin(fleet.play(&world, options.on_fault.as_ref())).await;
     world.shutdown.begin();
     world.shutdown.drain(STOP_MAX).await;
     let verdict = world.recorder.verdict().context("write the history")?;
@@ -207,7 +224,7 @@ impl Fleet {
     }
 
     /// Gives the schedule out and waits for the last answers. Returns how many arrivals were dropped.
-    async fn play(self, world: &Arc<World>, hook: Option<&Path>) -> anyhow::Result<u64> {
+    async fn play(self, world: &Arc<World>, on_fault: Option<&OnFault>) -> anyhow::Result<u64> {
         let arrivals = schedule::draw(&world.scenario);
         let Self { machines, standings, cuts, receivers, floor, lag } = self;
         let floor_socket = floor::start().await?;
@@ -216,9 +233,9 @@ impl Fleet {
         world.shutdown.spawn(measure_floor(world.clone(), floor_socket, floor));
         let clock = world.clock.clone();
         let given = tokio::task::spawn_blocking(move || schedule::give_out(&arrivals, start, &receivers, &clock));
-        let mut hooks = JoinSet::new();
+        let mut faults = JoinSet::new();
         let mut at = start;
-        for phase in &world.scenario.phases {
+        for (index, phase) in world.scenario.phases.iter().enumerate() {
             tokio::time::sleep_until(at.into()).await;
             at += phase.duration();
             for machine in &machines[..share(machines.len(), phase.cut_links)] {
@@ -228,26 +245,41 @@ impl Fleet {
             for cut in &cuts[cuts.len() - share(cuts.len(), phase.cut_sessions)..] {
                 cut.send_modify(|cuts| *cuts += 1);
             }
-            if let (Some(fault), Some(hook)) = (&phase.fault, hook) {
-                hooks.spawn(Command::new(hook).arg(fault).status());
+            if let (Some(fault), Some(on_fault)) = (&phase.fault, on_fault) {
+                faults.spawn(break_it(world.clone(), index + 1, fault.clone(), on_fault(fault)));
             }
         }
         tokio::time::sleep_until(at.into()).await;
         let dropped = given.await.context("give the schedule out")?;
         let settled = async {
-            for mut standing in standings {
+            for mut standing in standings.clone() {
                 // A session ends only with the run.
-                let _ = standing.wait_for(|standing| standing.usable && standing.open == 0).await;
+                let _ = standing.wait_for(Standing::is_settled).await;
             }
         };
         // What is open after that is counted as unanswered.
         let _ = tokio::time::timeout(LAST_ANSWERS_MAX, settled).await;
-        while let Some(ended) = hooks.join_next().await {
-            let status = ended?.context("run the fault hook")?;
-            ensure!(status.success(), "the fault hook ended with {status}");
+        let unsettled = standings.iter().filter(|standing| !standing.borrow().is_settled()).count();
+        world.figures.set(world.scenario.phases.len(), UNSETTLED, unsettled as u64);
+        while let Some(ended) = faults.join_next().await {
+            ended.context("wait for a fault")??;
         }
         Ok(dropped)
     }
+}
+
+/// Waits for a fault to be done, and keeps how long it took.
+async fn break_it(
+    world: Arc<World>,
+    phase: usize,
+    fault: String,
+    broken: BoxFuture<'static, anyhow::Result<()>>,
+) -> anyhow::Result<()> {
+    let since = world.clock.instant();
+    broken.await.with_context(|| format!("do the fault {fault:?}"))?;
+    let took = world.clock.instant().saturating_duration_since(since);
+    world.figures.time(phase, &format!("{FAULT}{fault}"), took);
+    Ok(())
 }
 
 fn share(of: usize, part: f64) -> usize {

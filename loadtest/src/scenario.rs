@@ -2,9 +2,14 @@
 //!
 //! A scenario is a TOML file without unknown fields, every number of it bounded. Rates are of the whole fleet.
 
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use serde::Deserialize;
+
+mod bound;
+
+pub use bound::Bound;
 
 /// Accounts of one run: each needs a sign-in link.
 const ACCOUNTS_MAX: usize = 1_000;
@@ -133,6 +138,10 @@ pub struct Phase {
     /// Share of sessions whose sockets this process breaks as the phase begins, 0 to 1. On `fault` phases only.
     #[serde(default)]
     pub cut_sessions: f64,
+    /// What the figures of this phase must be: by the kind of what is timed or counted, as the report names it. A name
+    /// stands for all that begin with it and a colon; `errors` for all that a user would see fail.
+    #[serde(default)]
+    pub must: BTreeMap<String, Bound>,
 }
 
 /// What a phase is.
@@ -265,6 +274,9 @@ impl Phase {
         let share_max = if self.kind == PhaseKind::Fault { 1.0 } else { 0.0 };
         within(&at("cut_links"), self.cut_links, 0.0, share_max)?;
         within(&at("cut_sessions"), self.cut_sessions, 0.0, share_max)?;
+        for (what, bound) in &self.must {
+            bound.check(&at(&format!("must.{what:?}")))?;
+        }
         match &self.fault {
             Some(fault) if self.kind != PhaseKind::Fault => Err(Error::OutOfBounds {
                 field: at("fault"),

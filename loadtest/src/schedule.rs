@@ -3,8 +3,10 @@
 //! Nobody waits for an answer before the next arrival, and latency counts from the intended start: a stall of the
 //! relay lengthens the answers of all that was due in it (no coordinated omission).
 
+use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
 
+use flydex_domain::command::CommandClass;
 use flydex_runtime::clock::Clock;
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -54,6 +56,8 @@ pub struct Arrival {
     pub phase: usize,
     /// By whom.
     pub to: To,
+    /// The first effect that is asked of its machine after the fault with which the phase begins.
+    pub first: bool,
 }
 
 /// An arrival that is due.
@@ -65,6 +69,8 @@ pub struct Due {
     pub phase: usize,
     /// What a session asks; meaningless to others.
     pub ask: Ask,
+    /// The first effect that is asked of its machine after the fault with which the phase begins.
+    pub first: bool,
 }
 
 /// Every arrival of a scenario, in order.
@@ -74,7 +80,7 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
     let mut arrivals = Vec::new();
     let mut start = Duration::ZERO;
     for (index, phase) in scenario.phases.iter().enumerate() {
-        let mut add = |at: Duration, to: To| arrivals.push(Arrival { at: start + at, phase: index, to });
+        let mut add = |at, to| arrivals.push(Arrival { at: start + at, phase: index, to, first: false });
         for at in times(phase, phase.commands_per_second, &mut random) {
             let session = random.random_range(0..scenario.sessions());
             add(at, To::Session(session, pick(&phase.mix, &mut random)));
@@ -92,7 +98,18 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
         start += phase.duration();
     }
     arrivals.sort_by_key(|arrival| arrival.at);
+    mark_first(scenario, &mut arrivals);
     arrivals
+}
+
+fn mark_first(scenario: &Scenario, arrivals: &mut [Arrival]) {
+    let mut asked = BTreeSet::new();
+    for arrival in arrivals {
+        let To::Session(session, ask) = arrival.to else { continue };
+        if scenario.phases[arrival.phase].kind == PhaseKind::Fault && ask.kind().class() == CommandClass::Effect {
+            arrival.first = asked.insert((arrival.phase, session / scenario.fleet.sessions_per_machine));
+        }
+    }
 }
 
 /// Times of one kind of arrival within a phase, in order.
@@ -163,7 +180,7 @@ pub fn give_out(arrivals: &[Arrival], start: Instant, receivers: &Receivers, clo
             To::Floor => (Some(&receivers.floor), Ask::ListThreads),
             To::Lag => (Some(&receivers.lag), Ask::ListThreads),
         };
-        let due = Due { intended, phase: arrival.phase, ask };
+        let due = Due { intended, phase: arrival.phase, ask, first: arrival.first };
         let given = receiver.is_some_and(|receiver| receiver.try_send(due).is_ok());
         dropped += u64::from(!given);
     }
@@ -194,6 +211,16 @@ mod tests {
         assert_eq!(first, times(&scenario));
         scenario.seed += 1;
         assert_ne!(first, times(&scenario));
+    }
+
+    #[test]
+    fn the_first_effect_after_a_fault_is_marked_once_for_each_machine() {
+        let phase = "kind = \"fault\"\ncommands_per_second = 100\nmix = { list_threads = 1, start_turn = 1 }";
+        let first: Vec<_> = draw(&scenario(phase)).into_iter().filter(|arrival| arrival.first).collect();
+        assert_eq!(first.len(), 3);
+        assert!(first.iter().all(|arrival| matches!(arrival.to, To::Session(_, Ask::StartTurn))), "{first:?}");
+        let steady = draw(&scenario("kind = \"steady\"\ncommands_per_second = 100"));
+        assert!(steady.iter().all(|arrival| !arrival.first));
     }
 
     #[test]

@@ -78,7 +78,7 @@ impl Life {
             return Ok(());
         }
         let now = self.world().clock.instant();
-        let due = Due { intended: now, phase: 0, ask: Ask::ListThreads };
+        let due = Due { intended: now, phase: 0, ask: Ask::ListThreads, first: false };
         self.send_new(connection, missing, due).await
     }
 
@@ -133,6 +133,7 @@ impl Life {
             what,
             cursor_seq,
             half_done: false,
+            delivered: false,
             bulk_left: None,
             again_at: None,
         };

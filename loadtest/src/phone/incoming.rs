@@ -13,7 +13,7 @@ use flydex_proto::v1::{self, device_message, machine_message, session_down, stre
 use prost::Message as _;
 
 use super::{Asked, Connection, Cursor, Life, What, code_name};
-use crate::figures::ANSWER;
+use crate::figures::{ANSWER, DELIVERED, FIRST_DELIVERED};
 use crate::machine;
 use crate::record::{Entry, TheWord};
 
@@ -88,15 +88,26 @@ impl Life {
 
     // === Commands ===
 
-    fn progress(&self, progress: &v1::Progress) {
+    fn progress(&mut self, progress: &v1::Progress) {
         let Ok(id) = CommandId::try_from(progress.command_id.as_ref()) else { return };
-        let Some(asked) = self.asked.get(&id) else { return };
-        let What::Load(ask) = asked.what else { return };
+        let Some(asked) = self.asked.get_mut(&id) else { return };
         if progress.state != i32::from(v1::ProgressState::Delivered) || !asked.what.acts() {
             return;
         }
+        let before = std::mem::replace(&mut asked.delivered, true);
+        let Some(asked) = self.asked.get(&id) else { return };
         self.told(id, asked, TheWord::Delivered);
-        self.time(asked, &format!("delivered: {}", ask.kind().name()));
+        if !before {
+            self.time_delivered(asked);
+        }
+    }
+
+    /// The word that the machine has it, or whatever stands for it.
+    fn time_delivered(&self, asked: &Asked) {
+        self.time(asked, &format!("{DELIVERED}{}", asked.what.kind().name()));
+        if asked.due.first {
+            self.time(asked, FIRST_DELIVERED);
+        }
     }
 
     async fn receipt(&mut self, connection: &mut Connection, signed: &v1::SignedReceipt) -> anyhow::Result<()> {
@@ -132,6 +143,10 @@ impl Life {
             }
         };
         self.told(id, &asked, word);
+        // The receipt says it too, where the word before it was lost.
+        if asked.what.acts() && !asked.delivered {
+            self.time_delivered(&asked);
+        }
         if let What::Load(_) = asked.what
             && word == TheWord::Executed
         {

@@ -37,6 +37,9 @@ fn a_field_that_is_wrong_is_named() {
         ("phase[0].cut_links", "[phase]\ncut_links = 0.5"),
         ("phase[0].fault", "[phase]\nfault = \"kill-owner\""),
         ("phase[0].mix", "[phase]\nmix = {}"),
+        ("phase[0].must.\"event\".p99_ms", "[phase]\nmust = { event = { p99_ms = -1 } }"),
+        ("phase[0].must.\"event\"", "[phase]\nmust = { event = {} }"),
+        ("p98_ms", "[phase]\nmust = { event = { p98_ms = 1 } }"),
         ("sesions", "[fleet]\nsesions = 3"),
         ("kind", "[phase]\nkind = \"steep\""),
     ] {
