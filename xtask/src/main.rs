@@ -46,7 +46,7 @@ enum Task {
     ///
     /// A seed that fails is printed with the command that replays it.
     Simulate(simulate::Arguments),
-    /// Generate the Rust code of the `.proto` files.
+    /// Generate the code of the `.proto` files, in Rust and for the web app, and docs/protocol-reference.md.
     Proto(proto::Arguments),
     /// Build the web app into services/web/dist when its sources changed.
     Web(web::Arguments),

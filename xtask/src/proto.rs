@@ -1,4 +1,5 @@
-//! `cargo xtask proto`: turns the `.proto` files into the committed code, in Rust and for the web app.
+//! `cargo xtask proto`: turns the `.proto` files into the committed code, in Rust and for the web app, and into the
+//! page that documents them.
 //!
 //! No protoc is needed: protox compiles the files, and the web app's generator is handed what protoc would hand it.
 
@@ -13,9 +14,12 @@ use prost_types::compiler::{CodeGeneratorRequest, CodeGeneratorResponse};
 
 use crate::{need, shell};
 
+mod lanes;
+mod reference;
+
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// Write nothing; fail when the committed code is not what the `.proto` files say.
+    /// Write nothing; fail when what is committed is not what the `.proto` files say.
     #[arg(long)]
     check: bool,
 }
@@ -29,7 +33,7 @@ const WEB_FILES: [&str; 4] =
 /// Where the web app's generated code lies.
 const WEB_FOLDER: &str = "services/web/src/gen";
 
-/// Generates the code, or compares it.
+/// Generates the code and the reference, or compares them.
 ///
 /// # Errors
 /// When a `.proto` file does not compile, a file cannot be written, or a compared file differs.
@@ -38,6 +42,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
         return check(root);
     }
     generate(root, root)?;
+    fs::write(root.join(reference::PAGE), reference::page(root)?).context("write the protocol reference")?;
     need::npm_packages(root, "services/web")?;
     for (path, content) in web(root)? {
         fs::create_dir_all(path.parent().unwrap_or(root))?;
@@ -46,7 +51,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<()> {
     Ok(())
 }
 
-/// Compares the committed code with what would be generated; the web app's where its packages are installed.
+/// Compares what is committed with what would be generated; the web app's where its packages are installed.
 ///
 /// # Errors
 /// When they differ.
@@ -59,6 +64,7 @@ pub(crate) fn check(root: &Path) -> anyhow::Result<()> {
             fs::read_to_string(fresh.join(folder).join(name)).with_context(|| format!("read the fresh {name}"))?;
         expected.push((root.join(folder).join(name), generated));
     }
+    expected.push((root.join(reference::PAGE), reference::page(root)?));
     if generator(root).exists() {
         expected.extend(web(root)?);
     }

@@ -40,6 +40,7 @@ pub struct Command {
     #[prost(string, tag = "4")]
     pub audit_receipt: ::prost::alloc::string::String,
 }
+/// What the relay may know of a command, and every check needs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CommandHeader {
@@ -64,6 +65,7 @@ pub struct CommandHeader {
     /// at most 600,000
     #[prost(uint32, tag = "7")]
     pub lifetime_ms: u32,
+    /// what the body must match
     #[prost(enumeration = "CommandKind", tag = "8")]
     pub kind: i32,
     /// 32 bytes
@@ -76,13 +78,14 @@ pub struct CommandHeader {
     #[prost(message, optional, tag = "11")]
     pub answer: ::core::option::Option<ApprovalAnswer>,
 }
+/// Which approval an answer is for, and what it says; the digest of what was rendered is in the body.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ApprovalAnswer {
     /// 32 bytes
     #[prost(bytes = "bytes", tag = "1")]
     pub approval_id: ::prost::bytes::Bytes,
-    /// 32 bytes
+    /// the life of Codex that asked, 32 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub generation: ::prost::bytes::Bytes,
     #[prost(enumeration = "Decision", tag = "3")]
@@ -99,15 +102,20 @@ pub struct SignedReceipt {
     #[prost(bytes = "bytes", tag = "2")]
     pub signature: ::prost::bytes::Bytes,
 }
+/// What became of a command, by the one who knows.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Receipt {
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "1")]
     pub account_id: ::prost::bytes::Bytes,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub machine_id: ::prost::bytes::Bytes,
+    /// 32 bytes
     #[prost(bytes = "bytes", tag = "3")]
     pub device_id: ::prost::bytes::Bytes,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "4")]
     pub command_id: ::prost::bytes::Bytes,
     /// SHA-256 of the command's transcript, 32 bytes
@@ -118,6 +126,7 @@ pub struct Receipt {
     /// an error code; on OUTCOME_REFUSED only
     #[prost(uint32, tag = "7")]
     pub code: u32,
+    /// the life of the connector that says so, 16 bytes
     #[prost(bytes = "bytes", tag = "8")]
     pub boot_id: ::prost::bytes::Bytes,
     /// empty while no Codex is attached
@@ -136,12 +145,14 @@ pub struct Receipt {
     #[prost(message, optional, tag = "13")]
     pub bulk: ::core::option::Option<BulkDescriptor>,
 }
+/// Of a result that is too large for a receipt: its size and what it must hash to.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct BulkDescriptor {
     /// at most 256 KiB
     #[prost(uint32, tag = "1")]
     pub total_bytes: u32,
+    /// 32 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub sha256: ::prost::bytes::Bytes,
 }
@@ -152,12 +163,14 @@ pub struct Position {
     /// 0: the machine stream; others are numbered by the connector
     #[prost(uint32, tag = "1")]
     pub stream_id: u32,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub boot_id: ::prost::bytes::Bytes,
     /// the first event is 1
     #[prost(uint64, tag = "3")]
     pub seq: u64,
 }
+/// How a public key signs.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum KeyAlgorithm {
@@ -184,10 +197,12 @@ impl KeyAlgorithm {
         }
     }
 }
+/// All that a device can ask. 1 to 19 look and are bound to their session; from 20 on they act and are journalled.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum CommandKind {
     Unspecified = 0,
+    /// be admitted, and get the machine stream
     Attach = 1,
     ListThreads = 10,
     ReadThread = 11,
@@ -255,13 +270,17 @@ impl CommandKind {
         }
     }
 }
+/// What a device answers to an approval.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Decision {
     Unspecified = 0,
     Accept = 1,
+    /// only where the desk allows it
     AcceptForSession = 2,
+    /// and go on without it
     Decline = 3,
+    /// and stop the turn
     Cancel = 4,
 }
 impl Decision {
@@ -290,12 +309,16 @@ impl Decision {
         }
     }
 }
+/// The three ends of a command.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Outcome {
     Unspecified = 0,
+    /// Codex accepted it
     Executed = 1,
+    /// it took no effect and never will
     Refused = 2,
+    /// it may have taken effect; nobody can tell
     Unknown = 3,
 }
 impl Outcome {
@@ -400,14 +423,18 @@ pub struct BulkCredit {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Probe {
+    /// comes back in the reply
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
 }
+/// The answer of the connector.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ProbeReply {
+    /// of the probe
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
+    /// by the clock of the machine; devices correct theirs by it
     #[prost(uint64, tag = "2")]
     pub machine_time_ms: u64,
 }
@@ -459,8 +486,10 @@ pub struct StreamVerdict {
     /// the attach or watch that this answers
     #[prost(bytes = "bytes", tag = "1")]
     pub command_id: ::prost::bytes::Bytes,
+    /// 0: the machine stream
     #[prost(uint32, tag = "2")]
     pub stream_id: u32,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "3")]
     pub boot_id: ::prost::bytes::Bytes,
     #[prost(oneof = "stream_verdict::Verdict", tags = "4, 5")]
@@ -479,11 +508,14 @@ pub mod stream_verdict {
         GapAsOf(u64),
     }
 }
+/// One event of a stream that the session watches.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Event {
+    /// 0: the machine stream
     #[prost(uint32, tag = "1")]
     pub stream_id: u32,
+    /// one more than that of the event before
     #[prost(uint64, tag = "2")]
     pub seq: u64,
     /// a serialised flydex.agent.v1.AgentEvent; opaque to the relay
@@ -503,11 +535,13 @@ pub struct StreamEnd {
     #[prost(uint32, tag = "3")]
     pub code: u32,
 }
+/// A piece of a result whose receipt has a BulkDescriptor.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct BulkChunk {
     #[prost(bytes = "bytes", tag = "1")]
     pub command_id: ::prost::bytes::Bytes,
+    /// of its first byte in the result
     #[prost(uint32, tag = "2")]
     pub offset: u32,
     /// at most 16 KiB
@@ -518,6 +552,7 @@ pub struct BulkChunk {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Failure {
+    /// an error code
     #[prost(uint32, tag = "1")]
     pub code: u32,
     /// the command it is about, or empty
@@ -527,16 +562,24 @@ pub struct Failure {
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
 }
+/// How far a machine is from taking commands; docs/STATUS.md says who sets each from which fact.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum MachineState {
     Unspecified = 0,
+    /// no link
     Offline = 1,
+    /// a link, and the connector has not attached to the owner yet
     Connecting = 2,
+    /// attached; nothing is known of Codex yet
     LinkUp = 3,
+    /// the connector starts Codex or attaches to it
     CodexStarting = 4,
+    /// commands are taken
     CodexReady = 5,
+    /// there is no Codex to use; `code` says why
     CodexUnavailable = 6,
+    /// the connector is stopping
     Draining = 7,
 }
 impl MachineState {
@@ -571,6 +614,7 @@ impl MachineState {
         }
     }
 }
+/// What a link travels over.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Transport {
@@ -600,6 +644,7 @@ impl Transport {
         }
     }
 }
+/// How far a command has come.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ProgressState {
@@ -631,6 +676,7 @@ impl ProgressState {
         }
     }
 }
+/// A frame of the browser.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionUp {
@@ -656,6 +702,7 @@ pub mod session_up {
         Ping(super::Ping),
     }
 }
+/// A frame of the gateway.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionDown {
@@ -693,6 +740,7 @@ pub struct SessionHello {
     /// the oldest version spoken
     #[prost(uint32, tag = "2")]
     pub version_min: u32,
+    /// what this browser can do beyond version 1
     #[prost(enumeration = "Capability", repeated, tag = "3")]
     pub capabilities: ::prost::alloc::vec::Vec<i32>,
     /// PASETO v4.public, single use, at most 60 s old
@@ -707,6 +755,7 @@ pub struct SessionHello {
     #[prost(string, tag = "7")]
     pub client: ::prost::alloc::string::String,
 }
+/// What the device must sign.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionChallenge {
@@ -716,8 +765,10 @@ pub struct SessionChallenge {
     /// 32 random bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub nonce: ::prost::bytes::Bytes,
+    /// part of what is signed
     #[prost(string, tag = "3")]
     pub gateway_id: ::prost::alloc::string::String,
+    /// by the clock of the gateway
     #[prost(uint64, tag = "4")]
     pub server_time_ms: u64,
 }
@@ -725,37 +776,48 @@ pub struct SessionChallenge {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionProof {
+    /// 64 bytes, by the device key
     #[prost(bytes = "bytes", tag = "1")]
     pub signature: ::prost::bytes::Bytes,
 }
+/// The session is open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionWelcome {
+    /// 16 bytes; reads are bound to it
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
+    /// those of both sides
     #[prost(enumeration = "Capability", repeated, tag = "2")]
     pub capabilities: ::prost::alloc::vec::Vec<i32>,
+    /// how often to ping
     #[prost(uint32, tag = "3")]
     pub ping_interval_ms: u32,
+    /// after how much silence the other side is gone
     #[prost(uint32, tag = "4")]
     pub silence_max_ms: u32,
+    /// event bytes that may be under way without credit
     #[prost(uint32, tag = "5")]
     pub event_window_bytes: u32,
+    /// the same of each bulk answer
     #[prost(uint32, tag = "6")]
     pub bulk_window_bytes: u32,
 }
+/// The session wants to speak with this machine of its account.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct OpenMachine {
     #[prost(bytes = "bytes", tag = "1")]
     pub machine_id: ::prost::bytes::Bytes,
 }
+/// It does not any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CloseMachine {
     #[prost(bytes = "bytes", tag = "1")]
     pub machine_id: ::prost::bytes::Bytes,
 }
+/// A message for a machine that the session has open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ToMachine {
@@ -764,6 +826,7 @@ pub struct ToMachine {
     #[prost(message, optional, tag = "2")]
     pub message: ::core::option::Option<DeviceMessage>,
 }
+/// A message of a machine that the session has open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct FromMachine {
@@ -778,22 +841,29 @@ pub struct FromMachine {
 pub struct MachineClosed {
     #[prost(bytes = "bytes", tag = "1")]
     pub machine_id: ::prost::bytes::Bytes,
+    /// an error code
     #[prost(uint32, tag = "2")]
     pub code: u32,
+    /// 0: no advice
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
 }
+/// Asks whether the other side is there.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Ping {
+    /// comes back in the pong
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
 }
+/// The answer to a ping.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Pong {
+    /// of the ping
     #[prost(uint64, tag = "1")]
     pub nonce: u64,
+    /// by the clock of the gateway
     #[prost(uint64, tag = "2")]
     pub server_time_ms: u64,
 }
@@ -801,10 +871,13 @@ pub struct Pong {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct GoAway {
+    /// when to begin, so that not all come at once
     #[prost(uint32, tag = "1")]
     pub reconnect_in_ms: u32,
+    /// until when the old connection serves
     #[prost(uint32, tag = "2")]
     pub try_for_ms: u32,
+    /// where to; empty: wherever it is connected anew
     #[prost(string, tag = "3")]
     pub hint: ::prost::alloc::string::String,
 }
@@ -812,8 +885,10 @@ pub struct GoAway {
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionEnd {
+    /// an error code
     #[prost(uint32, tag = "1")]
     pub code: u32,
+    /// 0: no advice
     #[prost(uint32, tag = "2")]
     pub retry_after_ms: u32,
     /// to a link, on link_superseded: the counter on record, above which its next link counts
@@ -825,6 +900,7 @@ pub struct SessionEnd {
 #[repr(i32)]
 pub enum Capability {
     Unspecified = 0,
+    /// credits for bulk answers
     BulkCredit = 1,
 }
 impl Capability {
@@ -847,6 +923,7 @@ impl Capability {
         }
     }
 }
+/// A frame of the connector.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkUp {
@@ -870,6 +947,7 @@ pub mod link_up {
         Pong(super::Pong),
     }
 }
+/// A frame of the gateway.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkDown {
@@ -901,8 +979,10 @@ pub mod link_down {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkHello {
+    /// the newest version spoken
     #[prost(uint32, tag = "1")]
     pub version: u32,
+    /// the oldest version spoken
     #[prost(uint32, tag = "2")]
     pub version_min: u32,
     #[prost(enumeration = "Capability", repeated, tag = "3")]
@@ -913,14 +993,18 @@ pub struct LinkHello {
     /// grows with every link; kept by the connector
     #[prost(uint64, tag = "5")]
     pub link_counter: u64,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "6")]
     pub boot_id: ::prost::bytes::Bytes,
+    /// for support
     #[prost(string, tag = "7")]
     pub connector_version: ::prost::alloc::string::String,
 }
+/// What the connector must sign.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkChallenge {
+    /// the version that will be spoken
     #[prost(uint32, tag = "1")]
     pub version: u32,
     /// 32 random bytes
@@ -937,20 +1021,27 @@ pub struct LinkChallenge {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkProof {
+    /// 64 bytes, by the machine key
     #[prost(bytes = "bytes", tag = "1")]
     pub signature: ::prost::bytes::Bytes,
+    /// whether the exporter is covered
     #[prost(bool, tag = "2")]
     pub channel_bound: bool,
 }
+/// The link is open.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkWelcome {
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "1")]
     pub link_id: ::prost::bytes::Bytes,
+    /// those of both sides
     #[prost(enumeration = "Capability", repeated, tag = "2")]
     pub capabilities: ::prost::alloc::vec::Vec<i32>,
+    /// how often to ping
     #[prost(uint32, tag = "3")]
     pub ping_interval_ms: u32,
+    /// after how much silence the other side is gone
     #[prost(uint32, tag = "4")]
     pub silence_max_ms: u32,
 }
@@ -958,9 +1049,10 @@ pub struct LinkWelcome {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Epoch {
+    /// grows with every owner of the machine; compared first
     #[prost(uint64, tag = "1")]
     pub counter: u64,
-    /// 16 bytes
+    /// the life of the node, 16 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub incarnation: ::prost::bytes::Bytes,
 }
@@ -968,6 +1060,7 @@ pub struct Epoch {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ConnectorFrame {
+    /// the one that the connector holds
     #[prost(message, optional, tag = "1")]
     pub epoch: ::core::option::Option<Epoch>,
     #[prost(oneof = "connector_frame::Kind", tags = "2, 3, 4, 5, 6, 7, 8, 9")]
@@ -1046,12 +1139,16 @@ pub struct MachineReport {
     /// LINK_UP, CODEX_STARTING, CODEX_READY, CODEX_UNAVAILABLE or DRAINING
     #[prost(enumeration = "MachineState", tag = "1")]
     pub state: i32,
+    /// why, on MACHINE_STATE_CODEX_UNAVAILABLE
     #[prost(uint32, tag = "2")]
     pub code: u32,
+    /// empty while none is attached
     #[prost(string, tag = "3")]
     pub codex_version: ::prost::alloc::string::String,
+    /// Codex is newer than FlyDex knows
     #[prost(bool, tag = "4")]
     pub read_only: bool,
+    /// remote control is paused at the desk
     #[prost(bool, tag = "5")]
     pub paused: bool,
 }
@@ -1076,6 +1173,7 @@ pub struct Subscribed {
     #[prost(message, optional, tag = "3")]
     pub verdict: ::core::option::Option<StreamVerdict>,
 }
+/// The session gets no more shared events of a stream; the end is passed on last.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Unsubscribed {
@@ -1098,6 +1196,7 @@ pub struct FromSession {
     #[prost(message, optional, tag = "4")]
     pub message: ::core::option::Option<DeviceMessage>,
 }
+/// The session has ended: what it watched ends with it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionGone {
@@ -1111,12 +1210,14 @@ pub struct RemoveDevice {
     #[prost(bytes = "bytes", tag = "1")]
     pub device_id: ::prost::bytes::Bytes,
 }
+/// The machine does not obey the device any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct DeviceRemoved {
     #[prost(bytes = "bytes", tag = "1")]
     pub device_id: ::prost::bytes::Bytes,
 }
+/// A frame of a gateway. Account and machine say which actor it is for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct GatewayFrame {
@@ -1151,6 +1252,7 @@ pub mod gateway_frame {
         Hello(super::GatewayHello),
     }
 }
+/// A frame of a node. Account and machine say whose it is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct NodeFrame {
@@ -1188,8 +1290,10 @@ pub mod node_frame {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct GatewayHello {
+    /// as in its certificate
     #[prost(string, tag = "1")]
     pub gateway_id: ::prost::alloc::string::String,
+    /// as in its certificate
     #[prost(string, tag = "2")]
     pub region: ::prost::alloc::string::String,
 }
@@ -1201,8 +1305,10 @@ pub struct NodeHello {
     /// 16 bytes
     #[prost(bytes = "bytes", tag = "1")]
     pub incarnation: ::prost::bytes::Bytes,
+    /// as in its certificate
     #[prost(string, tag = "2")]
     pub node_id: ::prost::alloc::string::String,
+    /// as in its certificate
     #[prost(string, tag = "3")]
     pub region: ::prost::alloc::string::String,
 }
@@ -1212,18 +1318,21 @@ pub struct NodeHello {
 pub struct OpenSession {
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
+    /// PASETO v4.public of the control plane
     #[prost(string, tag = "2")]
     pub grant: ::prost::alloc::string::String,
     /// the owner on record that does not answer the gateway, 16 bytes; else empty
     #[prost(bytes = "bytes", tag = "3")]
     pub replacing: ::prost::bytes::Bytes,
 }
+/// The owner has verified the grant; the session may speak.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionOpened {
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
 }
+/// What a session says to its machine.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct SessionMessage {
@@ -1232,12 +1341,14 @@ pub struct SessionMessage {
     #[prost(message, optional, tag = "2")]
     pub message: ::core::option::Option<DeviceMessage>,
 }
+/// The session has ended, or does not want this machine any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CloseSession {
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
 }
+/// What the machine says to one session.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct NodeToSession {
@@ -1246,13 +1357,16 @@ pub struct NodeToSession {
     #[prost(message, optional, tag = "2")]
     pub message: ::core::option::Option<MachineMessage>,
 }
+/// The session is turned away or ended here. On moving the gateway asks anew who the owner is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct EndSession {
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
+    /// an error code
     #[prost(uint32, tag = "2")]
     pub code: u32,
+    /// 0: no advice
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
 }
@@ -1262,28 +1376,34 @@ pub struct EndSession {
 pub struct OpenLink {
     #[prost(bytes = "bytes", tag = "1")]
     pub link_id: ::prost::bytes::Bytes,
+    /// PASETO v4.public of the control plane
     #[prost(string, tag = "2")]
     pub credential: ::prost::alloc::string::String,
+    /// of two links the one with the greater counter counts
     #[prost(uint64, tag = "3")]
     pub link_counter: u64,
+    /// 16 bytes
     #[prost(bytes = "bytes", tag = "4")]
     pub boot_id: ::prost::bytes::Bytes,
     #[prost(enumeration = "Transport", tag = "5")]
     pub transport: i32,
     #[prost(string, tag = "6")]
     pub connector_version: ::prost::alloc::string::String,
+    /// the proof that the gateway verified covered the TLS exporter
     #[prost(bool, tag = "7")]
     pub channel_bound: bool,
     /// as in OpenSession
     #[prost(bytes = "bytes", tag = "8")]
     pub replacing: ::prost::bytes::Bytes,
 }
+/// The owner has verified the credential; the link may speak.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkOpened {
     #[prost(bytes = "bytes", tag = "1")]
     pub link_id: ::prost::bytes::Bytes,
 }
+/// A frame of the connector.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkMessage {
@@ -1292,12 +1412,14 @@ pub struct LinkMessage {
     #[prost(message, optional, tag = "2")]
     pub frame: ::core::option::Option<ConnectorFrame>,
 }
+/// The link has ended.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CloseLink {
     #[prost(bytes = "bytes", tag = "1")]
     pub link_id: ::prost::bytes::Bytes,
 }
+/// A frame for the connector.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct NodeToLink {
@@ -1306,13 +1428,16 @@ pub struct NodeToLink {
     #[prost(message, optional, tag = "2")]
     pub frame: ::core::option::Option<OwnerFrame>,
 }
+/// The link is turned away or ended here. On moving the gateway asks anew who the owner is.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct EndLink {
     #[prost(bytes = "bytes", tag = "1")]
     pub link_id: ::prost::bytes::Bytes,
+    /// an error code
     #[prost(uint32, tag = "2")]
     pub code: u32,
+    /// 0: no advice
     #[prost(uint32, tag = "3")]
     pub retry_after_ms: u32,
     /// on link_superseded: the counter on record
@@ -1637,6 +1762,7 @@ pub mod machine_host_server {
         const NAME: &'static str = SERVICE_NAME;
     }
 }
+/// Where a follower stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct FollowRequest {
@@ -1644,6 +1770,7 @@ pub struct FollowRequest {
     #[prost(uint64, tag = "1")]
     pub after_number: u64,
 }
+/// One message of what is followed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Followed {
@@ -1664,6 +1791,7 @@ pub mod followed {
         Heartbeat(super::Heartbeat),
     }
 }
+/// Every key that a ticket, a grant or a credential may be signed with now.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TokenKeys {
@@ -1671,9 +1799,11 @@ pub struct TokenKeys {
     #[prost(message, repeated, tag = "1")]
     pub keys: ::prost::alloc::vec::Vec<TokenKey>,
 }
+/// One of them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TokenKey {
+    /// as in the footer of a token
     #[prost(string, tag = "1")]
     pub key_id: ::prost::alloc::string::String,
     /// Ed25519, 32 bytes
@@ -1684,6 +1814,7 @@ pub struct TokenKey {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct RevocationRecord {
+    /// the first is 1; none is left out
     #[prost(uint64, tag = "1")]
     pub number: u64,
     #[prost(bytes = "bytes", tag = "2")]
@@ -1720,9 +1851,11 @@ pub mod revocation_record {
 pub struct Quarantine {
     #[prost(bytes = "bytes", tag = "1")]
     pub machine_id: ::prost::bytes::Bytes,
+    /// the last serial that does not count any more
     #[prost(uint64, tag = "2")]
     pub serial: u64,
 }
+/// Says that there is nothing newer than this.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Heartbeat {
@@ -1733,15 +1866,18 @@ pub struct Heartbeat {
     #[prost(uint64, tag = "2")]
     pub at_ms: u64,
 }
+/// What a node has to report of its machines.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ReportLinksRequest {
+    /// of the node; it must be the one in its certificate
     #[prost(string, tag = "1")]
     pub region: ::prost::alloc::string::String,
     /// at most 1,000
     #[prost(message, repeated, tag = "2")]
     pub links: ::prost::alloc::vec::Vec<LinkReport>,
 }
+/// Where a machine is linked, by the node that has the link.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct LinkReport {
@@ -1754,6 +1890,7 @@ pub struct LinkReport {
     #[prost(uint64, tag = "4")]
     pub at_ms: u64,
 }
+/// It is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ReportLinksResponse {}

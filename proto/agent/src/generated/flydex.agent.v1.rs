@@ -84,13 +84,17 @@ pub mod command_result {
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Cursor {
+    /// 0: the machine stream
     #[prost(uint32, tag = "1")]
     pub stream_id: u32,
+    /// another boot than the present one: a gap
     #[prost(bytes = "bytes", tag = "2")]
     pub boot_id: ::prost::bytes::Bytes,
+    /// the last event that was applied
     #[prost(uint64, tag = "3")]
     pub seq: u64,
 }
+/// Asks to be admitted: from then on the session gets the machine stream.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Attach {
@@ -101,12 +105,14 @@ pub struct Attach {
     #[prost(string, tag = "2")]
     pub client: ::prost::alloc::string::String,
 }
+/// The session is admitted.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Attached {
     /// absent when the stream was resumed
     #[prost(message, optional, tag = "1")]
     pub snapshot: ::core::option::Option<MachineSnapshot>,
+    /// by the clock of the machine
     #[prost(uint64, tag = "2")]
     pub machine_time_ms: u64,
 }
@@ -138,9 +144,11 @@ pub struct MachineSnapshot {
     /// the desk allows "accept for session"
     #[prost(bool, tag = "10")]
     pub session_acceptance: bool,
+    /// an accept needs control's word that it is recorded
     #[prost(bool, tag = "11")]
     pub strict_audit: bool,
 }
+/// A folder in which threads may be started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Directory {
@@ -149,6 +157,7 @@ pub struct Directory {
     #[prost(string, tag = "2")]
     pub label: ::prost::alloc::string::String,
 }
+/// Asks for a page of threads, last updated first.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListThreads {
@@ -160,9 +169,11 @@ pub struct ListThreads {
     pub limit: u32,
     #[prost(bool, tag = "3")]
     pub archived: bool,
+    /// in names and previews; empty: all
     #[prost(string, tag = "4")]
     pub search: ::prost::alloc::string::String,
 }
+/// One page of threads.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadPage {
@@ -172,6 +183,7 @@ pub struct ThreadPage {
     #[prost(string, tag = "2")]
     pub next_cursor: ::prost::alloc::string::String,
 }
+/// A thread as a list shows it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Thread {
@@ -211,6 +223,7 @@ pub struct ReadThread {
     #[prost(uint32, tag = "3")]
     pub max_bytes: u32,
 }
+/// Whole turns, as many as fit.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct HistoryPage {
@@ -223,20 +236,24 @@ pub struct HistoryPage {
     #[prost(string, tag = "3")]
     pub older_cursor: ::prost::alloc::string::String,
 }
+/// Asks for the stream of a thread.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct WatchThread {
     #[prost(string, tag = "1")]
     pub thread_id: ::prost::alloc::string::String,
+    /// absent: from a snapshot on
     #[prost(message, optional, tag = "2")]
     pub cursor: ::core::option::Option<Cursor>,
 }
+/// Asks to end that.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct UnwatchThread {
     #[prost(string, tag = "1")]
     pub thread_id: ::prost::alloc::string::String,
 }
+/// The stream by which the thread is watched.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadWatched {
@@ -248,6 +265,7 @@ pub struct ThreadWatched {
     #[prost(message, optional, tag = "3")]
     pub snapshot: ::core::option::Option<ThreadSnapshot>,
 }
+/// The thread as of the receipt's position.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadSnapshot {
@@ -269,18 +287,22 @@ pub struct ThreadSnapshot {
     #[prost(uint32, tag = "6")]
     pub not_writable_code: u32,
 }
+/// Asks which models Codex offers.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ListModels {}
+/// They.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ModelList {
     #[prost(message, repeated, tag = "1")]
     pub models: ::prost::alloc::vec::Vec<Model>,
 }
+/// A model and how hard it can be made to think.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Model {
+    /// as StartThread and StartTurn take it
     #[prost(string, tag = "1")]
     pub id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
@@ -290,6 +312,7 @@ pub struct Model {
     #[prost(bool, tag = "4")]
     pub is_default: bool,
 }
+/// Starts a thread and its first turn.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct StartThread {
@@ -303,6 +326,7 @@ pub struct StartThread {
     #[prost(string, tag = "3")]
     pub model: ::prost::alloc::string::String,
 }
+/// Codex took it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadStarted {
@@ -311,6 +335,7 @@ pub struct ThreadStarted {
     #[prost(string, tag = "2")]
     pub turn_id: ::prost::alloc::string::String,
 }
+/// Starts a turn in a thread.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct StartTurn {
@@ -318,11 +343,14 @@ pub struct StartTurn {
     pub thread_id: ::prost::alloc::string::String,
     #[prost(string, tag = "2")]
     pub text: ::prost::alloc::string::String,
+    /// empty: that of the thread
     #[prost(string, tag = "3")]
     pub model: ::prost::alloc::string::String,
+    /// empty: that of the thread
     #[prost(string, tag = "4")]
     pub effort: ::prost::alloc::string::String,
 }
+/// Codex took it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TurnAccepted {
@@ -332,6 +360,7 @@ pub struct TurnAccepted {
     #[prost(bool, tag = "2")]
     pub joined: bool,
 }
+/// Adds a text to the running turn, if it is still the expected one.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Steer {
@@ -342,6 +371,7 @@ pub struct Steer {
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
 }
+/// Stops a turn.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Interrupt {
@@ -350,6 +380,7 @@ pub struct Interrupt {
     #[prost(string, tag = "2")]
     pub turn_id: ::prost::alloc::string::String,
 }
+/// Gives a thread another name.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct RenameThread {
@@ -358,18 +389,21 @@ pub struct RenameThread {
     #[prost(string, tag = "2")]
     pub name: ::prost::alloc::string::String,
 }
+/// Takes a thread from the list.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ArchiveThread {
     #[prost(string, tag = "1")]
     pub thread_id: ::prost::alloc::string::String,
 }
+/// Puts it back.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct UnarchiveThread {
     #[prost(string, tag = "1")]
     pub thread_id: ::prost::alloc::string::String,
 }
+/// Has Codex review changes, as a turn of the thread.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Review {
@@ -391,6 +425,7 @@ pub mod review {
         Commit(::prost::alloc::string::String),
     }
 }
+/// One run of Codex in a thread.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Turn {
@@ -408,6 +443,7 @@ pub struct Turn {
     #[prost(uint64, tag = "6")]
     pub completed_at_ms: u64,
 }
+/// One entry of a turn.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Item {
@@ -452,6 +488,7 @@ pub mod item {
         Unknown(super::UnknownItem),
     }
 }
+/// What a person asked.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct UserMessage {
@@ -461,6 +498,7 @@ pub struct UserMessage {
     #[prost(string, tag = "2")]
     pub client_id: ::prost::alloc::string::String,
 }
+/// What Codex answered.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct AgentMessage {
@@ -468,12 +506,14 @@ pub struct AgentMessage {
     #[prost(string, tag = "1")]
     pub text: ::prost::alloc::string::String,
 }
+/// What Codex thought, as far as it shows it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Reasoning {
     #[prost(string, tag = "1")]
     pub summary: ::prost::alloc::string::String,
 }
+/// What Codex means to do.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Plan {
@@ -482,6 +522,7 @@ pub struct Plan {
     #[prost(message, repeated, tag = "2")]
     pub steps: ::prost::alloc::vec::Vec<PlanStep>,
 }
+/// One step of it.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct PlanStep {
@@ -490,6 +531,7 @@ pub struct PlanStep {
     #[prost(enumeration = "PlanStepState", tag = "2")]
     pub state: i32,
 }
+/// A command that Codex ran, and what it printed.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CommandExecution {
@@ -506,12 +548,14 @@ pub struct CommandExecution {
     #[prost(uint64, tag = "6")]
     pub duration_ms: u64,
 }
+/// Files that Codex changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct FileEdit {
     #[prost(message, repeated, tag = "1")]
     pub changes: ::prost::alloc::vec::Vec<FileChange>,
 }
+/// One of them.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct FileChange {
@@ -528,6 +572,7 @@ pub struct FileChange {
     #[prost(string, tag = "5")]
     pub diff: ::prost::alloc::string::String,
 }
+/// A tool that Codex called by MCP.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ToolCall {
@@ -540,6 +585,7 @@ pub struct ToolCall {
     #[prost(string, tag = "4")]
     pub result: ::prost::alloc::string::String,
 }
+/// What Codex looked for in the web.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct WebSearch {
@@ -613,6 +659,7 @@ pub mod agent_event {
         ThreadState(super::Thread),
     }
 }
+/// The thread is not in the list any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadRemoved {
@@ -621,6 +668,7 @@ pub struct ThreadRemoved {
     #[prost(bool, tag = "2")]
     pub archived: bool,
 }
+/// Settings or versions of the machine changed.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct MachineChanged {
@@ -628,6 +676,7 @@ pub struct MachineChanged {
     #[prost(message, optional, tag = "1")]
     pub snapshot: ::core::option::Option<MachineSnapshot>,
 }
+/// A turn began.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TurnStarted {
@@ -636,6 +685,7 @@ pub struct TurnStarted {
     #[prost(uint64, tag = "2")]
     pub started_at_ms: u64,
 }
+/// A turn is over.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TurnEnded {
@@ -648,6 +698,7 @@ pub struct TurnEnded {
     #[prost(uint64, tag = "4")]
     pub completed_at_ms: u64,
 }
+/// An item began, or is as it will stay.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ItemEvent {
@@ -669,6 +720,7 @@ pub struct ItemDelta {
     #[prost(string, tag = "4")]
     pub text: ::prost::alloc::string::String,
 }
+/// The whole plan, anew.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct PlanUpdated {
@@ -677,6 +729,7 @@ pub struct PlanUpdated {
     #[prost(message, optional, tag = "2")]
     pub plan: ::core::option::Option<Plan>,
 }
+/// All changes of the turn so far, as one diff.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct DiffUpdated {
@@ -688,6 +741,7 @@ pub struct DiffUpdated {
     #[prost(bool, tag = "3")]
     pub truncated: bool,
 }
+/// How full the context of the thread is.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct TokenUsage {
@@ -696,11 +750,14 @@ pub struct TokenUsage {
     #[prost(uint64, tag = "2")]
     pub context_window: u64,
 }
+/// Codex reported a problem in the thread.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ThreadProblem {
+    /// an error code
     #[prost(uint32, tag = "1")]
     pub code: u32,
+    /// Codex tries again by itself
     #[prost(bool, tag = "2")]
     pub will_retry: bool,
 }
@@ -711,9 +768,11 @@ pub struct SignedApproval {
     /// a serialised Approval
     #[prost(bytes = "bytes", tag = "1")]
     pub approval: ::prost::bytes::Bytes,
+    /// 64 bytes, by the machine key
     #[prost(bytes = "bytes", tag = "2")]
     pub signature: ::prost::bytes::Bytes,
 }
+/// What Codex asks leave for, whole: what is not in it is not allowed by the answer.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Approval {
@@ -775,6 +834,7 @@ pub struct AnswerApproval {
     #[prost(bytes = "bytes", tag = "1")]
     pub digest: ::prost::bytes::Bytes,
 }
+/// How an approval ended, and by whom.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ApprovalClosed {
@@ -790,6 +850,7 @@ pub struct ApprovalClosed {
     #[prost(uint64, tag = "5")]
     pub at_ms: u64,
 }
+/// What became of an answer.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct ApprovalSettled {
@@ -797,6 +858,7 @@ pub struct ApprovalSettled {
     #[prost(message, optional, tag = "1")]
     pub closed: ::core::option::Option<ApprovalClosed>,
 }
+/// What Codex asks a person to say.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Question {
@@ -811,6 +873,7 @@ pub struct Question {
     pub turn_id: ::prost::alloc::string::String,
     #[prost(string, tag = "5")]
     pub item_id: ::prost::alloc::string::String,
+    /// at least one
     #[prost(message, repeated, tag = "6")]
     pub parts: ::prost::alloc::vec::Vec<QuestionPart>,
     /// a part is secret
@@ -819,6 +882,7 @@ pub struct Question {
     #[prost(uint64, tag = "8")]
     pub opened_at_ms: u64,
 }
+/// One question of it.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct QuestionPart {
@@ -828,11 +892,13 @@ pub struct QuestionPart {
     pub header: ::prost::alloc::string::String,
     #[prost(string, tag = "3")]
     pub text: ::prost::alloc::string::String,
+    /// an own answer is taken beside the options
     #[prost(bool, tag = "4")]
     pub free_text: bool,
     #[prost(message, repeated, tag = "5")]
     pub options: ::prost::alloc::vec::Vec<QuestionOption>,
 }
+/// One answer to choose.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct QuestionOption {
@@ -841,6 +907,7 @@ pub struct QuestionOption {
     #[prost(string, tag = "2")]
     pub description: ::prost::alloc::string::String,
 }
+/// The answers of a person.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct AnswerQuestion {
@@ -851,6 +918,7 @@ pub struct AnswerQuestion {
     #[prost(message, repeated, tag = "3")]
     pub answers: ::prost::alloc::vec::Vec<QuestionAnswer>,
 }
+/// The answers to one part.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct QuestionAnswer {
@@ -859,6 +927,7 @@ pub struct QuestionAnswer {
     #[prost(string, repeated, tag = "2")]
     pub answers: ::prost::alloc::vec::Vec<::prost::alloc::string::String>,
 }
+/// It is not open any more.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct QuestionClosed {
@@ -878,6 +947,7 @@ pub struct Refusal {
     #[prost(string, tag = "2")]
     pub running_turn_id: ::prost::alloc::string::String,
 }
+/// What the machine's own list lets a device do.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DeviceRole {
@@ -910,10 +980,12 @@ impl DeviceRole {
         }
     }
 }
+/// What a thread is doing.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ThreadState {
     Unspecified = 0,
+    /// on disk
     NotLoaded = 1,
     Idle = 2,
     Running = 3,
@@ -955,6 +1027,7 @@ impl ThreadState {
         }
     }
 }
+/// How a turn stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum TurnState {
@@ -990,6 +1063,7 @@ impl TurnState {
         }
     }
 }
+/// How an item stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ItemState {
@@ -1025,6 +1099,7 @@ impl ItemState {
         }
     }
 }
+/// How a step stands.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum PlanStepState {
@@ -1057,6 +1132,7 @@ impl PlanStepState {
         }
     }
 }
+/// Which text of an item grows.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum DeltaField {
@@ -1092,12 +1168,16 @@ impl DeltaField {
         }
     }
 }
+/// What is asked leave for.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ApprovalKind {
     Unspecified = 0,
+    /// run a command, or reach the network with it
     Command = 1,
+    /// change files
     FileChange = 2,
+    /// have more rights than the thread's policy gives
     Permissions = 3,
 }
 impl ApprovalKind {
@@ -1124,6 +1204,7 @@ impl ApprovalKind {
         }
     }
 }
+/// How careful to be with it.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum Risk {
@@ -1153,6 +1234,7 @@ impl Risk {
         }
     }
 }
+/// What may be answered from afar; the numbers are those of Decision.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum OfferedDecision {
@@ -1188,6 +1270,7 @@ impl OfferedDecision {
         }
     }
 }
+/// The ways in which one ends.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
 #[repr(i32)]
 pub enum ApprovalEnd {
@@ -1201,7 +1284,9 @@ pub enum ApprovalEnd {
     Expired = 5,
     /// the turn ended, or Codex took it back
     Withdrawn = 6,
+    /// the life of Codex that asked is over
     CodexLost = 7,
+    /// Codex did not confirm the answer
     Unknown = 8,
 }
 impl ApprovalEnd {

@@ -118,6 +118,8 @@ export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 2);
 
 /**
+ * What the relay may know of a command, and every check needs.
+ *
  * @generated from message flydex.v1.CommandHeader
  */
 export type CommandHeader = Message<"flydex.v1.CommandHeader"> & {
@@ -171,6 +173,8 @@ export type CommandHeader = Message<"flydex.v1.CommandHeader"> & {
   lifetimeMs: number;
 
   /**
+   * what the body must match
+   *
    * @generated from field: flydex.v1.CommandKind kind = 8;
    */
   kind: CommandKind;
@@ -205,6 +209,8 @@ export const CommandHeaderSchema: GenMessage<CommandHeader> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 3);
 
 /**
+ * Which approval an answer is for, and what it says; the digest of what was rendered is in the body.
+ *
  * @generated from message flydex.v1.ApprovalAnswer
  */
 export type ApprovalAnswer = Message<"flydex.v1.ApprovalAnswer"> & {
@@ -216,7 +222,7 @@ export type ApprovalAnswer = Message<"flydex.v1.ApprovalAnswer"> & {
   approvalId: Uint8Array;
 
   /**
-   * 32 bytes
+   * the life of Codex that asked, 32 bytes
    *
    * @generated from field: bytes generation = 2;
    */
@@ -264,25 +270,35 @@ export const SignedReceiptSchema: GenMessage<SignedReceipt> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 5);
 
 /**
+ * What became of a command, by the one who knows.
+ *
  * @generated from message flydex.v1.Receipt
  */
 export type Receipt = Message<"flydex.v1.Receipt"> & {
   /**
+   * 16 bytes
+   *
    * @generated from field: bytes account_id = 1;
    */
   accountId: Uint8Array;
 
   /**
+   * 16 bytes
+   *
    * @generated from field: bytes machine_id = 2;
    */
   machineId: Uint8Array;
 
   /**
+   * 32 bytes
+   *
    * @generated from field: bytes device_id = 3;
    */
   deviceId: Uint8Array;
 
   /**
+   * 16 bytes
+   *
    * @generated from field: bytes command_id = 4;
    */
   commandId: Uint8Array;
@@ -307,6 +323,8 @@ export type Receipt = Message<"flydex.v1.Receipt"> & {
   code: number;
 
   /**
+   * the life of the connector that says so, 16 bytes
+   *
    * @generated from field: bytes boot_id = 8;
    */
   bootId: Uint8Array;
@@ -355,6 +373,8 @@ export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 6);
 
 /**
+ * Of a result that is too large for a receipt: its size and what it must hash to.
+ *
  * @generated from message flydex.v1.BulkDescriptor
  */
 export type BulkDescriptor = Message<"flydex.v1.BulkDescriptor"> & {
@@ -366,6 +386,8 @@ export type BulkDescriptor = Message<"flydex.v1.BulkDescriptor"> & {
   totalBytes: number;
 
   /**
+   * 32 bytes
+   *
    * @generated from field: bytes sha256 = 2;
    */
   sha256: Uint8Array;
@@ -392,6 +414,8 @@ export type Position = Message<"flydex.v1.Position"> & {
   streamId: number;
 
   /**
+   * 16 bytes
+   *
    * @generated from field: bytes boot_id = 2;
    */
   bootId: Uint8Array;
@@ -412,6 +436,8 @@ export const PositionSchema: GenMessage<Position> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 8);
 
 /**
+ * How a public key signs.
+ *
  * @generated from enum flydex.v1.KeyAlgorithm
  */
 export enum KeyAlgorithm {
@@ -433,6 +459,8 @@ export const KeyAlgorithmSchema: GenEnum<KeyAlgorithm> = /*@__PURE__*/
   enumDesc(file_flydex_v1_command, 0);
 
 /**
+ * All that a device can ask. 1 to 19 look and are bound to their session; from 20 on they act and are journalled.
+ *
  * @generated from enum flydex.v1.CommandKind
  */
 export enum CommandKind {
@@ -442,6 +470,8 @@ export enum CommandKind {
   UNSPECIFIED = 0,
 
   /**
+   * be admitted, and get the machine stream
+   *
    * @generated from enum value: COMMAND_KIND_ATTACH = 1;
    */
   ATTACH = 1,
@@ -529,6 +559,8 @@ export const CommandKindSchema: GenEnum<CommandKind> = /*@__PURE__*/
   enumDesc(file_flydex_v1_command, 1);
 
 /**
+ * What a device answers to an approval.
+ *
  * @generated from enum flydex.v1.Decision
  */
 export enum Decision {
@@ -543,16 +575,22 @@ export enum Decision {
   ACCEPT = 1,
 
   /**
+   * only where the desk allows it
+   *
    * @generated from enum value: DECISION_ACCEPT_FOR_SESSION = 2;
    */
   ACCEPT_FOR_SESSION = 2,
 
   /**
+   * and go on without it
+   *
    * @generated from enum value: DECISION_DECLINE = 3;
    */
   DECLINE = 3,
 
   /**
+   * and stop the turn
+   *
    * @generated from enum value: DECISION_CANCEL = 4;
    */
   CANCEL = 4,
@@ -565,6 +603,8 @@ export const DecisionSchema: GenEnum<Decision> = /*@__PURE__*/
   enumDesc(file_flydex_v1_command, 2);
 
 /**
+ * The three ends of a command.
+ *
  * @generated from enum flydex.v1.Outcome
  */
 export enum Outcome {
@@ -574,16 +614,22 @@ export enum Outcome {
   UNSPECIFIED = 0,
 
   /**
+   * Codex accepted it
+   *
    * @generated from enum value: OUTCOME_EXECUTED = 1;
    */
   EXECUTED = 1,
 
   /**
+   * it took no effect and never will
+   *
    * @generated from enum value: OUTCOME_REFUSED = 2;
    */
   REFUSED = 2,
 
   /**
+   * it may have taken effect; nobody can tell
+   *
    * @generated from enum value: OUTCOME_UNKNOWN = 3;
    */
   UNKNOWN = 3,

@@ -210,16 +210,22 @@ export const CommandResultSchema: GenMessage<CommandResult> = /*@__PURE__*/
  */
 export type Cursor = Message<"flydex.agent.v1.Cursor"> & {
   /**
+   * 0: the machine stream
+   *
    * @generated from field: uint32 stream_id = 1;
    */
   streamId: number;
 
   /**
+   * another boot than the present one: a gap
+   *
    * @generated from field: bytes boot_id = 2;
    */
   bootId: Uint8Array;
 
   /**
+   * the last event that was applied
+   *
    * @generated from field: uint64 seq = 3;
    */
   seq: bigint;
@@ -233,6 +239,8 @@ export const CursorSchema: GenMessage<Cursor> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 2);
 
 /**
+ * Asks to be admitted: from then on the session gets the machine stream.
+ *
  * @generated from message flydex.agent.v1.Attach
  */
 export type Attach = Message<"flydex.agent.v1.Attach"> & {
@@ -259,6 +267,8 @@ export const AttachSchema: GenMessage<Attach> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 3);
 
 /**
+ * The session is admitted.
+ *
  * @generated from message flydex.agent.v1.Attached
  */
 export type Attached = Message<"flydex.agent.v1.Attached"> & {
@@ -270,6 +280,8 @@ export type Attached = Message<"flydex.agent.v1.Attached"> & {
   snapshot?: MachineSnapshot | undefined;
 
   /**
+   * by the clock of the machine
+   *
    * @generated from field: uint64 machine_time_ms = 2;
    */
   machineTimeMs: bigint;
@@ -347,6 +359,8 @@ export type MachineSnapshot = Message<"flydex.agent.v1.MachineSnapshot"> & {
   sessionAcceptance: boolean;
 
   /**
+   * an accept needs control's word that it is recorded
+   *
    * @generated from field: bool strict_audit = 11;
    */
   strictAudit: boolean;
@@ -360,6 +374,8 @@ export const MachineSnapshotSchema: GenMessage<MachineSnapshot> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 5);
 
 /**
+ * A folder in which threads may be started.
+ *
  * @generated from message flydex.agent.v1.Directory
  */
 export type Directory = Message<"flydex.agent.v1.Directory"> & {
@@ -382,6 +398,8 @@ export const DirectorySchema: GenMessage<Directory> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 6);
 
 /**
+ * Asks for a page of threads, last updated first.
+ *
  * @generated from message flydex.agent.v1.ListThreads
  */
 export type ListThreads = Message<"flydex.agent.v1.ListThreads"> & {
@@ -405,6 +423,8 @@ export type ListThreads = Message<"flydex.agent.v1.ListThreads"> & {
   archived: boolean;
 
   /**
+   * in names and previews; empty: all
+   *
    * @generated from field: string search = 4;
    */
   search: string;
@@ -418,6 +438,8 @@ export const ListThreadsSchema: GenMessage<ListThreads> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 7);
 
 /**
+ * One page of threads.
+ *
  * @generated from message flydex.agent.v1.ThreadPage
  */
 export type ThreadPage = Message<"flydex.agent.v1.ThreadPage"> & {
@@ -442,6 +464,8 @@ export const ThreadPageSchema: GenMessage<ThreadPage> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 8);
 
 /**
+ * A thread as a list shows it.
+ *
  * @generated from message flydex.agent.v1.Thread
  */
 export type Thread = Message<"flydex.agent.v1.Thread"> & {
@@ -541,6 +565,8 @@ export const ReadThreadSchema: GenMessage<ReadThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 10);
 
 /**
+ * Whole turns, as many as fit.
+ *
  * @generated from message flydex.agent.v1.HistoryPage
  */
 export type HistoryPage = Message<"flydex.agent.v1.HistoryPage"> & {
@@ -572,6 +598,8 @@ export const HistoryPageSchema: GenMessage<HistoryPage> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 11);
 
 /**
+ * Asks for the stream of a thread.
+ *
  * @generated from message flydex.agent.v1.WatchThread
  */
 export type WatchThread = Message<"flydex.agent.v1.WatchThread"> & {
@@ -581,6 +609,8 @@ export type WatchThread = Message<"flydex.agent.v1.WatchThread"> & {
   threadId: string;
 
   /**
+   * absent: from a snapshot on
+   *
    * @generated from field: flydex.agent.v1.Cursor cursor = 2;
    */
   cursor?: Cursor | undefined;
@@ -594,6 +624,8 @@ export const WatchThreadSchema: GenMessage<WatchThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 12);
 
 /**
+ * Asks to end that.
+ *
  * @generated from message flydex.agent.v1.UnwatchThread
  */
 export type UnwatchThread = Message<"flydex.agent.v1.UnwatchThread"> & {
@@ -611,6 +643,8 @@ export const UnwatchThreadSchema: GenMessage<UnwatchThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 13);
 
 /**
+ * The stream by which the thread is watched.
+ *
  * @generated from message flydex.agent.v1.ThreadWatched
  */
 export type ThreadWatched = Message<"flydex.agent.v1.ThreadWatched"> & {
@@ -640,6 +674,8 @@ export const ThreadWatchedSchema: GenMessage<ThreadWatched> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 14);
 
 /**
+ * The thread as of the receipt's position.
+ *
  * @generated from message flydex.agent.v1.ThreadSnapshot
  */
 export type ThreadSnapshot = Message<"flydex.agent.v1.ThreadSnapshot"> & {
@@ -692,6 +728,8 @@ export const ThreadSnapshotSchema: GenMessage<ThreadSnapshot> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 15);
 
 /**
+ * Asks which models Codex offers.
+ *
  * @generated from message flydex.agent.v1.ListModels
  */
 export type ListModels = Message<"flydex.agent.v1.ListModels"> & {
@@ -705,6 +743,8 @@ export const ListModelsSchema: GenMessage<ListModels> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 16);
 
 /**
+ * They.
+ *
  * @generated from message flydex.agent.v1.ModelList
  */
 export type ModelList = Message<"flydex.agent.v1.ModelList"> & {
@@ -722,10 +762,14 @@ export const ModelListSchema: GenMessage<ModelList> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 17);
 
 /**
+ * A model and how hard it can be made to think.
+ *
  * @generated from message flydex.agent.v1.Model
  */
 export type Model = Message<"flydex.agent.v1.Model"> & {
   /**
+   * as StartThread and StartTurn take it
+   *
    * @generated from field: string id = 1;
    */
   id: string;
@@ -754,6 +798,8 @@ export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 18);
 
 /**
+ * Starts a thread and its first turn.
+ *
  * @generated from message flydex.agent.v1.StartThread
  */
 export type StartThread = Message<"flydex.agent.v1.StartThread"> & {
@@ -787,6 +833,8 @@ export const StartThreadSchema: GenMessage<StartThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 19);
 
 /**
+ * Codex took it.
+ *
  * @generated from message flydex.agent.v1.ThreadStarted
  */
 export type ThreadStarted = Message<"flydex.agent.v1.ThreadStarted"> & {
@@ -809,6 +857,8 @@ export const ThreadStartedSchema: GenMessage<ThreadStarted> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 20);
 
 /**
+ * Starts a turn in a thread.
+ *
  * @generated from message flydex.agent.v1.StartTurn
  */
 export type StartTurn = Message<"flydex.agent.v1.StartTurn"> & {
@@ -823,11 +873,15 @@ export type StartTurn = Message<"flydex.agent.v1.StartTurn"> & {
   text: string;
 
   /**
+   * empty: that of the thread
+   *
    * @generated from field: string model = 3;
    */
   model: string;
 
   /**
+   * empty: that of the thread
+   *
    * @generated from field: string effort = 4;
    */
   effort: string;
@@ -841,6 +895,8 @@ export const StartTurnSchema: GenMessage<StartTurn> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 21);
 
 /**
+ * Codex took it.
+ *
  * @generated from message flydex.agent.v1.TurnAccepted
  */
 export type TurnAccepted = Message<"flydex.agent.v1.TurnAccepted"> & {
@@ -865,6 +921,8 @@ export const TurnAcceptedSchema: GenMessage<TurnAccepted> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 22);
 
 /**
+ * Adds a text to the running turn, if it is still the expected one.
+ *
  * @generated from message flydex.agent.v1.Steer
  */
 export type Steer = Message<"flydex.agent.v1.Steer"> & {
@@ -892,6 +950,8 @@ export const SteerSchema: GenMessage<Steer> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 23);
 
 /**
+ * Stops a turn.
+ *
  * @generated from message flydex.agent.v1.Interrupt
  */
 export type Interrupt = Message<"flydex.agent.v1.Interrupt"> & {
@@ -914,6 +974,8 @@ export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 24);
 
 /**
+ * Gives a thread another name.
+ *
  * @generated from message flydex.agent.v1.RenameThread
  */
 export type RenameThread = Message<"flydex.agent.v1.RenameThread"> & {
@@ -936,6 +998,8 @@ export const RenameThreadSchema: GenMessage<RenameThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 25);
 
 /**
+ * Takes a thread from the list.
+ *
  * @generated from message flydex.agent.v1.ArchiveThread
  */
 export type ArchiveThread = Message<"flydex.agent.v1.ArchiveThread"> & {
@@ -953,6 +1017,8 @@ export const ArchiveThreadSchema: GenMessage<ArchiveThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 26);
 
 /**
+ * Puts it back.
+ *
  * @generated from message flydex.agent.v1.UnarchiveThread
  */
 export type UnarchiveThread = Message<"flydex.agent.v1.UnarchiveThread"> & {
@@ -970,6 +1036,8 @@ export const UnarchiveThreadSchema: GenMessage<UnarchiveThread> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 27);
 
 /**
+ * Has Codex review changes, as a turn of the thread.
+ *
  * @generated from message flydex.agent.v1.Review
  */
 export type Review = Message<"flydex.agent.v1.Review"> & {
@@ -1010,6 +1078,8 @@ export const ReviewSchema: GenMessage<Review> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 28);
 
 /**
+ * One run of Codex in a thread.
+ *
  * @generated from message flydex.agent.v1.Turn
  */
 export type Turn = Message<"flydex.agent.v1.Turn"> & {
@@ -1054,6 +1124,8 @@ export const TurnSchema: GenMessage<Turn> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 29);
 
 /**
+ * One entry of a turn.
+ *
  * @generated from message flydex.agent.v1.Item
  */
 export type Item = Message<"flydex.agent.v1.Item"> & {
@@ -1158,6 +1230,8 @@ export const ItemSchema: GenMessage<Item> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 30);
 
 /**
+ * What a person asked.
+ *
  * @generated from message flydex.agent.v1.UserMessage
  */
 export type UserMessage = Message<"flydex.agent.v1.UserMessage"> & {
@@ -1182,6 +1256,8 @@ export const UserMessageSchema: GenMessage<UserMessage> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 31);
 
 /**
+ * What Codex answered.
+ *
  * @generated from message flydex.agent.v1.AgentMessage
  */
 export type AgentMessage = Message<"flydex.agent.v1.AgentMessage"> & {
@@ -1201,6 +1277,8 @@ export const AgentMessageSchema: GenMessage<AgentMessage> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 32);
 
 /**
+ * What Codex thought, as far as it shows it.
+ *
  * @generated from message flydex.agent.v1.Reasoning
  */
 export type Reasoning = Message<"flydex.agent.v1.Reasoning"> & {
@@ -1218,6 +1296,8 @@ export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 33);
 
 /**
+ * What Codex means to do.
+ *
  * @generated from message flydex.agent.v1.Plan
  */
 export type Plan = Message<"flydex.agent.v1.Plan"> & {
@@ -1240,6 +1320,8 @@ export const PlanSchema: GenMessage<Plan> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 34);
 
 /**
+ * One step of it.
+ *
  * @generated from message flydex.agent.v1.PlanStep
  */
 export type PlanStep = Message<"flydex.agent.v1.PlanStep"> & {
@@ -1262,6 +1344,8 @@ export const PlanStepSchema: GenMessage<PlanStep> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 35);
 
 /**
+ * A command that Codex ran, and what it printed.
+ *
  * @generated from message flydex.agent.v1.CommandExecution
  */
 export type CommandExecution = Message<"flydex.agent.v1.CommandExecution"> & {
@@ -1304,6 +1388,8 @@ export const CommandExecutionSchema: GenMessage<CommandExecution> = /*@__PURE__*
   messageDesc(file_flydex_agent_v1_agent, 36);
 
 /**
+ * Files that Codex changed.
+ *
  * @generated from message flydex.agent.v1.FileEdit
  */
 export type FileEdit = Message<"flydex.agent.v1.FileEdit"> & {
@@ -1321,6 +1407,8 @@ export const FileEditSchema: GenMessage<FileEdit> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 37);
 
 /**
+ * One of them.
+ *
  * @generated from message flydex.agent.v1.FileChange
  */
 export type FileChange = Message<"flydex.agent.v1.FileChange"> & {
@@ -1362,6 +1450,8 @@ export const FileChangeSchema: GenMessage<FileChange> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 38);
 
 /**
+ * A tool that Codex called by MCP.
+ *
  * @generated from message flydex.agent.v1.ToolCall
  */
 export type ToolCall = Message<"flydex.agent.v1.ToolCall"> & {
@@ -1394,6 +1484,8 @@ export const ToolCallSchema: GenMessage<ToolCall> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 39);
 
 /**
+ * What Codex looked for in the web.
+ *
  * @generated from message flydex.agent.v1.WebSearch
  */
 export type WebSearch = Message<"flydex.agent.v1.WebSearch"> & {
@@ -1574,6 +1666,8 @@ export const AgentEventSchema: GenMessage<AgentEvent> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 43);
 
 /**
+ * The thread is not in the list any more.
+ *
  * @generated from message flydex.agent.v1.ThreadRemoved
  */
 export type ThreadRemoved = Message<"flydex.agent.v1.ThreadRemoved"> & {
@@ -1596,6 +1690,8 @@ export const ThreadRemovedSchema: GenMessage<ThreadRemoved> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 44);
 
 /**
+ * Settings or versions of the machine changed.
+ *
  * @generated from message flydex.agent.v1.MachineChanged
  */
 export type MachineChanged = Message<"flydex.agent.v1.MachineChanged"> & {
@@ -1615,6 +1711,8 @@ export const MachineChangedSchema: GenMessage<MachineChanged> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 45);
 
 /**
+ * A turn began.
+ *
  * @generated from message flydex.agent.v1.TurnStarted
  */
 export type TurnStarted = Message<"flydex.agent.v1.TurnStarted"> & {
@@ -1637,6 +1735,8 @@ export const TurnStartedSchema: GenMessage<TurnStarted> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 46);
 
 /**
+ * A turn is over.
+ *
  * @generated from message flydex.agent.v1.TurnEnded
  */
 export type TurnEnded = Message<"flydex.agent.v1.TurnEnded"> & {
@@ -1669,6 +1769,8 @@ export const TurnEndedSchema: GenMessage<TurnEnded> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 47);
 
 /**
+ * An item began, or is as it will stay.
+ *
  * @generated from message flydex.agent.v1.ItemEvent
  */
 export type ItemEvent = Message<"flydex.agent.v1.ItemEvent"> & {
@@ -1725,6 +1827,8 @@ export const ItemDeltaSchema: GenMessage<ItemDelta> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 49);
 
 /**
+ * The whole plan, anew.
+ *
  * @generated from message flydex.agent.v1.PlanUpdated
  */
 export type PlanUpdated = Message<"flydex.agent.v1.PlanUpdated"> & {
@@ -1747,6 +1851,8 @@ export const PlanUpdatedSchema: GenMessage<PlanUpdated> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 50);
 
 /**
+ * All changes of the turn so far, as one diff.
+ *
  * @generated from message flydex.agent.v1.DiffUpdated
  */
 export type DiffUpdated = Message<"flydex.agent.v1.DiffUpdated"> & {
@@ -1776,6 +1882,8 @@ export const DiffUpdatedSchema: GenMessage<DiffUpdated> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 51);
 
 /**
+ * How full the context of the thread is.
+ *
  * @generated from message flydex.agent.v1.TokenUsage
  */
 export type TokenUsage = Message<"flydex.agent.v1.TokenUsage"> & {
@@ -1798,15 +1906,21 @@ export const TokenUsageSchema: GenMessage<TokenUsage> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 52);
 
 /**
+ * Codex reported a problem in the thread.
+ *
  * @generated from message flydex.agent.v1.ThreadProblem
  */
 export type ThreadProblem = Message<"flydex.agent.v1.ThreadProblem"> & {
   /**
+   * an error code
+   *
    * @generated from field: uint32 code = 1;
    */
   code: number;
 
   /**
+   * Codex tries again by itself
+   *
    * @generated from field: bool will_retry = 2;
    */
   willRetry: boolean;
@@ -1833,6 +1947,8 @@ export type SignedApproval = Message<"flydex.agent.v1.SignedApproval"> & {
   approval: Uint8Array;
 
   /**
+   * 64 bytes, by the machine key
+   *
    * @generated from field: bytes signature = 2;
    */
   signature: Uint8Array;
@@ -1846,6 +1962,8 @@ export const SignedApprovalSchema: GenMessage<SignedApproval> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 54);
 
 /**
+ * What Codex asks leave for, whole: what is not in it is not allowed by the answer.
+ *
  * @generated from message flydex.agent.v1.Approval
  */
 export type Approval = Message<"flydex.agent.v1.Approval"> & {
@@ -1997,6 +2115,8 @@ export const AnswerApprovalSchema: GenMessage<AnswerApproval> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 56);
 
 /**
+ * How an approval ended, and by whom.
+ *
  * @generated from message flydex.agent.v1.ApprovalClosed
  */
 export type ApprovalClosed = Message<"flydex.agent.v1.ApprovalClosed"> & {
@@ -2036,6 +2156,8 @@ export const ApprovalClosedSchema: GenMessage<ApprovalClosed> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 57);
 
 /**
+ * What became of an answer.
+ *
  * @generated from message flydex.agent.v1.ApprovalSettled
  */
 export type ApprovalSettled = Message<"flydex.agent.v1.ApprovalSettled"> & {
@@ -2055,6 +2177,8 @@ export const ApprovalSettledSchema: GenMessage<ApprovalSettled> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 58);
 
 /**
+ * What Codex asks a person to say.
+ *
  * @generated from message flydex.agent.v1.Question
  */
 export type Question = Message<"flydex.agent.v1.Question"> & {
@@ -2086,6 +2210,8 @@ export type Question = Message<"flydex.agent.v1.Question"> & {
   itemId: string;
 
   /**
+   * at least one
+   *
    * @generated from field: repeated flydex.agent.v1.QuestionPart parts = 6;
    */
   parts: QuestionPart[];
@@ -2111,6 +2237,8 @@ export const QuestionSchema: GenMessage<Question> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 59);
 
 /**
+ * One question of it.
+ *
  * @generated from message flydex.agent.v1.QuestionPart
  */
 export type QuestionPart = Message<"flydex.agent.v1.QuestionPart"> & {
@@ -2130,6 +2258,8 @@ export type QuestionPart = Message<"flydex.agent.v1.QuestionPart"> & {
   text: string;
 
   /**
+   * an own answer is taken beside the options
+   *
    * @generated from field: bool free_text = 4;
    */
   freeText: boolean;
@@ -2148,6 +2278,8 @@ export const QuestionPartSchema: GenMessage<QuestionPart> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 60);
 
 /**
+ * One answer to choose.
+ *
  * @generated from message flydex.agent.v1.QuestionOption
  */
 export type QuestionOption = Message<"flydex.agent.v1.QuestionOption"> & {
@@ -2170,6 +2302,8 @@ export const QuestionOptionSchema: GenMessage<QuestionOption> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 61);
 
 /**
+ * The answers of a person.
+ *
  * @generated from message flydex.agent.v1.AnswerQuestion
  */
 export type AnswerQuestion = Message<"flydex.agent.v1.AnswerQuestion"> & {
@@ -2197,6 +2331,8 @@ export const AnswerQuestionSchema: GenMessage<AnswerQuestion> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 62);
 
 /**
+ * The answers to one part.
+ *
  * @generated from message flydex.agent.v1.QuestionAnswer
  */
 export type QuestionAnswer = Message<"flydex.agent.v1.QuestionAnswer"> & {
@@ -2219,6 +2355,8 @@ export const QuestionAnswerSchema: GenMessage<QuestionAnswer> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 63);
 
 /**
+ * It is not open any more.
+ *
  * @generated from message flydex.agent.v1.QuestionClosed
  */
 export type QuestionClosed = Message<"flydex.agent.v1.QuestionClosed"> & {
@@ -2269,6 +2407,8 @@ export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 65);
 
 /**
+ * What the machine's own list lets a device do.
+ *
  * @generated from enum flydex.agent.v1.DeviceRole
  */
 export enum DeviceRole {
@@ -2300,6 +2440,8 @@ export const DeviceRoleSchema: GenEnum<DeviceRole> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 0);
 
 /**
+ * What a thread is doing.
+ *
  * @generated from enum flydex.agent.v1.ThreadState
  */
 export enum ThreadState {
@@ -2309,6 +2451,8 @@ export enum ThreadState {
   UNSPECIFIED = 0,
 
   /**
+   * on disk
+   *
    * @generated from enum value: THREAD_STATE_NOT_LOADED = 1;
    */
   NOT_LOADED = 1,
@@ -2353,6 +2497,8 @@ export const ThreadStateSchema: GenEnum<ThreadState> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 1);
 
 /**
+ * How a turn stands.
+ *
  * @generated from enum flydex.agent.v1.TurnState
  */
 export enum TurnState {
@@ -2389,6 +2535,8 @@ export const TurnStateSchema: GenEnum<TurnState> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 2);
 
 /**
+ * How an item stands.
+ *
  * @generated from enum flydex.agent.v1.ItemState
  */
 export enum ItemState {
@@ -2425,6 +2573,8 @@ export const ItemStateSchema: GenEnum<ItemState> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 3);
 
 /**
+ * How a step stands.
+ *
  * @generated from enum flydex.agent.v1.PlanStepState
  */
 export enum PlanStepState {
@@ -2456,6 +2606,8 @@ export const PlanStepStateSchema: GenEnum<PlanStepState> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 4);
 
 /**
+ * Which text of an item grows.
+ *
  * @generated from enum flydex.agent.v1.DeltaField
  */
 export enum DeltaField {
@@ -2493,6 +2645,8 @@ export const DeltaFieldSchema: GenEnum<DeltaField> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 5);
 
 /**
+ * What is asked leave for.
+ *
  * @generated from enum flydex.agent.v1.ApprovalKind
  */
 export enum ApprovalKind {
@@ -2502,16 +2656,22 @@ export enum ApprovalKind {
   UNSPECIFIED = 0,
 
   /**
+   * run a command, or reach the network with it
+   *
    * @generated from enum value: APPROVAL_KIND_COMMAND = 1;
    */
   COMMAND = 1,
 
   /**
+   * change files
+   *
    * @generated from enum value: APPROVAL_KIND_FILE_CHANGE = 2;
    */
   FILE_CHANGE = 2,
 
   /**
+   * have more rights than the thread's policy gives
+   *
    * @generated from enum value: APPROVAL_KIND_PERMISSIONS = 3;
    */
   PERMISSIONS = 3,
@@ -2524,6 +2684,8 @@ export const ApprovalKindSchema: GenEnum<ApprovalKind> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 6);
 
 /**
+ * How careful to be with it.
+ *
  * @generated from enum flydex.agent.v1.Risk
  */
 export enum Risk {
@@ -2550,6 +2712,8 @@ export const RiskSchema: GenEnum<Risk> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 7);
 
 /**
+ * What may be answered from afar; the numbers are those of Decision.
+ *
  * @generated from enum flydex.agent.v1.OfferedDecision
  */
 export enum OfferedDecision {
@@ -2586,6 +2750,8 @@ export const OfferedDecisionSchema: GenEnum<OfferedDecision> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 8);
 
 /**
+ * The ways in which one ends.
+ *
  * @generated from enum flydex.agent.v1.ApprovalEnd
  */
 export enum ApprovalEnd {
@@ -2631,11 +2797,15 @@ export enum ApprovalEnd {
   WITHDRAWN = 6,
 
   /**
+   * the life of Codex that asked is over
+   *
    * @generated from enum value: APPROVAL_END_CODEX_LOST = 7;
    */
   CODEX_LOST = 7,
 
   /**
+   * Codex did not confirm the answer
+   *
    * @generated from enum value: APPROVAL_END_UNKNOWN = 8;
    */
   UNKNOWN = 8,
