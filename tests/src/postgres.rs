@@ -11,6 +11,10 @@ use tokio::process::Command;
 use crate::process::Process;
 use crate::{redis, wait};
 
+mod way;
+
+pub use self::way::Way;
+
 /// Where Debian puts each version's programs; `PATH` is looked through first.
 const DEBIAN: &str = "/usr/lib/postgresql";
 /// The user that root runs it as: PostgreSQL refuses to run as root.
@@ -49,13 +53,51 @@ impl Postgres {
     /// Where it is: its maintenance database, with a role that may do everything and needs no password.
     #[must_use]
     pub fn url(&self) -> String {
-        format!("postgres://{ROLE}@127.0.0.1:{}/postgres", self.port)
+        url_at(self.port)
     }
 
     /// Its first process, to be stopped and continued.
     #[must_use]
     pub fn pid(&self) -> Option<u32> {
         self.process.as_ref().and_then(Process::pid)
+    }
+
+    /// A way to it that can fall silent, and the address at the end of that way.
+    ///
+    /// # Errors
+    /// When no port is free.
+    pub async fn way(&self) -> anyhow::Result<(Way, String)> {
+        let way = Way::to(self.port).await?;
+        let url = url_at(way.port());
+        Ok((way, url))
+    }
+
+    /// Stops every process of it where it stands: its connections stay and nothing answers.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn freeze(&self) -> anyhow::Result<()> {
+        // The first process first, so that it starts no more of them.
+        self.signal(Signal::STOP)
+    }
+
+    /// Lets it go on.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn thaw(&self) -> anyhow::Result<()> {
+        self.signal(Signal::CONT)
+    }
+
+    fn signal(&self, signal: Signal) -> anyhow::Result<()> {
+        let first = self.pid().context("the PostgreSQL does not run")?;
+        let first = Pid::from_raw(first.try_into()?).context("a process has a number")?;
+        kill_process(first, signal)?;
+        for child in children_of(first)? {
+            // One that has ended meanwhile does not answer either.
+            let _ = kill_process(child, signal);
+        }
+        Ok(())
     }
 
     /// Ends it as a crash would, with every connection; what was committed stays.
@@ -117,6 +159,22 @@ impl Drop for Postgres {
         // Its children see that it is gone and end; the folder goes right after.
         self.process = None;
     }
+}
+
+fn url_at(port: u16) -> String {
+    format!("postgres://{ROLE}@127.0.0.1:{port}/postgres")
+}
+
+/// The processes that a process has started and that still run.
+fn children_of(parent: Pid) -> anyhow::Result<Vec<Pid>> {
+    let line = format!("PPid:\t{}", parent.as_raw_nonzero());
+    let is_child = |folder: &Path| {
+        // One that ends while it is looked at is none.
+        std::fs::read_to_string(folder.join("status")).is_ok_and(|status| status.lines().any(|other| other == line))
+    };
+    let folders = std::fs::read_dir("/proc").context("list the processes")?.flatten().map(|entry| entry.path());
+    let children = folders.filter(|folder| is_child(folder));
+    Ok(children.filter_map(|folder| Pid::from_raw(folder.file_name()?.to_str()?.parse().ok()?)).collect())
 }
 
 /// The folder of its programs: the first in `PATH`, else Debian's newest.

@@ -16,6 +16,15 @@ pub const POSTGRES_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time this side gives it: more than PostgreSQL does, for one that says nothing at all.
 pub const POSTGRES_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
+/// Time a connection has to answer before it is used, and after it was, or it is let go: far over a round trip, and so
+/// short that a host which died without a word costs a request one new connection and not the whole pool.
+pub const POSTGRES_PING_TIMEOUT: Duration = Duration::from_secs(1);
+/// Silence of a process after which PostgreSQL probes its connection, so that one that died leaves no slot taken.
+pub const POSTGRES_KEEPALIVE_IDLE: Duration = Duration::from_secs(10);
+/// Interval of those probes.
+pub const POSTGRES_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(5);
+/// Probes without an answer after which the connection has ended: 25 s after the last word.
+pub const POSTGRES_KEEPALIVE_PROBES: u32 = 3;
 /// Time a process may leave a transaction idle before PostgreSQL ends it, so that one that froze holds up nobody long.
 pub const POSTGRES_IDLE_IN_CHANGE_MAX: Duration = Duration::from_secs(2);
 /// Wait between two attempts to reach PostgreSQL at the start.

@@ -4,8 +4,10 @@ use std::fmt;
 use std::str::FromStr;
 use std::time::Duration;
 
+use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_CONNECTIONS_MAX, POSTGRES_IDLE_IN_CHANGE_MAX, POSTGRES_LIFETIME_MAX,
+    POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_CONNECTIONS_MAX, POSTGRES_IDLE_IN_CHANGE_MAX, POSTGRES_KEEPALIVE_IDLE,
+    POSTGRES_KEEPALIVE_INTERVAL, POSTGRES_KEEPALIVE_PROBES, POSTGRES_LIFETIME_MAX, POSTGRES_PING_TIMEOUT,
     POSTGRES_RETRY_INTERVAL, POSTGRES_STATEMENT_TIMEOUT, POSTGRES_WAITING_SAID_INTERVAL,
 };
 use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
@@ -100,15 +102,33 @@ fn pool(url: &PostgresUrl) -> PgPool {
         .max_connections(POSTGRES_CONNECTIONS_MAX)
         .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
         .max_lifetime(POSTGRES_LIFETIME_MAX)
+        // The driver's own test waits for as long as the system keeps the connection, and that is a quarter of an hour
+        // with a host that died without a word.
+        .test_before_acquire(false)
+        .before_acquire(|connection, _| Box::pin(answers(connection)))
+        .after_release(|connection, _| Box::pin(answers(connection)))
         .connect_lazy_with(bounded(url))
 }
 
-/// What PostgreSQL itself ends, so that a process that is stuck holds nobody up.
+/// Whether there is still somebody at the other end; if not, the pool lets the connection go and opens another.
+async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
+    let answered = matches!(tokio::time::timeout(POSTGRES_PING_TIMEOUT, connection.ping()).await, Ok(Ok(())));
+    if !answered {
+        tracing::info!(error.code = ErrorCode::StoreUnavailable.name(), "connection to the database let go");
+    }
+    Ok(answered)
+}
+
+/// What PostgreSQL itself ends, so that a process that is stuck or gone holds nobody up.
 fn bounded(url: &PostgresUrl) -> PgConnectOptions {
     let millis = |duration: Duration| duration.as_millis().to_string();
+    let seconds = |duration: Duration| duration.as_secs().to_string();
     url.0.as_ref().clone().application_name("flydex").options([
         ("statement_timeout", millis(POSTGRES_STATEMENT_TIMEOUT)),
         ("idle_in_transaction_session_timeout", millis(POSTGRES_IDLE_IN_CHANGE_MAX)),
+        ("tcp_keepalives_idle", seconds(POSTGRES_KEEPALIVE_IDLE)),
+        ("tcp_keepalives_interval", seconds(POSTGRES_KEEPALIVE_INTERVAL)),
+        ("tcp_keepalives_count", POSTGRES_KEEPALIVE_PROBES.to_string()),
     ])
 }
 
@@ -129,7 +149,7 @@ async fn reach(url: &PostgresUrl) -> Result<PgConnection, StoreError> {
         };
         if said.is_none_or(|said| said.elapsed() >= POSTGRES_WAITING_SAID_INTERVAL) {
             said = Some(Instant::now());
-            let code = flydex_domain::error::ErrorCode::StoreUnavailable.name();
+            let code = ErrorCode::StoreUnavailable.name();
             tracing::warn!(error.code = code, error = %error, attempt, "waiting for the database");
         }
         tokio::time::sleep(POSTGRES_RETRY_INTERVAL).await;
