@@ -44,6 +44,7 @@ async fn control_waits_for_its_database_says_so_and_serves_when_it_comes() -> an
 
     postgres.crash().await?;
     control.process.may_log("error.code=\"store_unavailable\"", "its database is away");
+    control.process.may_log("terminating connection", "PostgreSQL says so as it ends");
     wait::until("it to be not ready", async || (control.ready().await.ok()? != "ready\n").then_some(())).await?;
     assert_eq!(control.ready().await?, "not ready\ndatabase: it does not answer\n");
     assert_eq!(control.get("livez").await?, "alive\n", "a restart would not help");
@@ -115,9 +116,11 @@ impl Control {
     }
 
     fn start_with(postgres: &Postgres, arguments: &[&str]) -> anyhow::Result<Self> {
+        // What asks it by HTTP here wants one, though it needs none.
+        flydex_runtime::tls::install_provider();
         let folder = tempfile::tempdir()?;
         let identity = PeerIdentity { region: "eu".to_owned(), role: Role::Control, node_id: "control-1".to_owned() };
-        let mutual = Authority::new()?.write(folder.path(), &identity, Clock::system().now().0, DAY)?;
+        let mutual = Authority::new()?.write(folder.path(), &identity, Clock::system().unix_millis(), DAY)?;
         let config = format!(
             "listen = \"127.0.0.1:0\"\ninternal_listen = \"127.0.0.1:0\"\npublic_origin = \"http://localhost:1\"\n\
              [database]\nurl = {:?}\n[[regions]]\nregion = \"eu\"\n[mutual]\ncertificate_file = {:?}\nkey_file = {:?}\n\

@@ -1,4 +1,4 @@
-//! Documents: a page for every error code, links that lead somewhere, generated code that is fresh.
+//! Documents: a page for every error code, links and names of tests that lead somewhere, generated code that is fresh.
 
 use std::collections::BTreeSet;
 use std::fs;
@@ -57,6 +57,35 @@ fn links_of_documents_lead_somewhere() {
         }
     }
     source::none(&offences, "the link leads to no file");
+}
+
+#[test]
+fn tests_that_documents_name_exist() {
+    let sources = source::all();
+    let is_test = |name: &str| sources.iter().any(|source| source.tests().contains(&format!("fn {name}(")));
+    let mut pages = Vec::new();
+    collect_pages(&source::root().join("docs"), &mut pages);
+    let mut offences = Vec::new();
+    for page in pages {
+        let text = fs::read_to_string(&page).unwrap_or_default();
+        let gone = test_names(&text).into_iter().filter(|name| !is_test(name));
+        offences.extend(gone.map(|name| format!("{}: {name}", page.display())));
+    }
+    source::none(&offences, "there is no test of that name");
+}
+
+/// What stands in backticks and is a sentence, as only the names of tests are.
+fn test_names(text: &str) -> BTreeSet<String> {
+    let is_word =
+        |name: &&str| name.bytes().all(|byte| byte.is_ascii_lowercase() || matches!(byte, b'_' | b'0'..=b'9'));
+    let quoted = text.split('`').skip(1).step_by(2);
+    quoted.filter(is_word).filter(|name| name.matches('_').count() > 3).map(str::to_owned).collect()
+}
+
+#[test]
+fn a_sentence_in_backticks_is_the_name_of_a_test() {
+    let names = test_names("the `a_test_of_this_form` and `LEASE_DEAD_AFTER`, `a b`, `codex_too_old`");
+    assert_eq!(names.into_iter().collect::<Vec<_>>(), ["a_test_of_this_form"]);
 }
 
 fn collect_pages(folder: &Path, pages: &mut Vec<PathBuf>) {
