@@ -1,11 +1,13 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
 mod desk;
+mod ownership;
 mod sql;
 
 use std::time::Duration;
 
 pub use self::desk::*;
+pub use self::ownership::*;
 pub use self::sql::*;
 
 // === Frames ===
@@ -220,16 +222,6 @@ pub const ACTOR_LEDGER_BYTES_MAX: usize = 1024 * 1024;
 pub const ACTOR_COMMAND_WAIT: Duration = Duration::from_secs(60);
 /// Advice to a command that found the machine or its approval busy.
 pub const ACTOR_BUSY_RETRY_AFTER: Duration = Duration::from_secs(1);
-/// First wait before a machine with sessions and no link looks whether another node owns it; it doubles.
-pub const OWNER_LOOK_WAIT_MIN: Duration = Duration::from_millis(500);
-/// Longest wait between two such looks.
-pub const OWNER_LOOK_WAIT_MAX: Duration = Duration::from_secs(10);
-/// Time a draining node waits for a machine to have what was forwarded to it.
-pub const HAND_OVER_WAIT: Duration = Duration::from_millis(250);
-/// How often it looks meanwhile.
-pub const HAND_OVER_LOOK_INTERVAL: Duration = Duration::from_millis(10);
-/// Machines that a draining node hands over at once.
-pub const HAND_OVERS_AT_ONCE: usize = 200;
 /// Interval at which a node looks for actors with something due.
 pub const ACTOR_TICK_INTERVAL: Duration = Duration::from_millis(500);
 /// Actors of one node.
@@ -242,10 +234,6 @@ pub const NODE_REPLY_QUEUE_FRAMES_MAX: usize = 32 * 1024;
 pub const NODE_REVOCATIONS_MAX: usize = 100_000;
 /// Streams of gateways that a node carries: [`NODE_STREAMS`] of each gateway, and the new ones of a rolling update.
 pub const NODE_GATEWAY_STREAMS_MAX: usize = 1024;
-/// How often two connectors may take a machine from each other within [`LINK_ALTERNATION_WINDOW`].
-pub const LINK_ALTERNATIONS_MAX: usize = 3;
-/// The window over which alternations count, and the length of the quarantine after them.
-pub const LINK_ALTERNATION_WINDOW: Duration = Duration::from_secs(60);
 /// Machines that an in-process directory has on record; released ones are forgotten first.
 pub const DIRECTORY_MACHINES_MAX: usize = 1_000_000;
 /// Spent tickets that an in-process directory remembers until they expire.

@@ -184,7 +184,8 @@ impl Machine {
         let token_end = token_end.map(|end| now.instant + end.since(now.unix));
         let command_end = self.ledger.next_deadline();
         let look = self.look.map(|look| look.at);
-        [token_end, command_end, look, self.idle_end()].into_iter().flatten().min()
+        let attach_end = self.link.as_ref().and_then(Link::attach_by);
+        [token_end, command_end, attach_end, look, self.idle_end()].into_iter().flatten().min()
     }
 
     fn session_opened(&mut self, open: OpenSession, now: Now, effects: &mut Effects) {
@@ -270,9 +271,7 @@ impl Machine {
             self.fail_known(key, asker, ErrorCode::DeadlineExceeded, effects);
         }
         self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.holds_until() <= now.unix, effects);
-        if self.link.as_ref().is_some_and(|link| link.open().holds_until <= now.unix) {
-            self.end_link(ErrorCode::CredentialInvalid, Duration::ZERO, now, effects);
-        }
+        self.end_link_if_due(now, effects);
         self.look_if_due(now, effects);
     }
 

@@ -223,16 +223,22 @@ pub fn acquire(
 pub enum Reassertion {
     /// It is on record as owner.
     Kept,
-    /// A later ownership is on record: the asker drops the machine.
+    /// A later ownership is on record, or one that the asker may not replace: the asker drops the machine.
     Lost(OwnerRecord),
 }
 
 /// Decides on a re-assertion: the greater epoch stays, whoever comes first.
+///
+/// Without an attached link nothing proves the asker's epoch, which it may have minted while the directory was away: it
+/// then replaces no other holder, however great its epoch is, or it would hide the one that the connector obeys.
 #[must_use]
-pub fn reassert(record: Option<&OwnerRecord>, epoch: Epoch) -> Reassertion {
-    match record {
-        Some(record) if record.epoch > epoch => Reassertion::Lost(record.clone()),
-        Some(_) | None => Reassertion::Kept,
+pub fn reassert(record: Option<&OwnerRecord>, epoch: Epoch, linked: bool) -> Reassertion {
+    let Some(record) = record else { return Reassertion::Kept };
+    let another_holds = record.holder.is_some_and(|holder| holder != epoch.incarnation);
+    if record.epoch > epoch || (another_holds && !linked) {
+        Reassertion::Lost(record.clone())
+    } else {
+        Reassertion::Kept
     }
 }
 

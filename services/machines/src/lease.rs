@@ -2,12 +2,15 @@
 //!
 //! A directory that is away changes nothing for what is here: the connectors are the fence (INV-FENCE). The node goes
 //! on, says so once, and renews as before when the directory is back. One that has forgotten is told again what this
-//! node owns, in batches; where it knows a later ownership, the machine is given up.
+//! node owns, in batches; where it knows a later ownership, the machine is given up. Now and then everything is asserted
+//! without a reason, for an owner is not told when another takes a machine from it by force.
 
 use std::sync::Arc;
 use std::time::Duration;
 
-use flydex_domain::limits::{LEASE_RENEW_INTERVAL, LEASE_SUSPECT_AFTER, REASSERT_BATCH, REASSERT_PER_SECOND_MAX};
+use flydex_domain::limits::{
+    ASSERT_ALL_INTERVAL, LEASE_RENEW_INTERVAL, LEASE_SUSPECT_AFTER, REASSERT_BATCH, REASSERT_PER_SECOND_MAX,
+};
 use flydex_domain::machine::message::Input;
 use flydex_domain::placement::{NodeRecord, NodeState, Reassertion};
 use flydex_store::directory::{DirectoryError, Holding, Life, Renewal};
@@ -17,6 +20,9 @@ use tokio::time::MissedTickBehavior;
 use crate::ask::in_time;
 use crate::handle::MachineHandle;
 use crate::host::{Context, Host};
+
+/// [`ASSERT_ALL_INTERVAL`] in renewals.
+const BEATS_BETWEEN_ASSERTIONS: u64 = (ASSERT_ALL_INTERVAL.as_millis() / LEASE_RENEW_INTERVAL.as_millis()) as u64;
 
 /// Keeps the lease until the node has drained, then leaves.
 pub(crate) async fn keep(host: Arc<Host>) {
@@ -99,6 +105,8 @@ impl Lease {
                 let before = self.life.replace(life);
                 if !continuous || before != Some(life) {
                     self.forgotten(before.is_some());
+                } else if self.beat.is_multiple_of(BEATS_BETWEEN_ASSERTIONS) {
+                    self.host.assert_all();
                 }
                 if std::mem::take(&mut self.away) {
                     tracing::info!("directory is back");

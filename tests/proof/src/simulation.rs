@@ -76,6 +76,8 @@ struct World {
     without: Option<Protection>,
     ids: u128,
     openings: node::Openings,
+    /// A life of a node that the gateway of the sessions does not reach, and until when.
+    hidden: Option<(u128, u64)>,
 }
 
 /// Runs one seed, perhaps without one protection.
@@ -118,6 +120,7 @@ impl World {
             without,
             ids: 1000,
             openings: BTreeMap::new(),
+            hidden: None,
         };
         world.begin_nodes();
         world.begin_connector();
@@ -164,8 +167,13 @@ impl World {
 
     /// Sends over a lane of a connection, behind what was sent before.
     fn send(&mut self, connection: u128, lane: u8, what: What) {
+        self.send_later(connection, lane, 0, what);
+    }
+
+    /// [`Self::send`], after a time.
+    fn send_later(&mut self, connection: u128, lane: u8, wait_ms: u64, what: What) {
         let at_most = if self.chance.one_in(20) { 400 } else { 30 };
-        let delay = 1 + self.chance.below(at_most);
+        let delay = wait_ms + 1 + self.chance.below(at_most);
         let last = self.lanes.entry((connection, lane)).or_default();
         *last = (*last).max(self.now_ms + delay);
         let at = *last;

@@ -1,8 +1,11 @@
 //! The one link that counts: which of several wins, the attach under an epoch, and what its loss means.
 //!
-//! A link walks `waiting → attaching → attached`: it waits until this node owns the machine. The newest wins by its counter; an equal counter means the
-//! later comer; an older one is told the counter, so that a connector that lost its own catches up. A connector that
-//! answers `stale` once is asked again above its highest epoch; the second time this owner gives way. A link ends with the credential that opened it; its connector comes back with a newer one.
+//! A link walks `waiting → attaching → attached`: it waits until this node owns the machine. The newest wins by its
+//! counter; an equal counter means the later comer; an older one is told the counter, so that a connector that lost its
+//! own catches up. A connector that
+//! answers `stale` once is asked again above its highest epoch; the second time this owner gives way. A link that has
+//! not attached within [`LINK_ATTACH_WAIT`] ends. A link ends with the credential that opened it; its connector comes
+//! back with a newer one.
 //! Connectors that take the machine from each other more than
 //! [`LINK_ALTERNATIONS_MAX`] times a minute hold one key twice: both are turned away for a minute.
 
@@ -12,7 +15,7 @@ use std::time::{Duration, Instant};
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{BootId, DeviceId, LinkId};
-use crate::limits::{EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX};
+use crate::limits::{EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX, LINK_ATTACH_WAIT};
 use crate::machine::effect::{Dropped, Effect};
 use crate::machine::message::{ConnectorFrame, ConnectorMessage, MachineReport, OpenLink, OwnerMessage};
 use crate::machine::sessions::dropped;
@@ -25,6 +28,8 @@ pub(super) struct Link {
     open: OpenLink,
     phase: Phase,
     stale_seen: bool,
+    /// The end of its time to attach.
+    attach_by: Instant,
 }
 
 #[derive(Clone, Copy, Debug)]
@@ -47,6 +52,11 @@ impl Link {
             Phase::Attached(epoch) => Some(epoch),
             Phase::Waiting | Phase::Attaching(_) => None,
         }
+    }
+
+    /// When it must have attached, while it has not.
+    pub(super) fn attach_by(&self) -> Option<Instant> {
+        self.attached().is_none().then_some(self.attach_by)
     }
 }
 
@@ -116,7 +126,8 @@ impl Machine {
             self.unlinked(ErrorCode::MachineOffline, effects);
         }
         let replacing = open.replacing;
-        self.link = Some(Link { open, phase: Phase::Waiting, stale_seen: false });
+        let attach_by = now.instant + LINK_ATTACH_WAIT;
+        self.link = Some(Link { open, phase: Phase::Waiting, stale_seen: false, attach_by });
         self.link_awaits_ownership(replacing, effects);
         self.publish_status(now, effects);
     }
@@ -172,6 +183,16 @@ impl Machine {
         self.link = None;
         self.unlinked(ErrorCode::MachineOffline, effects);
         self.publish_status(now, effects);
+    }
+
+    /// Ends the link when its credential has, or when it has not attached in time.
+    pub(super) fn end_link_if_due(&mut self, now: Now, effects: &mut Effects) {
+        let Some(link) = &self.link else { return };
+        if link.open.holds_until <= now.unix {
+            self.end_link(ErrorCode::CredentialInvalid, Duration::ZERO, now, effects);
+        } else if link.attach_by().is_some_and(|end| end <= now.instant) {
+            self.end_link(ErrorCode::DeadlineExceeded, Duration::ZERO, now, effects);
+        }
     }
 
     /// Ends the link because a newer one is on record.

@@ -9,21 +9,25 @@
 //! What it mints too low the connector refuses with its highest epoch, above which the node asks again, once.
 //!
 //! A node that learns of another owner sends everybody there and forgets the machine at once. A machine with sessions
-//! and no link asks now and then whether its link has come up at another node.
+//! and no link asks now and then whether its link has come up at another node, and gives way to any other holder,
+//! however great its own epoch: only an attached link proves one.
 
 use std::collections::BTreeSet;
 use std::time::{Duration, Instant};
+
+use sha2::{Digest as _, Sha256};
 
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{Incarnation, LinkId, SessionId};
 use crate::ledger::Ledger;
-use crate::limits::{ACTOR_BUSY_RETRY_AFTER, OWNER_LOOK_WAIT_MAX, OWNER_LOOK_WAIT_MIN};
+use crate::limits::{ACTOR_BUSY_RETRY_AFTER, OWNER_LOOK_JITTER, OWNER_LOOK_WAIT_MAX, OWNER_LOOK_WAIT_MIN};
 use crate::machine::effect::{Dropped, Effect, Subject};
 use crate::machine::message::Answer;
 use crate::machine::sessions::dropped;
 use crate::machine::{Effects, Machine, Now};
 use crate::placement::{Cause, LinkPlacement, OwnerRecord};
+use crate::scope::MachineKey;
 use crate::status::MachineStatus;
 
 /// How far this node is with owning the machine.
@@ -53,6 +57,27 @@ pub(super) struct Asking {
 pub(super) struct Look {
     pub(super) at: Instant,
     wait: Duration,
+    number: u32,
+}
+
+impl Look {
+    /// The look of this number, up to [`OWNER_LOOK_JITTER`] earlier than `wait` from now: machines that lost their links
+    /// in one moment do not look in one moment.
+    fn after(wait: Duration, number: u32, machine: MachineKey, now: Now) -> Self {
+        let early = wait.mul_f64(OWNER_LOOK_JITTER * spread(machine, number));
+        Self { at: now.instant + (wait - early), wait, number }
+    }
+}
+
+/// A number from 0 to 1 that is as random as the machine's id.
+fn spread(machine: MachineKey, number: u32) -> f64 {
+    let mut hash = Sha256::new();
+    hash.update(b"flydex/v1/look");
+    hash.update(machine.account_id().as_bytes());
+    hash.update(machine.machine_id().as_bytes());
+    hash.update(number.to_be_bytes());
+    let digest: [u8; 32] = hash.finalize().into();
+    f64::from(u16::from_be_bytes([digest[0], digest[1]])) / f64::from(u16::MAX)
 }
 
 impl Machine {
@@ -199,9 +224,11 @@ impl Machine {
 
     // === What the directory says later ===
 
-    /// Another ownership is on record: this one is over if it is the lesser.
+    /// Another ownership is on record: this one is over if it is the lesser, or if no link is here that proves it.
     pub(super) fn overtaken(&mut self, record: &OwnerRecord, now: Now, effects: &mut Effects) {
-        if self.owned().is_some_and(|epoch| epoch < record.epoch) {
+        let Some(epoch) = self.owned() else { return };
+        let another_holds = record.holder.is_some_and(|holder| holder != self.node);
+        if epoch < record.epoch || (another_holds && self.link.is_none()) {
             self.highest = self.highest.max(record.epoch);
             self.give_way(record.holder, effects, now);
         }
@@ -209,11 +236,14 @@ impl Machine {
 
     /// The answer to a look: only while the link is away, for a link that is here proves the ownership better.
     pub(super) fn looked(&mut self, record: Option<&OwnerRecord>, now: Now, effects: &mut Effects) {
-        let another = record.filter(|record| record.holder.is_some_and(|holder| holder != self.node));
-        if let Some(record) = another
-            && self.link.is_none()
-        {
-            self.overtaken(record, now, effects);
+        if self.link.is_some() || self.owned().is_none() {
+            return;
+        }
+        match record.and_then(|record| record.holder) {
+            Some(holder) if holder == self.node => {}
+            Some(_) => record.into_iter().for_each(|record| self.overtaken(record, now, effects)),
+            // Nobody is on record, so the link would not be sent here.
+            None => effects.push(Effect::Assert),
         }
     }
 
@@ -236,14 +266,14 @@ impl Machine {
     /// Begins or ends the looks, as somebody waits for a link or not.
     pub(super) fn look_for_link(&mut self, now: Now) {
         let needed = self.owned().is_some() && self.link.is_none() && !self.sessions.is_empty();
-        let first = || Look { at: now.instant + OWNER_LOOK_WAIT_MIN, wait: OWNER_LOOK_WAIT_MIN };
+        let first = || Look::after(OWNER_LOOK_WAIT_MIN, 0, self.key, now);
         self.look = needed.then(|| self.look.unwrap_or_else(first));
     }
 
     pub(super) fn look_if_due(&mut self, now: Now, effects: &mut Effects) {
-        let Some(look) = self.look.as_mut().filter(|look| look.at <= now.instant) else { return };
-        look.wait = (look.wait * 2).min(OWNER_LOOK_WAIT_MAX);
-        look.at = now.instant + look.wait;
+        let Some(look) = self.look.filter(|look| look.at <= now.instant) else { return };
+        let wait = (look.wait * 2).min(OWNER_LOOK_WAIT_MAX);
+        self.look = Some(Look::after(wait, look.number.wrapping_add(1), self.key, now));
         effects.push(Effect::Find);
     }
 

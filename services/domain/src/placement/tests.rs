@@ -123,13 +123,23 @@ proptest! {
         let (first, second) = (epoch(first, 1), epoch(second, 2));
         let after = |one: Epoch, other: Epoch| {
             let record = OwnerRecord { holder: Some(one.incarnation), epoch: one, link: None };
-            match reassert(Some(&record), other) {
+            match reassert(Some(&record), other, true) {
                 Reassertion::Kept => other,
                 Reassertion::Lost(record) => record.epoch,
             }
         };
         prop_assert_eq!(after(first, second), first.max(second));
         prop_assert_eq!(after(second, first), first.max(second));
+    }
+
+    #[test]
+    fn without_a_link_an_owner_replaces_nobody(first in 0_u64..50, second in 0_u64..50, released: bool) {
+        let holder = (!released).then(|| node(1));
+        let record = OwnerRecord { holder, epoch: epoch(first, 1), link: None };
+        let kept = reassert(Some(&record), epoch(second, 2), false) == Reassertion::Kept;
+        prop_assert_eq!(kept, released && second >= first);
+        let own = reassert(Some(&record), epoch(second, 1), false) == Reassertion::Kept;
+        prop_assert_eq!(own, second >= first, "what it holds itself it may assert");
     }
 }
 

@@ -5,7 +5,9 @@ use std::sync::{Arc, Mutex};
 
 use flydex_domain::epoch::Epoch;
 use flydex_domain::id::{Incarnation, NodeId, TicketId};
-use flydex_domain::placement::{LinkPlacement, LinkRecord, NodeRecord, NodeState, OwnerRecord, Reassertion};
+use flydex_domain::placement::{
+    Acquisition, Cause, LinkPlacement, LinkRecord, NodeRecord, NodeState, OwnerRecord, Reassertion,
+};
 use flydex_domain::scope::MachineKey;
 use flydex_domain::time::UnixMillis;
 use flydex_store::directory::{
@@ -60,13 +62,25 @@ impl TestDirectory {
         members.iter().any(|member| member.record.incarnation == node)
     }
 
-    /// Another node registers and takes a machine, whether or not this one can see it.
+    /// Another node registers and takes a machine with its link, whether or not this one can see it.
     pub(super) async fn take_over(&self, machine: MachineKey, by: Incarnation, counter: u64) {
         self.join(by).await;
         let records = Arc::clone(&self.records.lock().unwrap());
         let epoch = Epoch { counter, incarnation: by };
-        let holding = Holding { machine, epoch, link: None };
+        let gateway_id = NodeId::try_from("gateway-2".to_owned()).unwrap();
+        let holding = Holding { machine, epoch, link: Some(LinkRecord { counter: 1, gateway_id }) };
         assert_eq!(records.reassert(vec![holding]).await.unwrap(), [Reassertion::Kept]);
+    }
+
+    /// Another node registers and takes a machine from its owner, sent by a gateway that does not reach that one.
+    pub(super) async fn force(&self, machine: MachineKey, by: Incarnation, replacing: Incarnation) {
+        self.join(by).await;
+        let records = Arc::clone(&self.records.lock().unwrap());
+        let (floor, replacing, cause) = (Epoch::ZERO, Some(replacing), Cause::Session);
+        let asked = Acquire { machine, asker: by, floor, replacing, cause };
+        let Acquired::Decided(Acquisition::Owned(_)) = records.acquire(asked).await.unwrap() else {
+            panic!("it is taken");
+        };
     }
 
     fn ask<T: Send + 'static>(

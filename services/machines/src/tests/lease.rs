@@ -2,6 +2,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
+use flydex_domain::limits::{ASSERT_ALL_INTERVAL, LEASE_RENEW_INTERVAL};
 use flydex_domain::placement::{NodeRecord, NodeState};
 use flydex_domain::scope::Role;
 use flydex_proto::v1::node_frame::Kind as FromNode;
@@ -136,4 +137,28 @@ async fn an_ownership_minted_without_the_directory_is_on_record_when_it_is_back(
     node.directory.set_away(false);
     until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
     assert_eq!(node.owner().await.unwrap().holder, Some(INCARNATION));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_owner_that_was_replaced_by_force_hears_of_it_without_asking() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.linked(&node, 1, 1, 1).await;
+    until(async || node.owner().await.is_some_and(|record| record.link.is_some())).await;
+    node.directory.force(machine_key(), OTHER_NODE, INCARNATION).await;
+    let before = tokio::time::Instant::now();
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE), "its link goes to the node that sessions find");
+    assert!(before.elapsed() <= ASSERT_ALL_INTERVAL + LEASE_RENEW_INTERVAL);
+}
+
+#[tokio::test]
+async fn without_a_link_nobody_on_record_is_replaced_when_the_directory_is_back() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    node.directory.take_over(machine_key(), OTHER_NODE, 1).await;
+    node.directory.set_away(true);
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    node.directory.set_away(false);
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE));
+    assert_eq!(node.owner().await.unwrap().holder, Some(OTHER_NODE));
 }

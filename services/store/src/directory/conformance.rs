@@ -146,6 +146,15 @@ async fn a_reassertion_keeps_the_greater_epoch(directory: &dyn Directory) {
     directory.set_link(known, holder, link(7)).await.unwrap();
     directory.reassert(vec![holding(known, Some(link(2)))]).await.unwrap();
     assert_eq!(directory.find(known).await, Ok(Some(kept(Some(link(7))))));
+    // A greater epoch without a link proves nothing against another holder; with nobody there it is taken.
+    let greater = Epoch { counter: later.counter + 5, incarnation: other };
+    let unlinked = || vec![Holding { machine: known, epoch: greater, link: None }];
+    let held = Reassertion::Lost(kept(Some(link(7))));
+    assert_eq!(directory.reassert(unlinked()).await, Ok(vec![held]));
+    directory.release(known, holder).await.unwrap();
+    assert_eq!(directory.reassert(unlinked()).await, Ok(vec![Reassertion::Kept]));
+    let record = OwnerRecord { holder: Some(other), epoch: greater, link: Some(link(7)) };
+    assert_eq!(directory.find(known).await, Ok(Some(record)));
 }
 
 async fn an_epoch_from_the_future_is_refused(directory: &dyn Directory) {

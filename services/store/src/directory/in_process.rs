@@ -158,7 +158,7 @@ impl Records {
         let Holding { machine, epoch, link } = holding;
         exact(epoch.counter)?;
         let before = self.owners.get(&machine);
-        let decided = placement::reassert(before, epoch);
+        let decided = placement::reassert(before, epoch, link.is_some());
         if decided == Reassertion::Kept {
             let link = placement::newer_link(before.and_then(|record| record.link.clone()), link);
             self.put(machine, OwnerRecord { holder: Some(epoch.incarnation), epoch, link }, bounds)?;

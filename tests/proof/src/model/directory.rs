@@ -39,7 +39,7 @@ impl Directory {
 
     /// Whether the owner stays the owner.
     pub(super) fn reassert(&mut self, holder: Incarnation, epoch: Epoch) -> bool {
-        match reassert(self.record.map(Record::stored).as_ref(), epoch) {
+        match reassert(self.record.map(Record::stored).as_ref(), epoch, true) {
             Reassertion::Kept => {
                 self.write(Record { holder: Some(holder), epoch });
                 true

@@ -146,7 +146,7 @@ impl World {
                 let half_open = self.chance.one_in(4);
                 let wait = if half_open { LINK_DEAD_AFTER_MS } else { self.chance.below(100) };
                 let input = Input::LinkClosed(names::link(link));
-                self.after(wait, What::Node(ToNode::Input { at, input }));
+                self.send_later(link, 0, wait, What::Node(ToNode::Input { at, input }));
             }
         }
         (self.connector.life.active, self.connector.life.sessions) = (None, BTreeMap::new());

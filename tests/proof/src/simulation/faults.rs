@@ -9,10 +9,14 @@ pub(super) enum Fault {
     NodeDies(usize),
     NodeFreezes(usize),
     NodeDrains(usize),
+    /// The gateway of the sessions does not reach it; the link's does.
+    NodeIsHidden(usize),
     LinkBreaks,
     LinkIsReplaced,
     SessionsBreak,
-    ConnectorDies { journal_lost: bool },
+    ConnectorDies {
+        journal_lost: bool,
+    },
     DirectoryForgets,
     DirectoryRollsBack,
     DirectoryGoesAway,
@@ -24,7 +28,7 @@ impl World {
         for _ in 0..4 + self.chance.below(8) {
             let at = 500 + self.chance.below(FAULTS_UNTIL - 1_000);
             let slot = self.chance.index(3);
-            let fault = match self.chance.below(12) {
+            let fault = match self.chance.below(13) {
                 0 | 1 => Fault::NodeDies(slot),
                 2 | 3 => Fault::NodeFreezes(slot),
                 4 => Fault::NodeDrains(slot),
@@ -33,6 +37,7 @@ impl World {
                 7 => Fault::SessionsBreak,
                 8 | 9 => Fault::ConnectorDies { journal_lost: self.chance.one_in(3) },
                 10 => Fault::DirectoryGoesAway,
+                11 => Fault::NodeIsHidden(slot),
                 _ if self.chance.one_in(2) => Fault::DirectoryForgets,
                 _ => Fault::DirectoryRollsBack,
             };
@@ -59,6 +64,11 @@ impl World {
                 self.after(1, What::Node(ToNode::Input { at, input: Input::HandOver }));
                 self.after(250, What::Node(ToNode::Drained { at }));
             }
+            Fault::NodeIsHidden(slot) => {
+                let at = (slot, self.nodes[slot].life);
+                self.hidden = Some((at.1, (self.now_ms + 500 + self.chance.below(4_000)).min(FAULTS_UNTIL)));
+                self.break_sessions_at(at);
+            }
             Fault::LinkBreaks => self.cut_links(),
             Fault::LinkIsReplaced => self.open_link(),
             Fault::SessionsBreak => self.break_sessions(),
@@ -83,12 +93,15 @@ impl World {
 
     fn break_sessions(&mut self) {
         for slot in 0..self.nodes.len() {
-            let at = (slot, self.nodes[slot].life);
-            for session in self.sessions_at(at) {
-                self.send(session, 0, What::Device(super::device::ToDevice::Closed { session }));
-                let input = Input::SessionClosed(names::session(session));
-                self.send(session, 0, What::Node(ToNode::Input { at, input }));
-            }
+            self.break_sessions_at((slot, self.nodes[slot].life));
+        }
+    }
+
+    fn break_sessions_at(&mut self, at: (usize, u128)) {
+        for session in self.sessions_at(at) {
+            self.send(session, 0, What::Device(super::device::ToDevice::Closed { session }));
+            let input = Input::SessionClosed(names::session(session));
+            self.send(session, 0, What::Node(ToNode::Input { at, input }));
         }
     }
 }

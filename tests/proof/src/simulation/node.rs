@@ -5,7 +5,7 @@ use std::time::Duration;
 
 use flydex_domain::epoch::Epoch;
 use flydex_domain::id::{Incarnation, NodeId};
-use flydex_domain::limits::LEASE_DEAD_AFTER;
+use flydex_domain::limits::{ASSERT_ALL_INTERVAL, LEASE_DEAD_AFTER};
 use flydex_domain::machine::Machine;
 use flydex_domain::machine::effect::{Effect, Subject};
 use flydex_domain::machine::message::{Answer, Input, MachineMessageKind, OpenLink, OpenSession, OwnerMessage};
@@ -22,6 +22,7 @@ const TICK_MS: u64 = 250;
 pub(super) const LOST_AFTER_MS: u64 = 1_500;
 const DIRECTORY: u128 = 7;
 const SETTLES_MS: u64 = 2_000;
+const ASSERTS_ALL_MS: u64 = ASSERT_ALL_INTERVAL.as_millis() as u64;
 
 pub(super) struct Node {
     pub(super) life: u128,
@@ -31,10 +32,8 @@ pub(super) struct Node {
     /// What it must tell the directory as soon as that listens.
     asserts: bool,
     heard_at: u64,
-    /// The directory's life that it has asserted itself in.
-    told: u64,
-    /// Where each link stands, by counter, for assertions.
-    link_counter: Option<u64>,
+    /// The directory's life that it has asserted itself in, and when it did last.
+    told: (u64, u64),
 }
 
 #[derive(Default)]
@@ -100,9 +99,8 @@ impl World {
     fn new_node(&mut self) -> Node {
         let life = self.fresh_id();
         let machine = Machine::new(names::machine(), names::incarnation(life), self.now());
-        let (heard_at, told) = (self.now_ms, self.directory.life);
-        let link_counter = None;
-        Node { life, machine, frozen_until: 0, draining: false, asserts: false, heard_at, told, link_counter }
+        let (heard_at, told) = (self.now_ms, (self.directory.life, self.now_ms));
+        Node { life, machine, frozen_until: 0, draining: false, asserts: false, heard_at, told }
     }
 
     pub(super) fn restart_node(&mut self, slot: usize) {
@@ -132,8 +130,13 @@ impl World {
     pub(super) fn route(&mut self, opening: Opening, hops: u8, hint: Option<Incarnation>) {
         let draws = [self.chance.draw(), self.chance.draw()];
         let members = self.members();
+        let hidden = self.hidden.filter(|_| matches!(opening, Opening::Session(_)));
         let lost = |node: Incarnation| {
-            self.nodes.iter().any(|it| names::incarnation(it.life) == node && it.frozen_until > self.now_ms + 500)
+            hidden.is_some_and(|(life, until_ms)| names::incarnation(life) == node && self.now_ms < until_ms)
+                || self
+                    .nodes
+                    .iter()
+                    .any(|it| names::incarnation(it.life) == node && it.frozen_until > self.now_ms + 500)
                 || !self.nodes.iter().any(|it| names::incarnation(it.life) == node)
         };
         let place = if let Some(hint) = hint.filter(|hint| !lost(*hint)) {
@@ -155,7 +158,10 @@ impl World {
                 (open.session_id.uuid().as_u128(), Opening::Session(OpenSession { replacing: replaces, ..open }))
             }
             Opening::Link(open) => {
-                (open.link_id.uuid().as_u128(), Opening::Link(OpenLink { replacing: replaces, ..open }))
+                let link = open.link_id.uuid().as_u128();
+                // From here on its gateway would tell that node of its end, behind the opening.
+                self.link_at(link, at);
+                (link, Opening::Link(OpenLink { replacing: replaces, ..open }))
             }
         };
         self.send(connection, 0, What::Node(ToNode::Open { at, opening, hops }));
@@ -218,7 +224,6 @@ impl World {
             }
             Opening::Link(open) => {
                 self.openings.insert(open.link_id.uuid().as_u128(), (opening.clone(), hops));
-                self.link_at(open.link_id.uuid().as_u128(), at);
                 self.input(at.0, Input::LinkOpened(open.clone()));
             }
         }
@@ -235,7 +240,8 @@ impl World {
             return;
         }
         self.nodes[slot].heard_at = self.now_ms;
-        if self.nodes[slot].asserts || self.nodes[slot].told != self.directory.life {
+        let (life, told_ms) = self.nodes[slot].told;
+        if self.nodes[slot].asserts || life != self.directory.life || told_ms + ASSERTS_ALL_MS <= self.now_ms {
             self.asserts(slot);
         }
     }
@@ -243,11 +249,11 @@ impl World {
     /// The owner tells the directory what it holds.
     fn asserts(&mut self, slot: usize) {
         let node = &mut self.nodes[slot];
-        (node.asserts, node.told) = (false, self.directory.life);
+        (node.asserts, node.told) = (false, (self.directory.life, self.now_ms));
         let Some(epoch) = node.machine.owned() else { return };
-        let link = node.link_counter.map(link_record);
+        let link = node.machine.linked().map(|(_, counter)| link_record(counter));
         let holder = Some(names::incarnation(node.life));
-        match placement::reassert(self.directory.record.as_ref(), epoch) {
+        match placement::reassert(self.directory.record.as_ref(), epoch, link.is_some()) {
             Reassertion::Kept => {
                 let on_record = self.directory.record.as_ref().and_then(|record| record.link.clone());
                 let link = placement::newer_link(on_record, link);
@@ -296,7 +302,6 @@ impl World {
             Effect::Find if self.directory.away => {}
             Effect::Find => self.answer(slot, Input::Found(self.directory.record.clone())),
             Effect::SetLink { link_id, counter } => {
-                self.nodes[slot].link_counter = Some(counter);
                 if self.directory.away {
                     self.nodes[slot].asserts = true;
                     return;

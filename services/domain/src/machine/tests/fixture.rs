@@ -57,8 +57,15 @@ pub(super) struct Question {
 impl World {
     /// A machine that nobody has open and that is not linked.
     pub(super) fn new() -> Self {
+        Self::of_machine(MACHINE)
+    }
+
+    /// [`Self::new`], of another machine.
+    pub(super) fn of_machine(number: u128) -> Self {
         let now = Now { instant: start(), unix: UnixMillis(1_000_000) };
-        let machine = Machine::new(machine_key(), incarnation(), now);
+        let machine_id = MachineId::from_uuid(Uuid::from_u128(number));
+        let key = MachineKey::new(Principal::Machine { account_id: account(), machine_id }.scope(), machine_id);
+        let machine = Machine::new(key, incarnation(), now);
         Self { machine, now, epoch: Epoch::ZERO, link: link(0), boot: boot(0), asked: None }
     }
 

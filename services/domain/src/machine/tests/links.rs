@@ -4,7 +4,7 @@ use super::fixture::*;
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::Incarnation;
-use crate::limits::{ACTOR_IDLE_AFTER, CREDENTIAL_LIFETIME, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW};
+use crate::limits::{ACTOR_IDLE_AFTER, CREDENTIAL_LIFETIME, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ATTACH_WAIT};
 use crate::machine::effect::{Dropped, Effect, Subject};
 use crate::machine::message::{Answer, ConnectorMessage, Input, OwnerMessage};
 use crate::revocation::Revocation;
@@ -243,6 +243,24 @@ fn a_link_lives_no_longer_than_its_credential_however_much_it_says() {
     assert_eq!(link_ends(&effects), [(link(1), ErrorCode::CredentialInvalid)]);
     assert_eq!(statuses(&effects, 2), [MachineStatus::Offline]);
     assert_eq!(drops(&world.shared(0, 2, 10)), [Dropped::UnknownLink], "what it says now counts for nothing");
+}
+
+#[test]
+fn a_link_that_never_attaches_ends_in_time_and_its_connector_may_come_again() {
+    let mut world = World::new();
+    world.open(1, 1, Role::Owner);
+    world.open_link(1, 1, 1);
+    let end = world.now.instant + LINK_ATTACH_WAIT;
+    assert!(world.machine.next_tick(world.now).unwrap() <= end, "the tick is asked for");
+    world.pass(LINK_ATTACH_WAIT - Duration::from_millis(1));
+    assert!(link_ends(&world.handle(Input::Tick)).is_empty());
+    world.pass(Duration::from_millis(1));
+    let effects = world.handle(Input::Tick);
+    assert_eq!(link_ends(&effects), [(link(1), ErrorCode::DeadlineExceeded)]);
+    assert_eq!(statuses(&effects, 1), [MachineStatus::Offline]);
+    assert_eq!(statuses(&world.link_up(2, 2, 1), 1), [MachineStatus::LinkUp]);
+    world.pass(LINK_ATTACH_WAIT);
+    assert!(link_ends(&world.handle(Input::Tick)).is_empty(), "one that has attached stays");
 }
 
 #[test]

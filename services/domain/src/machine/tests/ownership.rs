@@ -1,3 +1,4 @@
+use std::collections::BTreeSet;
 use std::time::Duration;
 
 use super::fixture::*;
@@ -5,7 +6,7 @@ use crate::command::CommandKind;
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::ledger::CommandKey;
-use crate::limits::{ACTOR_IDLE_AFTER, OWNER_LOOK_WAIT_MAX, OWNER_LOOK_WAIT_MIN};
+use crate::limits::{ACTOR_IDLE_AFTER, OWNER_LOOK_JITTER, OWNER_LOOK_WAIT_MAX, OWNER_LOOK_WAIT_MIN};
 use crate::machine::effect::{Effect, Subject};
 use crate::machine::message::{Answer, ConnectorMessage, Input, MachineMessageKind, Stage};
 use crate::placement::{Cause, LinkPlacement, OwnerRecord};
@@ -161,22 +162,63 @@ fn a_link_that_the_directory_does_not_take_from_this_node_is_asserted_with_its_o
 fn a_machine_with_sessions_and_no_link_looks_for_it_ever_more_seldom() {
     let mut world = World::new();
     world.open(1, 1, Role::Owner);
-    let mut waits = Vec::new();
+    let mut wait = OWNER_LOOK_WAIT_MIN;
     for _ in 0..7 {
         let due = world.machine.next_tick(world.now).unwrap() - world.now.instant;
-        waits.push(due);
+        assert!(due <= wait && due >= wait.mul_f64(1.0 - OWNER_LOOK_JITTER), "{due:?} of {wait:?}");
         assert!(world.handle(Input::Tick).is_empty(), "not before it is due");
         world.pass(due);
         assert!(matches!(world.handle(Input::Tick)[..], [Effect::Find]));
+        wait = (wait * 2).min(OWNER_LOOK_WAIT_MAX);
     }
-    assert_eq!(waits[0], OWNER_LOOK_WAIT_MIN);
-    assert!(waits.windows(2).all(|pair| pair[1] == (pair[0] * 2).min(OWNER_LOOK_WAIT_MAX)));
-    assert_eq!(waits[6], OWNER_LOOK_WAIT_MAX);
+    assert_eq!(wait, OWNER_LOOK_WAIT_MAX);
     let own = OwnerRecord { holder: Some(incarnation()), epoch: world.epoch, link: None };
-    assert!(world.handle(Input::Found(Some(own))).is_empty());
-    assert!(world.handle(Input::Found(None)).is_empty());
+    assert!(world.handle(Input::Found(Some(own.clone()))).is_empty());
+    for nobody in [None, Some(OwnerRecord { holder: None, ..own })] {
+        let effects = world.handle(Input::Found(nobody));
+        assert!(matches!(effects[..], [Effect::Assert]), "the link would not be sent here");
+    }
     let effects = world.handle(Input::Found(Some(taken_over(&world))));
     assert_eq!(not_owner(&effects), [(Subject::Session(session(1)), Some(other_node()))]);
+}
+
+#[test]
+fn machines_that_lost_their_links_together_look_apart() {
+    let mut due = BTreeSet::new();
+    for number in 0..100 {
+        let mut world = World::of_machine(number);
+        world.open(1, 1, Role::Owner);
+        for _ in 0..10 {
+            world.now.instant = world.machine.next_tick(world.now).unwrap();
+            world.handle(Input::Tick);
+        }
+        due.insert((world.machine.next_tick(world.now).unwrap() - world.now.instant).as_millis() / 100);
+    }
+    assert!(due.len() > 20, "of 30 tenths of a second, {due:?}");
+}
+
+#[test]
+fn without_a_link_a_node_gives_way_to_any_other_holder() {
+    let lesser = OwnerRecord { holder: Some(other_node()), epoch: Epoch::ZERO.above(other_node()), link: None };
+    let world = || {
+        let mut world = World::new();
+        world.open(1, 1, Role::Owner);
+        let highest = Epoch { counter: 7, incarnation: other_node() };
+        world.link_up(1, 1, 1);
+        world.frame_at(None, ConnectorMessage::Stale { highest });
+        world.open(1, 1, Role::Owner);
+        world.link_up(2, 2, 1);
+        assert!(world.epoch > lesser.epoch);
+        world
+    };
+    for input in [Input::Overtaken(lesser.clone()), Input::Found(Some(lesser.clone()))] {
+        let mut linked = world();
+        assert!(linked.handle(input.clone()).is_empty(), "the link proves the greater epoch");
+        assert!(linked.machine.owned().is_some());
+        linked.handle(Input::LinkClosed(link(2)));
+        let effects = linked.handle(input);
+        assert_eq!(not_owner(&effects), [(Subject::Session(session(1)), Some(other_node()))]);
+    }
 }
 
 #[test]
@@ -185,7 +227,7 @@ fn a_machine_with_a_link_does_not_look_and_trusts_its_link() {
     assert!(world.machine.next_tick(world.now).unwrap() > world.now.instant + OWNER_LOOK_WAIT_MAX);
     assert!(world.handle(Input::Found(Some(taken_over(&world)))).is_empty());
     world.handle(Input::LinkClosed(link(1)));
-    assert_eq!(world.machine.next_tick(world.now), Some(world.now.instant + OWNER_LOOK_WAIT_MIN));
+    assert!(world.machine.next_tick(world.now).unwrap() <= world.now.instant + OWNER_LOOK_WAIT_MIN);
     world.handle(Input::SessionClosed(session(1)));
     assert_eq!(world.machine.next_tick(world.now), Some(world.now.instant + ACTOR_IDLE_AFTER));
 }

@@ -6,7 +6,8 @@ local c, i = tonumber(ARGV[2]), ARGV[3]
 if stored[1] then
   if stored[1] ~= ARGV[1] then return {'format'} end
   local stored_c = tonumber(stored[3])
-  if stored_c > c or (stored_c == c and stored[4] > i) then
+  local another = (stored[2] or '') ~= '' and stored[2] ~= i
+  if stored_c > c or (stored_c == c and stored[4] > i) or (another and ARGV[4] == '') then
     return {'lost', stored[2], stored[3], stored[4], stored[5], stored[6]}
   end
 end
