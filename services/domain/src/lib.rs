@@ -22,6 +22,7 @@ pub mod machine;
 pub mod pairing;
 pub mod placement;
 pub mod proof;
+pub mod rebalance;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
