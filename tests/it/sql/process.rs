@@ -56,6 +56,21 @@ async fn control_waits_for_its_database_says_so_and_serves_when_it_comes() -> an
 }
 
 #[tokio::test]
+async fn control_waits_for_a_database_that_takes_connections_and_says_nothing() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    migrate(&postgres).await?;
+    postgres.freeze()?;
+    let control = Control::start(&postgres)?;
+    control.process.must_log(WAITING, "its database is frozen");
+    wait::until("the log to say so", async || control.logs(WAITING).then_some(())).await?;
+    assert!(control.ready().await?.contains("database: it was not reached yet"));
+    postgres.thaw()?;
+    control.process.says("listening on ").await?;
+    assert_eq!(control.ready().await?, "ready\n");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_control_that_waits_for_its_database_ends_when_it_is_told_to() -> anyhow::Result<()> {
     let mut postgres = Postgres::start().await?;
     postgres.crash().await?;

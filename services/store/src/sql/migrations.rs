@@ -120,13 +120,13 @@ const FOUND: &str = "SELECT COALESCE(MAX(version), 0) FROM _sqlx_migrations WHER
 const NEEDS: &str = "SELECT COALESCE(MAX(step), 0) FROM schema_needs";
 
 /// How far the schema of a PostgreSQL is.
-pub(super) async fn stand_of_postgres(connection: &mut PgConnection) -> Result<Stand, StoreError> {
+pub(super) async fn stand_of_postgres(connection: &mut PgConnection) -> Result<Stand, sqlx::Error> {
     let mut number = async |table: &'static str, text: &'static str| {
         let there = sqlx::query_scalar::<_, bool>("SELECT to_regclass($1) IS NOT NULL").bind(table);
         if !there.fetch_one(&mut *connection).await? {
-            return Ok::<i64, StoreError>(0);
+            return Ok::<i64, sqlx::Error>(0);
         }
-        Ok(sqlx::query_scalar(text).fetch_one(&mut *connection).await?)
+        sqlx::query_scalar(text).fetch_one(&mut *connection).await
     };
     Ok(Stand { found: number("_sqlx_migrations", FOUND).await?, needs: number("schema_needs", NEEDS).await? })
 }

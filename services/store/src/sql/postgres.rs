@@ -14,7 +14,7 @@ use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 
-use super::migrations::{self, KNOWN};
+use super::migrations::{self, KNOWN, Stand};
 use super::query::in_time;
 use super::{Pool, Sql, StoreError};
 
@@ -71,9 +71,7 @@ impl Sql {
     /// # Errors
     /// [`StoreError::Schema`] when the schema is not one that this program can run on.
     pub async fn connect_postgres(url: &PostgresUrl) -> Result<Self, StoreError> {
-        let mut connection = reach(url).await?;
-        let stand = migrations::stand_of_postgres(&mut connection).await?;
-        drop(connection);
+        let (_, stand) = reach(url).await?;
         stand.check(KNOWN)?;
         Ok(Self { pool: Pool::Postgres(pool(url)) })
     }
@@ -85,11 +83,10 @@ impl Sql {
     /// [`StoreError::Schema`] when a newer program has left no room for this one; [`StoreError::Migration`] when a
     /// step fails, and then nothing of it stays.
     pub async fn migrate_postgres(url: &PostgresUrl) -> Result<(i64, i64), StoreError> {
-        let mut connection = reach(url).await?;
+        let (mut connection, before) = reach(url).await?;
+        before.check_not_ahead(KNOWN)?;
         // A step may take its time, and so may the migrator that came first.
         sqlx::query("SET statement_timeout = 0").execute(&mut connection).await?;
-        let before = migrations::stand_of_postgres(&mut connection).await?;
-        before.check_not_ahead(KNOWN)?;
         migrations::run_on_postgres(&mut connection, migrations::of_postgres()).await?;
         let after = migrations::stand_of_postgres(&mut connection).await?;
         connection.close().await?;
@@ -132,18 +129,17 @@ fn bounded(url: &PostgresUrl) -> PgConnectOptions {
     ])
 }
 
-/// Connects, however long that takes.
-async fn reach(url: &PostgresUrl) -> Result<PgConnection, StoreError> {
+/// Connects and asks how far the schema is, however long it takes until there is an answer.
+async fn reach(url: &PostgresUrl) -> Result<(PgConnection, Stand), StoreError> {
     let options = bounded(url);
     let mut said: Option<Instant> = None;
     for attempt in 1_u64.. {
-        let connecting = PgConnection::connect_with(&options);
-        let error = match in_time(connecting).await {
-            Ok(connection) => {
+        let error = match in_time(look(&options)).await {
+            Ok(reached) => {
                 if said.is_some() {
                     tracing::info!(attempt, "database reached");
                 }
-                return Ok(connection);
+                return Ok(reached);
             }
             Err(error) => error,
         };
@@ -155,6 +151,12 @@ async fn reach(url: &PostgresUrl) -> Result<PgConnection, StoreError> {
         tokio::time::sleep(POSTGRES_RETRY_INTERVAL).await;
     }
     Err(StoreError::Unavailable(sqlx::Error::PoolTimedOut))
+}
+
+async fn look(options: &PgConnectOptions) -> Result<(PgConnection, Stand), sqlx::Error> {
+    let mut connection = PgConnection::connect_with(options).await?;
+    let stand = migrations::stand_of_postgres(&mut connection).await?;
+    Ok((connection, stand))
 }
 
 #[cfg(test)]
