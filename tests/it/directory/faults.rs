@@ -38,6 +38,14 @@ async fn a_redis_that_was_away_at_the_start_is_found_when_it_comes() -> anyhow::
 }
 
 #[tokio::test]
+async fn the_first_request_of_a_process_waits_for_its_first_try() -> anyhow::Result<()> {
+    let redis = Redis::start().await?;
+    let connected = dial(Endpoint::alone(&redis.url())?);
+    assert!(connected.directory.members().await.is_ok());
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_flushed_redis_has_another_life_and_holders_assert_themselves_before_sessions_are_placed()
 -> anyhow::Result<()> {
     let redis = Redis::start().await?;

@@ -1,8 +1,9 @@
 //! One connection to the Redis that is the master now, kept up in the background.
 //!
-//! A request while there is none fails at once: nobody waits for a store that may be lost. A connection that breaks,
-//! times out, or turns out to lead to a replica or to a Redis that is loading is dropped, and the keeper finds the
-//! master anew: the address itself, or what the sentinels say.
+//! A request while there is none fails at once: nobody waits for a store that may be lost. Only a process that has just
+//! begun waits for the end of its first try. A connection that breaks, times out, or turns out to lead to a replica or to
+//! a Redis that is loading is dropped, and the keeper finds the master anew: the address itself, or what the sentinels
+//! say.
 
 use std::fmt;
 use std::sync::Arc;
@@ -79,8 +80,17 @@ impl fmt::Debug for Endpoint {
 /// The way to the connection. Cheap to clone.
 #[derive(Clone, Debug)]
 pub struct Keeper {
-    connection: watch::Receiver<Option<Live>>,
+    state: watch::Receiver<State>,
     requests: Arc<Semaphore>,
+}
+
+/// What is known of the connection.
+#[derive(Clone, Debug)]
+enum State {
+    /// The first try is not over.
+    Beginning,
+    Down,
+    Up(Live),
 }
 
 /// A connection that is up until somebody finds that it is not.
@@ -99,20 +109,20 @@ impl fmt::Debug for Live {
 impl Keeper {
     /// A keeper, and the task that keeps the connection up for as long as it is run.
     pub fn new(endpoint: Endpoint) -> (Self, impl Future<Output = ()> + Send) {
-        let (up, connection) = watch::channel(None);
-        let keeper = Self { connection, requests: Arc::new(Semaphore::new(DIRECTORY_REQUESTS_MAX)) };
-        (keeper, keep_up(endpoint, up))
+        let (sender, state) = watch::channel(State::Beginning);
+        let keeper = Self { state, requests: Arc::new(Semaphore::new(DIRECTORY_REQUESTS_MAX)) };
+        (keeper, keep_up(endpoint, sender))
     }
 
     /// Whether a connection is up.
     #[must_use]
     pub fn is_up(&self) -> bool {
-        self.connection.borrow().is_some()
+        matches!(*self.state.borrow(), State::Up(_))
     }
 
     /// Waits until a connection is up.
     pub async fn up(&self) {
-        if self.connection.clone().wait_for(Option::is_some).await.is_err() {
+        if self.state.clone().wait_for(|state| matches!(state, State::Up(_))).await.is_err() {
             // The task is not run any more, so there will be none.
             std::future::pending::<()>().await;
         }
@@ -123,7 +133,7 @@ impl Keeper {
         &self,
         request: impl AsyncFnOnce(MultiplexedConnection) -> RedisResult<T>,
     ) -> Result<T, DirectoryError> {
-        let live = self.connection.borrow().clone().ok_or(DirectoryError::Unavailable)?;
+        let live = self.live().await?;
         let answer = tokio::time::timeout(DIRECTORY_REQUEST_TIMEOUT, async {
             let _permit = self.requests.acquire().await;
             request(live.connection).await
@@ -142,6 +152,18 @@ impl Keeper {
             Trouble::Request(reason) => tracing::warn!(reason, "directory refused a request"),
         }
         Err(DirectoryError::Unavailable)
+    }
+
+    async fn live(&self) -> Result<Live, DirectoryError> {
+        let mut state = self.state.clone();
+        let known = state.wait_for(|state| !matches!(state, State::Beginning));
+        match tokio::time::timeout(DIRECTORY_REQUEST_TIMEOUT, known).await {
+            Ok(Ok(state)) => match &*state {
+                State::Up(live) => Ok(live.clone()),
+                State::Beginning | State::Down => Err(DirectoryError::Unavailable),
+            },
+            Ok(Err(_)) | Err(_) => Err(DirectoryError::Unavailable),
+        }
     }
 }
 
@@ -185,23 +207,23 @@ impl Trouble {
     }
 }
 
-async fn keep_up(endpoint: Endpoint, up: watch::Sender<Option<Live>>) {
+async fn keep_up(endpoint: Endpoint, state: watch::Sender<State>) {
     let mut wait = DIRECTORY_RECONNECT_WAIT_MIN;
     loop {
         match tokio::time::timeout(DIRECTORY_CONNECT_TIMEOUT, connect(&endpoint)).await {
             Ok(Ok(connection)) => {
                 let (lost, mut is_lost) = watch::channel(false);
-                up.send_replace(Some(Live { connection, lost }));
+                state.send_replace(State::Up(Live { connection, lost }));
                 tracing::info!("connected to the directory");
                 wait = DIRECTORY_RECONNECT_WAIT_MIN;
                 // An error means that every sender is gone with the connection; both ways it is over.
                 let _ = is_lost.wait_for(|lost| *lost).await;
-                up.send_replace(None);
                 tracing::warn!("connection to the directory lost");
             }
             Ok(Err(error)) => tracing::debug!(reason = Trouble::of(&error).reason(), "directory not reached"),
             Err(_) => tracing::debug!(reason = "timeout", "directory not reached"),
         }
+        state.send_replace(State::Down);
         tokio::time::sleep(wait).await;
         wait = (wait * 2).min(DIRECTORY_RECONNECT_WAIT_MAX);
     }
