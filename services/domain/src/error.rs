@@ -148,6 +148,8 @@ error_codes! {
     EpochRefused = 2015, "epoch_refused", Connector, Never, 409, "the ownership number is not plausible";
     /// TLS ends on the way, so a link cannot be bound to its connection, and the desk wants it bound.
     ChannelNotBound = 2016, "channel_not_bound", Connector, Never, 403, "something on the way ends TLS, and this computer takes only links that are bound to their connection";
+    /// The machine is pinned to another region.
+    MachineWrongRegion = 2017, "machine_wrong_region", Connector, Refreshed, 403, "this computer may be connected in another region only";
 
     /// There is no such claim, or the secret does not fit it.
     ClaimInvalid = 3000, "claim_invalid", Browser, Never, 404, "this pairing code is not valid";

@@ -130,7 +130,7 @@ pub(crate) fn claim_link(gateway: &Gateway, hello: &v1::LinkHello) -> Result<Cla
         .verify::<MachineCredential>(&hello.credential, gateway.now())
         .map_err(|error| error.code(ErrorCode::CredentialInvalid))?;
     if credential.region_pin.as_ref().is_some_and(|region| *region != gateway.config.region) {
-        return Err(ErrorCode::CredentialInvalid);
+        return Err(ErrorCode::MachineWrongRegion);
     }
     gateway.revoked.check_credential(&credential)?;
     let boot_id = BootId::try_from(hello.boot_id.as_ref()).map_err(|_| ErrorCode::BadRequest)?;

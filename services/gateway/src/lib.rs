@@ -85,13 +85,16 @@ pub struct Config {
     /// Its region; tickets of another are refused.
     pub region: String,
     /// The origin of the web app, such as `https://flydex.example`: the only one whose pages may open sessions, and
-    /// the source of the host name that link proofs cover.
+    /// what session proofs cover.
     pub public_origin: String,
+    /// Where peers reach it, such as `wss://eu.flydex.example`; link proofs cover the host name in it.
+    pub public_url: String,
 }
 
 /// What every connection of this gateway shares.
 pub(crate) struct Gateway {
     pub(crate) config: Config,
+    /// The host name that connectors dial.
     pub(crate) host: String,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
@@ -147,7 +150,7 @@ impl Service {
         });
         let pool = Pool::start(directory.clone(), dial, context);
         let places = Places::new(cache, pool.clone(), directory.clone(), metrics.clone());
-        let host = host_of(&config.public_origin);
+        let host = host_of(&config.public_url);
         let gateway = Gateway {
             config,
             host,

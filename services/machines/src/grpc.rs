@@ -270,6 +270,9 @@ impl Route<'_> {
         if let Some(code) = context.revocations.refuse_credential(&credential) {
             return Err(code);
         }
+        if credential.region_pin.as_ref().is_some_and(|region| *region != context.region) {
+            return Err(ErrorCode::MachineWrongRegion);
+        }
         let principal = Principal::Machine { account_id: credential.account_id, machine_id: credential.machine_id };
         let key = self.key(&principal).map_err(|_| ErrorCode::CredentialInvalid)?;
         if key.machine_id() != credential.machine_id {

@@ -153,6 +153,7 @@ impl Roles {
                 gateway_id: node_id,
                 region: config.region.clone(),
                 public_origin: origin.as_str().to_owned(),
+                public_url: origin.websocket(""),
             },
             Arc::new(dial),
             directory,

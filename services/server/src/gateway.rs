@@ -37,6 +37,10 @@ pub struct GatewayConfig {
     pub listen: SocketAddr,
     /// The origin of the web app, as control has it: only its pages may open sessions. Needed.
     pub public_origin: String,
+    /// `wss://host[:port]` at which browsers and connectors reach this gateway, as control lists its region: connectors
+    /// prove themselves for this host and no other. Default: the public origin's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub public_url: Option<String>,
     /// Address of `/livez`, `/readyz` and `/metrics`. Default `127.0.0.1:0`, a free port that is printed.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
@@ -52,7 +56,7 @@ pub struct GatewayConfig {
     /// Seconds that sessions and links have to go to other gateways on a stop. Default 20.
     #[serde(default = "default_drain_seconds")]
     pub drain_seconds: u64,
-    /// Certificate for an https origin; needed for one unless `tls_in_front`.
+    /// Certificate for a `wss` address; needed for one unless `tls_in_front`.
     #[serde(default)]
     pub tls: TlsFiles,
     /// Whether a proxy in front speaks https and this process http to it alone. Links cannot be bound to their
@@ -74,7 +78,8 @@ pub struct GatewayConfig {
 /// [`BadField`] for a value that cannot be used; else what did not start, and why.
 pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()> {
     let origin = PublicOrigin::parse(&config.public_origin).map_err(|error| BadField::new("public_origin", error))?;
-    let tls = public_tls(&config.tls, &origin, config.tls_in_front)?;
+    let public_url = public_url(config.public_url.as_deref(), &origin)?;
+    let tls = public_tls(&config.tls, &public_url, config.tls_in_front)?;
     let life = Life::start(config.admin_listen, &config.telemetry, &say).await?;
     let (mutual, gateway_id) = cluster::member(&config.mutual, Role::Gateway, &life)?;
     let region = mutual.identity().region;
@@ -89,6 +94,7 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
             gateway_id: gateway_id.clone(),
             region: region.clone(),
             public_origin: origin.as_str().to_owned(),
+            public_url: public_url.websocket(""),
         },
         Arc::new(dial(mutual, region.clone())),
         directory,
@@ -109,6 +115,15 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
     life.started();
     say(&format!("gateway {gateway_id} of region {region} on {address}"));
     life.end(Duration::from_secs(config.drain_seconds)).await
+}
+
+/// Where peers reach this gateway, as the origin that a WebSocket address is made of; `ws` on this computer alone.
+fn public_url(configured: Option<&str>, origin: &PublicOrigin) -> Result<PublicOrigin, BadField> {
+    let Some(url) = configured else { return Ok(origin.clone()) };
+    let bad = || BadField::new("public_url", "it is not wss://host[:port]");
+    let scheme = ["ws://", "wss://"].into_iter().find(|scheme| url.starts_with(scheme)).ok_or_else(bad)?;
+    let rest = &url[scheme.len()..];
+    PublicOrigin::parse(&format!("{}{rest}", scheme.replacen("ws", "http", 1))).map_err(|_| bad())
 }
 
 /// The way to a node: the process that its record names, and no other.
@@ -144,4 +159,24 @@ fn default_listen() -> SocketAddr {
 
 const fn default_drain_seconds() -> u64 {
     20
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_is_reached_at_the_public_origin_unless_it_says_where() {
+        let origin = PublicOrigin::parse("https://flydex.example").unwrap();
+        for (configured, reached) in [
+            (None, "wss://flydex.example"),
+            (Some("wss://EU.flydex.example:8443"), "wss://eu.flydex.example:8443"),
+            (Some("ws://localhost:48200"), "ws://localhost:48200"),
+        ] {
+            assert_eq!(public_url(configured, &origin).unwrap().websocket(""), reached);
+        }
+        for refused in ["https://eu.flydex.example", "wss://eu.flydex.example/v1", "ws://eu.flydex.example", "eu"] {
+            assert!(public_url(Some(refused), &origin).is_err(), "{refused}");
+        }
+    }
 }

@@ -18,7 +18,7 @@ use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite;
 
 use super::host::Arrived;
-use super::wire::{BOOT, Connector, Ended, Over, Socket, link_hello, link_transcript};
+use super::wire::{BOOT, Connector, Ended, Over, Socket, link_hello, link_transcript, link_transcript_for};
 use super::world::{ORIGIN, World, account, machine, machine_key, soon};
 
 fn connector_frame(kind: ConnectorKind) -> Up {
@@ -122,6 +122,22 @@ async fn a_wrong_key_a_wrong_binding_and_a_replayed_nonce_are_refused() {
 }
 
 #[tokio::test]
+async fn a_proof_made_for_another_host_is_refused() {
+    for over in Over::ALL {
+        let world = World::start().await;
+        // The web app's own host, a host under it, and one that passes the proof on from elsewhere.
+        for host in ["app.example", "eu.app.example", "evil.example", ""] {
+            let mut connector = Connector::connect(&world, over).await;
+            let challenge = connector.hello(link_hello(&world)).await.unwrap();
+            let transcript = link_transcript_for(host, &challenge, connector.exporter.as_ref());
+            let bound = connector.exporter.is_some();
+            let refused = connector.prove(transcript, bound, &machine_key()).await.err();
+            assert_eq!(refused, Some(Ended::with(ErrorCode::ProofInvalid)), "{over:?} {host}");
+        }
+    }
+}
+
+#[tokio::test]
 async fn a_proof_without_binding_is_taken_where_tls_may_end_on_the_way_and_refused_on_quic() {
     for (over, taken) in [(Over::PlainWebSocket, true), (Over::TlsWebSocket, true), (Over::Quic, false)] {
         let mut world = World::start().await;
@@ -145,7 +161,7 @@ async fn a_bad_credential_version_or_boot_is_refused() {
         let expired = MachineCredential { expires_at: world.now().minus(TOKEN_SKEW_MAX), ..world.credential() };
         let cases = [
             (v1::LinkHello { credential: world.sign(&world.grant()), ..good() }, ErrorCode::CredentialInvalid),
-            (v1::LinkHello { credential: world.sign(&pinned), ..good() }, ErrorCode::CredentialInvalid),
+            (v1::LinkHello { credential: world.sign(&pinned), ..good() }, ErrorCode::MachineWrongRegion),
             (v1::LinkHello { credential: world.sign(&expired), ..good() }, ErrorCode::CredentialInvalid),
             (v1::LinkHello { boot_id: Bytes::new(), ..good() }, ErrorCode::BadRequest),
             (v1::LinkHello { version: 5, version_min: 4, ..good() }, ErrorCode::UnsupportedVersion),

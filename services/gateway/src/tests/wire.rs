@@ -389,9 +389,18 @@ pub(super) fn link_hello(world: &World) -> v1::LinkHello {
 
 /// What the machine signs.
 pub(super) fn link_transcript(challenge: &v1::LinkChallenge, exporter: Option<&[u8; 32]>) -> Transcript {
+    link_transcript_for(HOST, challenge, exporter)
+}
+
+/// What the machine signs for another host than the gateway's.
+pub(super) fn link_transcript_for(
+    host: &str,
+    challenge: &v1::LinkChallenge,
+    exporter: Option<&[u8; 32]>,
+) -> Transcript {
     LinkProof {
         nonce: challenge.nonce.as_ref().try_into().unwrap(),
-        host: HOST,
+        host,
         gateway_id: &challenge.gateway_id,
         boot_id: BootId::from_bytes(BOOT),
         link_counter: 5,

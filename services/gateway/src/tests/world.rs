@@ -26,7 +26,8 @@ use super::directory::Switched;
 use super::host::{Host, Way, host, life, record};
 use crate::{Config, DialError, Service, quic};
 
-pub(super) const ORIGIN: &str = "https://localhost";
+pub(super) const ORIGIN: &str = "https://app.example";
+/// The host of the gateway, which is not that of the web app.
 pub(super) const HOST: &str = "localhost";
 pub(super) const REGION: &str = "local";
 pub(super) const GATEWAY: &str = "gateway-1";
@@ -76,6 +77,7 @@ impl World {
             gateway_id: NodeId::try_from(GATEWAY.to_owned()).unwrap(),
             region: REGION.to_owned(),
             public_origin: ORIGIN.to_owned(),
+            public_url: format!("wss://{HOST}:8443"),
         };
         let known = ways.clone();
         let dial = move |record: &NodeRecord| match known.lock().unwrap().get(&record.incarnation) {

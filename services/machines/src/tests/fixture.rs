@@ -119,12 +119,16 @@ impl Node {
     }
 
     pub(super) fn credential(&self, account: u128, machine: u128) -> String {
+        self.pinned_credential(account, machine, None)
+    }
+
+    pub(super) fn pinned_credential(&self, account: u128, machine: u128, region: Option<&str>) -> String {
         self.signer.sign(&MachineCredential {
             account_id: account_id(account),
             machine_id: machine_id(machine),
             machine_key: EncodedKey(PublicKey::of(&device_key(250))),
             serial: 1,
-            region_pin: None,
+            region_pin: region.map(str::to_owned),
             issued_at: self.now(),
             expires_at: self.now().plus(CREDENTIAL_LIFETIME),
         })

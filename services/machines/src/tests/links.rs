@@ -36,6 +36,16 @@ async fn a_credential_that_is_forged_or_of_another_machine_opens_no_link() {
 }
 
 #[tokio::test]
+async fn a_machine_that_is_pinned_to_another_region_opens_no_link() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.open_link(1, 1, 1, node.pinned_credential(ACCOUNT, MACHINE, Some("far"))).await;
+    assert_eq!(gateway.link_end(1).await, ErrorCode::MachineWrongRegion);
+    gateway.open_link(2, 2, 1, node.pinned_credential(ACCOUNT, MACHINE, Some("home"))).await;
+    gateway.owner(2).await;
+}
+
+#[tokio::test]
 async fn the_newest_link_wins_across_gateways() {
     let node = Node::start().await;
     let mut first = node.gateway().await;

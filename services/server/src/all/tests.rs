@@ -11,6 +11,7 @@ pub(super) fn gateway(dial: impl Dial, directory: Arc<dyn Directory>, shutdown: 
             gateway_id: node_id(),
             region: "local".to_owned(),
             public_origin: "http://localhost".to_owned(),
+            public_url: "ws://localhost".to_owned(),
         },
         Arc::new(dial),
         directory,

@@ -35,6 +35,7 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   machine_key_cloned: 2014,
   epoch_refused: 2015,
   channel_not_bound: 2016,
+  machine_wrong_region: 2017,
   claim_invalid: 3000,
   claim_expired: 3001,
   claim_used: 3002,
