@@ -1,12 +1,14 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
 mod desk;
+mod gateway;
 mod ownership;
 mod sql;
 
 use std::time::Duration;
 
 pub use self::desk::*;
+pub use self::gateway::*;
 pub use self::ownership::*;
 pub use self::sql::*;
 
@@ -89,10 +91,6 @@ pub const EPOCH_JUMP_MAX: u64 = 1_000_000;
 pub const ADDRESS_HANDSHAKES_MAX: usize = 256;
 /// Time a peer has to take the last frame and the close before its socket is dropped.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
-/// Sessions and links are told to come back spread over this time when a gateway drains.
-pub const DRAIN_SPREAD: Duration = Duration::from_secs(5);
-/// How long a draining gateway still serves those it told to go.
-pub const DRAIN_TRY_FOR: Duration = Duration::from_secs(30);
 /// How long before its credential ends a link is told to open another: renewals that failed so far have time to succeed.
 pub const CREDENTIAL_END_NOTICE: Duration = Duration::from_secs(3600);
 /// How long before its grant ends a session is told to come back with a new one.

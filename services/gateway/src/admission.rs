@@ -14,12 +14,15 @@ use flydex_domain::limits::{
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
+use crate::load::{Class, Load};
+
 /// The places of one gateway.
 pub(crate) struct Admission {
     handshakes: Arc<Semaphore>,
     addresses: Addresses,
     sessions: Arc<Semaphore>,
     links: Arc<Semaphore>,
+    load: Arc<Load>,
 }
 
 /// Handshakes under way by network address. An address without any is not in it, so it is bounded by the handshakes.
@@ -36,17 +39,21 @@ pub(crate) struct Handshake {
 }
 
 impl Admission {
-    pub(crate) fn new() -> Self {
+    pub(crate) fn new(load: Arc<Load>) -> Self {
         Self {
             handshakes: Arc::new(Semaphore::new(GATEWAY_HANDSHAKES_MAX)),
             addresses: Addresses::default(),
             sessions: Arc::new(Semaphore::new(GATEWAY_SESSIONS_MAX)),
             links: Arc::new(Semaphore::new(GATEWAY_LINKS_MAX)),
+            load,
         }
     }
 
     /// A place in the handshake of a session or link that comes from `address`, where that is known.
     pub(crate) fn handshake(&self, address: Option<IpAddr>) -> Result<Handshake, ErrorCode> {
+        if self.load.sheds(Class::Newcomer) {
+            return Err(ErrorCode::Overloaded);
+        }
         let permit = take(&self.handshakes)?;
         let address = address.and_then(place);
         if let Some(address) = address {
@@ -133,11 +140,13 @@ fn take(places: &Arc<Semaphore>) -> Result<Permit, ErrorCode> {
 
 #[cfg(test)]
 mod tests {
+    use flydex_domain::limits::SHED_NEWCOMERS_AFTER;
+
     use super::*;
 
     #[test]
     fn a_place_is_refused_when_all_are_taken_and_free_again_after_drop() {
-        let admission = Admission::new();
+        let admission = Admission::new(Arc::default());
         let permits: Vec<_> = (0..GATEWAY_HANDSHAKES_MAX).map(|_| admission.handshake(None).ok()).collect();
         assert!(permits.iter().all(Option::is_some));
         assert_eq!(admission.handshake(None).err(), Some(ErrorCode::Overloaded));
@@ -149,8 +158,18 @@ mod tests {
     }
 
     #[test]
+    fn a_gateway_that_is_late_takes_no_newcomers() {
+        let load = Arc::new(Load::default());
+        let admission = Admission::new(load.clone());
+        load.set(SHED_NEWCOMERS_AFTER);
+        assert_eq!(admission.handshake(None).err(), Some(ErrorCode::Overloaded));
+        load.set(std::time::Duration::ZERO);
+        assert!(admission.handshake(None).is_ok());
+    }
+
+    #[test]
     fn one_address_cannot_take_all_places_and_its_count_is_forgotten() {
-        let admission = Admission::new();
+        let admission = Admission::new(Arc::default());
         for (one, neighbour, stranger) in [
             ("192.0.2.1", "::ffff:192.0.2.1", "192.0.2.2"),
             ("2001:db8:0:1::1", "2001:db8:0:1:ffff::2", "2001:db8:0:2::1"),

@@ -31,9 +31,11 @@ mod auth;
 mod browser;
 mod connector;
 mod dial;
+mod drain;
 mod ending;
 mod frame;
 mod life;
+mod load;
 mod members;
 mod metrics;
 mod node;
@@ -45,13 +47,15 @@ mod queue;
 mod registry;
 mod revoked;
 mod route;
+mod seeds;
 mod sizes;
 mod socket;
 #[cfg(test)]
 mod tests;
 mod trace;
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use axum::Router;
 use axum::routing::get;
@@ -70,12 +74,15 @@ use tokio::sync::{Semaphore, watch};
 use crate::admission::Admission;
 pub use crate::connector::quic;
 pub use crate::dial::{Dial, DialError, tuned};
+use crate::drain::Arrivals;
+use crate::load::Load;
 use crate::metrics::Metrics;
 use crate::node::Context;
 use crate::places::{Cache, Places};
 use crate::pool::Pool;
 use crate::registry::Registry;
 use crate::revoked::Revoked;
+pub use crate::seeds::Seeds;
 
 /// What a gateway is told about itself.
 #[derive(Clone, Debug)]
@@ -89,6 +96,23 @@ pub struct Config {
     pub public_origin: String,
     /// Where peers reach it, such as `wss://eu.flydex.example`; link proofs cover the host name in it.
     pub public_url: String,
+    /// How long a drain waits for peers to go elsewhere. They are told.
+    pub drain_for: Duration,
+}
+
+/// How nodes are reached.
+pub struct Ways {
+    /// A node that is known.
+    pub dial: Arc<dyn Dial>,
+    /// Nodes that the directory would name if it answered; without them, only those that it has named.
+    pub seeds: Option<Arc<dyn Seeds>>,
+}
+
+impl Ways {
+    /// Nodes that the directory names, and no others.
+    pub fn to(dial: impl Dial) -> Self {
+        Self { dial: Arc::new(dial), seeds: None }
+    }
 }
 
 /// What every connection of this gateway shares.
@@ -107,12 +131,24 @@ pub(crate) struct Gateway {
     pub(crate) replacings: Semaphore,
     pub(crate) revoked: Revoked,
     pub(crate) admission: Admission,
+    pub(crate) arrivals: Arrivals,
+    pub(crate) load: Arc<Load>,
+    drain_spread: OnceLock<Duration>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
 impl Gateway {
     pub(crate) fn now(&self) -> UnixMillis {
         UnixMillis(self.clock.unix_millis())
+    }
+
+    /// The time over which everybody is sent away, from those who are here when it is asked for first.
+    pub(crate) fn drain_spread(&self) -> Duration {
+        *self.drain_spread.get_or_init(|| {
+            let spread = drain::spread(self.registry.live(), self.arrivals.most(), self.config.drain_for);
+            tracing::info!(count = self.registry.live(), duration_ms = life::millis(spread), "sending everybody away");
+            spread
+        })
     }
 }
 
@@ -123,12 +159,12 @@ pub struct Service {
 }
 
 impl Service {
-    /// Follows the nodes that `directory` names and keeps streams to them, dialled by `dial`; connections come through
+    /// Follows the nodes that `directory` names and keeps streams to them, reached by `ways`; connections come through
     /// [`Service::router`] and [`Service::serve_quic`].
     #[must_use]
     pub fn new(
         config: Config,
-        dial: Arc<dyn Dial>,
+        ways: Ways,
         directory: Arc<dyn Directory>,
         verifier: Arc<TokenVerifier>,
         clock: Clock,
@@ -148,13 +184,14 @@ impl Service {
             shutdown: shutdown.clone(),
             changed: watch::Sender::new(()),
         });
-        let pool = Pool::start(directory.clone(), dial, context);
+        let pool = Pool::start(directory.clone(), ways.dial, ways.seeds, context);
         let places = Places::new(cache, pool.clone(), directory.clone(), metrics.clone());
         let host = host_of(&config.public_url);
+        let load = Arc::new(Load::default());
+        shutdown.spawn(load.clone().measure(shutdown.clone(), metrics.clone()));
         let gateway = Gateway {
             config,
             host,
-            clock,
             shutdown,
             verifier,
             directory,
@@ -163,8 +200,12 @@ impl Service {
             places,
             replacings: Semaphore::new(limits::LINK_REPLACINGS_MAX),
             revoked: Revoked::default(),
-            admission: Admission::new(),
+            admission: Admission::new(load.clone()),
+            load,
+            arrivals: Arrivals::new(clock.instant()),
+            drain_spread: OnceLock::new(),
             metrics,
+            clock,
         };
         Self { gateway: Arc::new(gateway) }
     }

@@ -5,6 +5,7 @@
 //! no newer token, and telling it again would only make it come back with the same.
 
 use std::pin::Pin;
+use std::sync::Arc;
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
@@ -40,6 +41,7 @@ pub(crate) struct Life {
     ending: Ending,
     hard: CancellationToken,
     soft: CancellationToken,
+    gateway: Arc<Gateway>,
     told_of_drain: bool,
     code: ErrorCode,
     over: Wait,
@@ -51,7 +53,7 @@ type Wait = Pin<Box<dyn Future<Output = ()> + Send>>;
 
 impl Life {
     /// Begins now.
-    pub(crate) fn new(gateway: &Gateway, ending: &Ending, term: &Term) -> Self {
+    pub(crate) fn new(gateway: &Arc<Gateway>, ending: &Ending, term: &Term) -> Self {
         let wait = |until: UnixMillis| -> Wait {
             let clock = gateway.clock.clone();
             Box::pin(async move { clock.until(until.0).await })
@@ -61,6 +63,7 @@ impl Life {
             ending: ending.clone(),
             hard: gateway.shutdown.hard(),
             soft: gateway.shutdown.soft(),
+            gateway: gateway.clone(),
             told_of_drain: false,
             code: term.code,
             over: wait(term.holds_until),
@@ -79,9 +82,9 @@ impl Life {
             () = &mut self.over => return Err(self.code.into()),
             () = self.soft.cancelled(), if !self.told_of_drain => {
                 self.told_of_drain = true;
-                return Ok(Turn::Tell(go_away(limits::DRAIN_TRY_FOR)));
+                return Ok(Turn::Tell(go_away(self.gateway.drain_spread(), self.gateway.config.drain_for)));
             }
-            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(try_for))),
+            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(limits::NOTICE_SPREAD, try_for))),
             inbound = reader.next() => inbound?,
             () = tokio::time::sleep_until(self.heard + limits::PEER_SILENCE_MAX) => {
                 return Err(ErrorCode::PeerTimeout.into());
@@ -102,9 +105,9 @@ async fn noticed(notice: &mut Option<(Wait, Duration)>) -> Duration {
 }
 
 /// Come back within the spread; until then this connection serves.
-fn go_away(try_for: Duration) -> v1::GoAway {
+fn go_away(spread: Duration, try_for: Duration) -> v1::GoAway {
     v1::GoAway {
-        reconnect_in_ms: rand::random_range(0..=millis(limits::DRAIN_SPREAD)),
+        reconnect_in_ms: rand::random_range(0..=millis(spread)),
         try_for_ms: millis(try_for),
         hint: String::new(),
     }

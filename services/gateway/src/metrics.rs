@@ -1,7 +1,9 @@
 //! The gateway's metrics. Labels come from closed enums.
 
+use std::time::Duration;
+
 use flydex_domain::error::ErrorCode;
-use opentelemetry::metrics::{Counter, UpDownCounter};
+use opentelemetry::metrics::{Counter, Gauge, UpDownCounter};
 use opentelemetry::{KeyValue, global};
 
 use crate::ending::End;
@@ -95,6 +97,8 @@ pub(crate) struct Metrics {
     links_replaced: Counter<u64>,
     dropped: Counter<u64>,
     tickets_unspent: Counter<u64>,
+    directory_up: Gauge<u64>,
+    run_delay: Gauge<f64>,
 }
 
 /// Counts a welcomed peer until it ends.
@@ -150,6 +154,14 @@ impl Metrics {
             tickets_unspent: meter
                 .u64_counter("flydex_gateway_tickets_unspent")
                 .with_description("Tickets taken on the proof alone because the directory did not answer")
+                .build(),
+            directory_up: meter
+                .u64_gauge("flydex_gateway_directory_up")
+                .with_description("Whether the directory answered when it was last asked for the nodes")
+                .build(),
+            run_delay: meter
+                .f64_gauge("flydex_gateway_run_delay_seconds")
+                .with_description("The least time that work lately waited for its turn")
                 .build(),
         }
     }
@@ -209,6 +221,16 @@ impl Metrics {
             Dropped::NotBound => "not_bound",
         };
         self.dropped.add(1, &[KeyValue::new("reason", reason)]);
+    }
+
+    /// Says whether the directory answers.
+    pub(crate) fn directory_up(&self, up: bool) {
+        self.directory_up.record(u64::from(up), &[]);
+    }
+
+    /// Says how long work waits for its turn.
+    pub(crate) fn run_delay(&self, delay: Duration) {
+        self.run_delay.record(delay.as_secs_f64(), &[]);
     }
 
     /// Counts a ticket that could not be spent.

@@ -1,11 +1,12 @@
-//! The nodes that this gateway keeps streams to: every member, and others for as long as they carry something.
+//! The nodes that this gateway keeps streams to: every member, and others for as long as they carry something. While the
+//! directory is away, nodes are also looked for where `seeds` lead.
 
 use std::collections::BTreeMap;
 use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard, RwLockWriteGuard};
 
 use flydex_domain::id::Incarnation;
-use flydex_domain::limits::{LEASE_RENEW_INTERVAL, MEMBERS_MAX};
-use flydex_domain::placement::Member;
+use flydex_domain::limits::{LEASE_RENEW_INTERVAL, MEMBERS_MAX, SEEDS_LOOK_INTERVAL};
+use flydex_domain::placement::{Member, NodeRecord};
 use flydex_domain::scope::MachineKey;
 use flydex_store::directory::Directory;
 use tokio::time::Instant;
@@ -13,6 +14,7 @@ use tokio::time::Instant;
 use crate::dial::Dial;
 use crate::members::Members;
 use crate::node::{Bound, Context, Node};
+use crate::seeds::{self, Found, Seeds};
 
 /// The nodes by their lives.
 pub(crate) struct Pool {
@@ -29,14 +31,19 @@ struct Nodes {
 
 impl Pool {
     /// Follows the directory until the drain is over.
-    pub(crate) fn start(directory: Arc<dyn Directory>, dial: Arc<dyn Dial>, context: Arc<Context>) -> Arc<Self> {
+    pub(crate) fn start(
+        directory: Arc<dyn Directory>,
+        dial: Arc<dyn Dial>,
+        seeds: Option<Arc<dyn Seeds>>,
+        context: Arc<Context>,
+    ) -> Arc<Self> {
         let shutdown = context.shutdown.clone();
         let pool = Arc::new(Self {
             members: Members::new(directory),
             context,
             nodes: RwLock::new(Nodes { by_life: BTreeMap::new(), dial: Some(dial) }),
         });
-        shutdown.spawn(pool.clone().follow());
+        shutdown.spawn(pool.clone().follow(seeds));
         pool
     }
 
@@ -84,7 +91,7 @@ impl Pool {
         self.nodes().by_life.get(&node).cloned()
     }
 
-    async fn follow(self: Arc<Self>) {
+    async fn follow(self: Arc<Self>, seeds: Option<Arc<dyn Seeds>>) {
         let (soft, hard) = (self.context.shutdown.soft(), self.context.shutdown.hard());
         let drained = async {
             soft.cancelled().await;
@@ -93,6 +100,7 @@ impl Pool {
         let follow = async {
             loop {
                 self.members.refresh().await;
+                self.context.metrics.directory_up(!self.members.is_away());
                 self.adopt(&self.members.list());
                 tokio::time::sleep(LEASE_RENEW_INTERVAL).await;
             }
@@ -101,8 +109,35 @@ impl Pool {
             () = hard.cancelled() => {}
             () = drained => {}
             () = follow => {}
+            () = self.look_at(seeds) => {}
         }
         self.nodes_mut().dial = None;
+    }
+
+    /// Looks for nodes where `seeds` lead, whenever the directory is away.
+    async fn look_at(&self, seeds: Option<Arc<dyn Seeds>>) {
+        let Some(seeds) = seeds else { return std::future::pending().await };
+        loop {
+            self.members.away().await;
+            let was = self.members.found();
+            if let Some(found) = seeds::look(&seeds, &self.context.hello, &self.reached(&was)).await {
+                if found != was {
+                    tracing::info!(count = found.len(), "nodes found without the directory");
+                }
+                self.members.set_found(found);
+                self.adopt(&self.members.list());
+            }
+            tokio::time::sleep(SEEDS_LOOK_INTERVAL.mul_f64(rand::random_range(0.5..1.0))).await;
+        }
+    }
+
+    /// Who is known to be at which address: nodes that answer, of those found or named by the directory.
+    fn reached(&self, found: &Found) -> Found {
+        let nodes = self.nodes();
+        let is_up = |record: &&NodeRecord| nodes.by_life.get(&record.incarnation).is_some_and(|node| node.is_up());
+        let members = self.members.list();
+        let known = found.values().chain(members.iter().map(|member| &member.record));
+        known.filter(is_up).map(|record| (record.address.clone(), record.clone())).collect()
     }
 
     /// Begins streams to new members, and lets those go that are members no more and carry nothing.

@@ -98,6 +98,11 @@ impl Registry {
         }
     }
 
+    /// How many sessions and links there are.
+    pub(crate) fn live(&self) -> usize {
+        *self.live.borrow()
+    }
+
     /// Waits until no session and no link is left.
     pub(crate) async fn emptied(&self) {
         // The sender lives as long as the registry, so the wait cannot fail.

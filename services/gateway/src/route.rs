@@ -47,7 +47,9 @@ pub(crate) fn route(context: &Context, stream: &Stream, frame: v1::NodeFrame) {
         }
         FromNode::EndSession(end) => {
             if let Some(session) = route.session(&end.session_id) {
-                session.close_with(machine_id, refusal(end.code, end.retry_after_ms));
+                let refusal = refusal(end.code, end.retry_after_ms);
+                route.forget_place(MachineKey::new(session.scope, machine_id), refusal, session.bound(machine_id));
+                session.close_with(machine_id, refusal);
             }
         }
         FromNode::ToLink(to) => {
@@ -61,6 +63,7 @@ pub(crate) fn route(context: &Context, stream: &Stream, frame: v1::NodeFrame) {
                 if refusal.code == ErrorCode::LinkSuperseded {
                     refusal.link_counter = end.link_counter;
                 }
+                route.forget_place(link.machine, refusal, link.bound());
                 link.ending.begin(End::Refused(refusal));
             }
         }
@@ -91,6 +94,13 @@ impl Route<'_> {
         self.context.metrics.not_owner();
         let owner = Incarnation::try_from(owner).ok().filter(|owner| *owner != bound.node());
         self.context.places.correct(machine, bound.node(), owner);
+    }
+
+    /// A node that takes the machine no more is not asked about it again; without its word on who does, somebody else is.
+    fn forget_place(&self, machine: MachineKey, refusal: Refusal, bound: Option<Bound>) {
+        if let (ErrorCode::Moving, Some(bound)) = (refusal.code, bound) {
+            self.context.places.correct(machine, bound.node(), None);
+        }
     }
 
     fn count(&self, forwarded: bool) {

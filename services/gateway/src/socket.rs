@@ -56,7 +56,12 @@ pub(crate) fn refuse(code: ErrorCode) -> Response {
         code.number(),
         code.message(),
     );
-    (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response()
+    let mut response =
+        (status, [(header::CONTENT_TYPE, HeaderValue::from_static("application/json"))], body).into_response();
+    if code.retry() == Retry::Later {
+        response.headers_mut().insert(header::RETRY_AFTER, HeaderValue::from(limits::RETRY_AFTER.as_secs()));
+    }
+    response
 }
 
 fn asks_for_ours(value: &HeaderValue) -> bool {

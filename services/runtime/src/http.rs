@@ -74,7 +74,13 @@ impl Connection {
         };
         let Ok(_permit) = handshakes.acquire().await else { return };
         let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream));
-        let Ok(Ok(stream)) = handshake.await else {
+        let soft = self.shutdown.soft();
+        let accepted = tokio::select! {
+            accepted = handshake => accepted,
+            // Who is not in yet goes elsewhere, and a drain does not wait for one who says nothing.
+            () = soft.cancelled() => return,
+        };
+        let Ok(Ok(stream)) = accepted else {
             tracing::debug!("tls handshake failed");
             return;
         };

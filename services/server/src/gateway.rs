@@ -1,4 +1,7 @@
-//! The role `gateway`: terminates sessions and links, and forwards to the nodes that Redis names.
+//! The role `gateway`: terminates sessions and links, and forwards to the nodes that Redis names, or DNS while Redis is
+//! away.
+
+mod nodes;
 
 use std::net::{Ipv4Addr, SocketAddr};
 use std::sync::Arc;
@@ -7,22 +10,22 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flydex_domain::placement::NodeRecord;
 use flydex_domain::token::TokenVerifier;
-use flydex_gateway::{Dial, DialError, tuned};
+use flydex_gateway::{Seeds, Ways};
 use flydex_proto::codec::SUBPROTOCOL;
 use flydex_runtime::client::{TrustedProxies, located};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::http::{self, trace::traced};
-use flydex_runtime::mutual::{Expected, MutualConfig, MutualTls, Role};
+use flydex_runtime::mutual::{MutualConfig, MutualTls, Role};
 use flydex_runtime::origin::PublicOrigin;
 use flydex_runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
-use tonic::transport::Endpoint;
 
 use crate::cluster::{self, BadField, Life, RedisConfig};
 use crate::config::TlsFiles;
 use crate::control::{identity, public_tls};
 use crate::follow::Follower;
+use crate::gateway::nodes::{Names, Nodes};
 use crate::machines::default_admin_listen;
 
 /// The condition of readiness that nodes are reached.
@@ -53,7 +56,7 @@ pub struct GatewayConfig {
     /// Address ranges of proxies in front that are believed about whom they speak for. Default none.
     #[serde(default)]
     pub trusted_proxies: TrustedProxies,
-    /// Seconds that sessions and links have to go to other gateways on a stop. Default 20.
+    /// Seconds that sessions and links have to go to other gateways on a stop; it ends when all have gone. Default 20.
     #[serde(default = "default_drain_seconds")]
     pub drain_seconds: u64,
     /// Certificate for a `wss` address; needed for one unless `tls_in_front`.
@@ -63,6 +66,10 @@ pub struct GatewayConfig {
     /// connection then. Default false.
     #[serde(default)]
     pub tls_in_front: bool,
+    /// `host:port` whose addresses are those of the region's nodes, such as a headless service: where nodes are looked for
+    /// while Redis does not answer. Default none: a gateway that starts then waits for Redis.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub nodes_dns: Option<String>,
     /// Where Redis is. Needed.
     pub redis: RedisConfig,
     /// Who this process is, and whom it trusts. Needed; the role in the certificate is `gateway`.
@@ -88,6 +95,8 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the listening address")?;
 
+    let ways = ways(mutual, &region, config.nodes_dns.as_deref())?;
+    let drain_for = Duration::from_secs(config.drain_seconds);
     let verifier = Arc::new(TokenVerifier::unknowing());
     let gateway = flydex_gateway::Service::new(
         flydex_gateway::Config {
@@ -95,8 +104,9 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
             region: region.clone(),
             public_origin: origin.as_str().to_owned(),
             public_url: public_url.websocket(""),
+            drain_for,
         },
-        Arc::new(dial(mutual, region.clone())),
+        ways,
         directory,
         Arc::clone(&verifier),
         Clock::system(),
@@ -114,7 +124,7 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
     life.wait_for_control(verifier);
     life.started();
     say(&format!("gateway {gateway_id} of region {region} on {address}"));
-    life.end(Duration::from_secs(config.drain_seconds)).await
+    life.end_while_ready(drain_for).await
 }
 
 /// Where peers reach this gateway, as the origin that a WebSocket address is made of; `ws` on this computer alone.
@@ -126,14 +136,13 @@ fn public_url(configured: Option<&str>, origin: &PublicOrigin) -> Result<PublicO
     PublicOrigin::parse(&format!("{}{rest}", scheme.replacen("ws", "http", 1))).map_err(|_| bad())
 }
 
-/// The way to a node: the process that its record names, and no other.
-fn dial(mutual: MutualTls, region: String) -> impl Dial {
-    move |node: &NodeRecord| {
-        let endpoint = Endpoint::from_shared(node.address.clone()).map_err(DialError::new)?;
-        let node_id = Some(node.node_id.as_str().to_owned());
-        let expected = Expected { role: Role::Machines, region: Some(region.clone()), node_id };
-        Ok(tuned(endpoint).connect_with_connector_lazy(mutual.connector(expected)))
-    }
+/// The ways to nodes: to the process that a record names and to no other, and to any node of the region at `nodes_dns`.
+fn ways(mutual: MutualTls, region: &str, nodes_dns: Option<&str>) -> Result<Ways, BadField> {
+    let nodes = Nodes { mutual, region: region.to_owned() };
+    let seeds = nodes_dns.map(|name| Names::new(name, nodes.clone())).transpose()?;
+    let seeds = seeds.map(|names| Arc::new(names) as Arc<dyn Seeds>);
+    let dial = move |node: &NodeRecord| nodes.dial(&node.address, Some(node.node_id.as_str()));
+    Ok(Ways { dial: Arc::new(dial), seeds })
 }
 
 /// Holds readiness back until nodes are reached; not looked at again, for a gateway without nodes has a better answer

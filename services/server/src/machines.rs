@@ -34,7 +34,7 @@ pub struct MachinesConfig {
     /// Internal addresses of control processes, `host:port`, or one text with commas. At least one is needed.
     #[serde(deserialize_with = "cluster::list")]
     pub control: Vec<String>,
-    /// Seconds that machines have to go to other nodes on a stop. Default 20.
+    /// Seconds that machines have to go to other nodes on a stop; it ends when all have gone. Default 20.
     #[serde(default = "default_drain_seconds")]
     pub drain_seconds: u64,
     /// Where Redis is. Needed.

@@ -30,6 +30,7 @@ use crate::auth;
 use crate::ending::{End, Ending, Refusal};
 use crate::frame::{self, FrameReader, Inbound};
 use crate::life::{Life, Term, Turn, millis};
+use crate::load::Class;
 use crate::metrics::Peer;
 use crate::node::{Bound, NodeError};
 use crate::outbox::Outbox;
@@ -46,11 +47,11 @@ pub(crate) async fn run(
     ending: &Ending,
     handshake: Handshake,
 ) -> End {
-    let hard = gateway.shutdown.hard();
+    let soft = gateway.shutdown.soft();
     let opened = tokio::select! {
         opened = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, open(gateway, reader, outbox, ending)) => opened,
         end = ending.begun() => return end,
-        () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+        () = soft.cancelled() => return ErrorCode::GoingAway.into(),
     };
     drop(handshake);
     let mut opened = match opened {
@@ -91,9 +92,6 @@ async fn open(
     outbox: &Arc<Outbox>,
     ending: &Ending,
 ) -> Result<Opened, End> {
-    if gateway.shutdown.soft().is_cancelled() {
-        return Err(ErrorCode::GoingAway.into());
-    }
     let Some(Up::Hello(hello)) = frame::receive::<v1::SessionUp>(reader).await?.kind else {
         return Err(ErrorCode::UnexpectedFrame.into());
     };
@@ -114,6 +112,7 @@ async fn open(
     let identity = claimed.prove(gateway, &nonce, &proof).await?;
     let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
     send(outbox, Down::Welcome(welcome(session_id)))?;
+    gateway.arrivals.count(gateway.clock.instant());
     Ok(Opened {
         opens: OpenBucket::new(gateway.clock.instant()),
         session: Session::new(session_id, identity, outbox.clone(), ending.clone()),
@@ -249,18 +248,26 @@ async fn to_machine(
         return Ok(());
     }
     sizes::check_device_message(&message)?;
-    let command_id = match &message.kind {
+    let command = match &message.kind {
         Some(DeviceKind::Command(command)) => {
             let header = v1::CommandHeader::decode(command.header.clone()).map_err(|_| ErrorCode::FrameTruncated)?;
-            Some(header.command_id)
+            Some((Class::of(header.kind()), header.command_id))
         }
         Some(DeviceKind::EventCredit(_) | DeviceKind::BulkCredit(_) | DeviceKind::Probe(_)) => None,
         None => return Err(ErrorCode::UnexpectedFrame.into()),
     };
+    if let Some((class, command_id)) = &command
+        && gateway.load.sheds(*class)
+    {
+        gateway.metrics.command(Some(ErrorCode::Overloaded));
+        let refusal = ErrorCode::Overloaded.into();
+        opened.session.send(failure(machine_id, command_id.clone(), message.trace, refusal));
+        return Ok(());
+    }
     let bound = home(gateway, opened, machine_id).await;
     let session = &opened.session;
     let wire_id = wire_id(session.session_id);
-    let Some(command_id) = command_id else {
+    let Some((_, command_id)) = command else {
         let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
         // A lost credit would stall the machine's streams without a word, so something ends: the machine, when the
         // stream to its node did and so nobody there has it open; else the session, which closes it there as well.

@@ -46,11 +46,11 @@ pub(crate) async fn run(
     carrier: &Carrier,
     handshake: Handshake,
 ) -> End {
-    let hard = gateway.shutdown.hard();
+    let soft = gateway.shutdown.soft();
     let opened = tokio::select! {
         opened = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, open(gateway, reader, carrier)) => opened,
         end = carrier.ending.begun() => return end,
-        () = hard.cancelled() => return ErrorCode::GoingAway.into(),
+        () = soft.cancelled() => return ErrorCode::GoingAway.into(),
     };
     drop(handshake);
     let opened = match opened {
@@ -114,9 +114,6 @@ struct Opened {
 }
 
 async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &Carrier) -> Result<Opened, End> {
-    if gateway.shutdown.soft().is_cancelled() {
-        return Err(ErrorCode::GoingAway.into());
-    }
     let Some(Up::Hello(hello)) = frame::receive::<v1::LinkUp>(reader).await?.kind else {
         return Err(ErrorCode::UnexpectedFrame.into());
     };
@@ -146,6 +143,7 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
         silence_max_ms: millis(limits::PEER_SILENCE_MAX),
     };
     send(&carrier.outbox, Down::Welcome(welcome))?;
+    gateway.arrivals.count(gateway.clock.instant());
     let open = v1::OpenLink {
         link_id: wire_id(link_id),
         credential: hello.credential,

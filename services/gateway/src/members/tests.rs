@@ -6,6 +6,7 @@ use flydex_domain::placement::Health;
 use super::*;
 use crate::tests::directory::Switched;
 use crate::tests::host::{life, record};
+use crate::tests::world::soon;
 
 async fn with_nodes(tags: &[u8]) -> (Arc<Switched>, Members) {
     let directory = Arc::new(Switched::default());
@@ -67,4 +68,26 @@ async fn many_who_find_the_view_stale_ask_once() {
     assert_eq!(directory.members_asked(), 1);
     members.refresh_since(Instant::now()).await;
     assert_eq!(directory.members_asked(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_was_found_counts_while_the_directory_is_away_and_a_moment_longer() {
+    let (directory, members) = with_nodes(&[1]).await;
+    let found = |tag: u8| (format!("https://node-{tag}"), record(tag));
+    members.set_found(Found::from([found(3)]));
+    assert!(members.list().is_empty(), "the directory was not asked yet");
+    directory.set_away(true);
+    members.refresh().await;
+    soon(members.away()).await;
+    members.set_found(Found::from([found(2), found(3)]));
+    assert_eq!(tags(&members), [2, 3]);
+    members.set_found(Found::from([found(1), found(2)]));
+    assert_eq!(tags(&members), [1, 2]);
+    directory.set_away(false);
+    members.refresh().await;
+    assert_eq!(tags(&members), [1, 2], "its nodes may not have spoken yet");
+    members.set_found(Found::from([found(3)]));
+    tokio::time::advance(LEASE_SUSPECT_AFTER).await;
+    members.refresh().await;
+    assert_eq!(tags(&members), [1], "its word holds");
 }

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, DRAIN_SPREAD, GRANT_END_NOTICE, GRANT_LIFETIME, TOKEN_SKEW_MAX,
+    CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, GRANT_END_NOTICE, GRANT_LIFETIME, NOTICE_SPREAD, TOKEN_SKEW_MAX,
 };
 use flydex_domain::token::{Grant, MachineCredential};
 use flydex_proto::v1;
@@ -42,7 +42,7 @@ async fn a_link_is_told_in_time_and_ends_with_its_credential() {
         world.clock.advance(CREDENTIAL_LIFETIME + TOKEN_SKEW_MAX - CREDENTIAL_END_NOTICE);
         let LinkDown::GoAway(go_away) = connector.next().await else { panic!("it is told to open another") };
         assert_eq!(u128::from(go_away.try_for_ms), CREDENTIAL_END_NOTICE.as_millis(), "{over:?}");
-        assert!(u128::from(go_away.reconnect_in_ms) <= DRAIN_SPREAD.as_millis());
+        assert!(u128::from(go_away.reconnect_in_ms) <= NOTICE_SPREAD.as_millis());
 
         // The replacement comes with a new credential while the old link serves.
         let (mut renewed, _) = Connector::open(&world, over).await;

@@ -4,6 +4,7 @@ use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::Incarnation;
 use flydex_domain::limits;
+use flydex_domain::placement::{NodeRecord, NodeState};
 use flydex_domain::token::MachineCredential;
 use flydex_proto::v1;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
@@ -17,9 +18,9 @@ use flydex_store::directory::Directory as _;
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
-use super::host::{Arrived, life, to_session, wire};
+use super::host::{Arrived, life, record, to_session, wire};
 use super::wire::{Browser, Connector, Over, link_hello};
-use super::world::{World, machine, soon};
+use super::world::{World, machine, machine_key_1, soon};
 
 fn open() -> SessionUp {
     SessionUp::Open(v1::OpenMachine { machine_id: Bytes::copy_from_slice(machine(1).as_bytes()) })
@@ -151,6 +152,42 @@ async fn a_device_that_has_spoken_to_a_machine_is_told_when_its_owner_changes() 
     told_that_it_moves(&mut browser).await;
     browser.send(open()).await;
     soon(world.node(2).session_opened()).await;
+}
+
+#[tokio::test]
+async fn a_node_that_takes_a_machine_no_more_is_not_asked_about_it_again() {
+    let mut world = World::with_nodes(2).await;
+    world.owned_by(1).await;
+    let (mut browser, session_id, arrived) = session_at(&mut world, 1, 1).await;
+    world.directory.release(machine_key_1(), life(1)).await.unwrap();
+    world.directory.renew(NodeRecord { state: NodeState::Draining, ..record(1) }, 2).await.unwrap();
+    let asked = world.directory.members_asked();
+    soon(async {
+        while world.directory.members_asked() < asked + 2 {
+            tokio::task::yield_now().await;
+        }
+    })
+    .await;
+    let code = ErrorCode::Moving.number().into();
+    arrived.answer(FromNode::EndSession(v1::EndSession { session_id, code, retry_after_ms: 50 })).await;
+    told_that_it_moves(&mut browser).await;
+    browser.send(open()).await;
+    soon(world.node(2).session_opened()).await;
+}
+
+#[tokio::test]
+async fn a_frozen_owner_loses_its_sessions_within_two_seconds_and_they_open_elsewhere() {
+    let mut world = World::with_nodes(2).await;
+    world.owned_by(1).await;
+    let (mut browser, session_id, _) = session_at(&mut world, 1, 1).await;
+    world.node(1).way.freeze();
+    let began = tokio::time::Instant::now();
+    told_that_it_moves(&mut browser).await;
+    browser.send(open()).await;
+    let (_, opening) = soon(world.node(2).session_opened()).await;
+    // Its lease still says that it lives.
+    assert_eq!((opening.session_id, opening.replacing), (session_id, wire(life(1))));
+    assert!(began.elapsed() < std::time::Duration::from_secs(3), "{:?}", began.elapsed());
 }
 
 #[tokio::test]

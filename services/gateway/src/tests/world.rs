@@ -19,21 +19,24 @@ use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls;
 use flydex_store::directory::{Acquire, Cause, Directory as _};
+use futures_util::future::BoxFuture;
 use rustls_pki_types::{PrivateKeyDer, PrivatePkcs8KeyDer};
 use tokio::net::TcpListener;
 
 use super::directory::Switched;
 use super::host::{Host, Way, host, life, record};
-use crate::{Config, DialError, Service, quic};
+use crate::{Config, DialError, Seeds, Service, Ways, quic};
 
 pub(super) const ORIGIN: &str = "https://app.example";
 /// The host of the gateway, which is not that of the web app.
 pub(super) const HOST: &str = "localhost";
 pub(super) const REGION: &str = "local";
 pub(super) const GATEWAY: &str = "gateway-1";
+/// What the gateway is told of its drain.
+pub(super) const DRAIN_FOR: Duration = Duration::from_secs(20);
 const START_MS: u64 = 1_800_000_000_000;
 
-type Ways = Arc<Mutex<BTreeMap<Incarnation, Way>>>;
+type KnownWays = Arc<Mutex<BTreeMap<Incarnation, Way>>>;
 
 /// A gateway with a listener of each kind.
 pub(super) struct World {
@@ -43,7 +46,8 @@ pub(super) struct World {
     /// The others.
     pub(super) others: Vec<Host>,
     pub(super) directory: Arc<Switched>,
-    ways: Ways,
+    ways: KnownWays,
+    pub(super) names: Option<Arc<Names>>,
     pub(super) clock: Clock,
     pub(super) shutdown: Shutdown,
     pub(super) plain: SocketAddr,
@@ -60,11 +64,22 @@ impl World {
 
     /// A gateway among that many nodes.
     pub(super) async fn with_nodes(nodes: u8) -> Self {
+        Self::found_by(nodes, Arc::new(Switched::default()), None).await
+    }
+
+    /// A gateway that starts while the directory is away, among that many nodes that names lead to.
+    pub(super) async fn named(nodes: u8) -> Self {
+        let directory = Arc::new(Switched::default());
+        directory.set_away(true);
+        Self::found_by(nodes, directory, Some((1..=nodes).collect())).await
+    }
+
+    /// A gateway among that many nodes, while names lead to some.
+    pub(super) async fn found_by(nodes: u8, directory: Arc<Switched>, names: Option<Vec<u8>>) -> Self {
         tls::install_provider();
         let signer = TokenSigner::from_seed("k1", &SecretKey::new([1; 32]));
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
-        let directory = Arc::new(Switched::default());
-        let ways = Ways::default();
+        let ways = KnownWays::default();
         let mut hosts = Vec::new();
         for tag in 1..=nodes {
             hosts.push(add_node(&directory, &ways, tag).await);
@@ -78,14 +93,18 @@ impl World {
             region: REGION.to_owned(),
             public_origin: ORIGIN.to_owned(),
             public_url: format!("wss://{HOST}:8443"),
+            drain_for: DRAIN_FOR,
         };
         let known = ways.clone();
         let dial = move |record: &NodeRecord| match known.lock().unwrap().get(&record.incarnation) {
             Some(way) => Ok(way.channel()),
             None => Err(DialError::new("no way to it")),
         };
-        let service =
-            Service::new(config, Arc::new(dial), directory.clone(), verifier, clock.clone(), shutdown.clone());
+        let names =
+            names.map(|tags| Arc::new(Names { ways: ways.clone(), tags: Mutex::new(tags), asked: Mutex::default() }));
+        let seeds = names.clone().map(|names| names as Arc<dyn Seeds>);
+        let ways_to_nodes = Ways { dial: Arc::new(dial), seeds };
+        let service = Service::new(config, ways_to_nodes, directory.clone(), verifier, clock.clone(), shutdown.clone());
         let certified = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
         let certificate_pem = certified.cert.pem();
         let key = || PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -103,7 +122,21 @@ impl World {
         let serving = service.clone();
         tokio::spawn(async move { serving.serve_quic(endpoint).await });
         service.handle().nodes_ready(nodes.into()).await;
-        Self { service, host, others, directory, ways, clock, shutdown, plain, tls, quic, certificate_pem, signer }
+        Self {
+            service,
+            host,
+            others,
+            directory,
+            ways,
+            names,
+            clock,
+            shutdown,
+            plain,
+            tls,
+            quic,
+            certificate_pem,
+            signer,
+        }
     }
 
     /// Another node comes, which a gateway learns of in time.
@@ -177,11 +210,45 @@ impl World {
     }
 }
 
-async fn add_node(directory: &Switched, ways: &Ways, tag: u8) -> Host {
+async fn add_node(directory: &Switched, ways: &KnownWays, tag: u8) -> Host {
     let host = host(tag);
     ways.lock().unwrap().insert(life(tag), host.way.clone());
-    directory.renew(record(tag), 1).await.unwrap();
+    // A directory that is away hears of it when it is back.
+    let _ = directory.renew(record(tag), 1).await;
     host
+}
+
+/// Names that lead to nodes by their numbers.
+pub(super) struct Names {
+    ways: KnownWays,
+    tags: Mutex<Vec<u8>>,
+    asked: Mutex<Vec<u8>>,
+}
+
+impl Names {
+    /// Leads elsewhere from now on.
+    pub(super) fn lead_to(&self, tags: &[u8]) {
+        *self.tags.lock().unwrap() = tags.to_vec();
+    }
+
+    /// Who was asked so far, as often as it was.
+    pub(super) fn asked(&self) -> Vec<u8> {
+        self.asked.lock().unwrap().clone()
+    }
+}
+
+impl Seeds for Names {
+    fn addresses(&self) -> BoxFuture<'_, std::io::Result<Vec<String>>> {
+        let tags = self.tags.lock().unwrap();
+        Box::pin(std::future::ready(Ok(tags.iter().map(u8::to_string).collect())))
+    }
+
+    fn dial(&self, address: &str) -> Result<tonic::transport::Channel, DialError> {
+        let tag = address.parse().map_err(DialError::new)?;
+        self.asked.lock().unwrap().push(tag);
+        let ways = self.ways.lock().unwrap();
+        ways.get(&life(tag)).map(Way::channel).ok_or_else(|| DialError::new("no way to it"))
+    }
 }
 
 /// Machine 1 of account 1.
@@ -219,6 +286,6 @@ pub(super) fn machine(tag: u8) -> MachineId {
 }
 
 /// A generous bound on what must happen; nothing waits for it to pass.
-pub(super) async fn soon<T>(what: impl Future<Output = T>) -> T {
+pub(crate) async fn soon<T>(what: impl Future<Output = T>) -> T {
     tokio::time::timeout(Duration::from_secs(30), what).await.expect("it happens soon")
 }

@@ -89,13 +89,28 @@ impl Life {
         self.readiness.holds(LIFE);
     }
 
-    /// Waits for a signal, drains the services for at most twice `grace`, and ends.
+    /// Waits for a signal, drains the services for at most twice `grace`, and ends; the drain is over as soon as they
+    /// are.
     ///
     /// # Errors
     /// When signals cannot be listened for.
     pub async fn end(self, grace: Duration) -> anyhow::Result<()> {
         self.shutdown.on_signals().await.context("listen for signals")?;
         self.readiness.fails(LIFE, "stopping");
+        self.finish(grace).await
+    }
+
+    /// Does the same, and says that it is ready until the end: kube-proxy cuts the UDP flows of what is not, and with
+    /// them the links that are still to leave in order.
+    ///
+    /// # Errors
+    /// When signals cannot be listened for.
+    pub async fn end_while_ready(self, grace: Duration) -> anyhow::Result<()> {
+        self.shutdown.on_signals().await.context("listen for signals")?;
+        self.finish(grace).await
+    }
+
+    async fn finish(self, grace: Duration) -> anyhow::Result<()> {
         if !self.shutdown.drain(grace).await {
             tracing::warn!("stopped with tasks still running");
         }

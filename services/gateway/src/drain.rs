@@ -1,0 +1,79 @@
+//! How peers are sent away when the gateway drains: spread over time, so that the others can take them.
+//!
+//! What the others can take is not known here; what this one took is. Arrivals are counted, and the most that came
+//! within [`ACCEPT_RATE_WINDOW`] is the measure: after a roll everybody came at once, so it is near to what is possible.
+
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use flydex_domain::limits::{ACCEPT_RATE_MIN, ACCEPT_RATE_WINDOW, DRAIN_RATE_DIVISOR};
+
+/// Counts who was welcomed.
+pub(crate) struct Arrivals {
+    window: Mutex<Window>,
+}
+
+struct Window {
+    since: Instant,
+    count: u32,
+    most: u32,
+}
+
+impl Arrivals {
+    pub(crate) fn new(now: Instant) -> Self {
+        Self { window: Mutex::new(Window { since: now, count: 0, most: 0 }) }
+    }
+
+    /// Counts one.
+    pub(crate) fn count(&self, now: Instant) {
+        let mut window = self.window.lock().unwrap_or_else(PoisonError::into_inner);
+        if now.saturating_duration_since(window.since) >= ACCEPT_RATE_WINDOW {
+            window.since = now;
+            window.count = 0;
+        }
+        window.count = window.count.saturating_add(1);
+        window.most = window.most.max(window.count);
+    }
+
+    /// The most that came within one window.
+    pub(crate) fn most(&self) -> u32 {
+        self.window.lock().unwrap_or_else(PoisonError::into_inner).most
+    }
+}
+
+/// The time over which `peers` are sent away by a gateway that once welcomed `most` in a window and gives them
+/// `drain_for`: half of that at most, so that the last one has time to arrive elsewhere.
+pub(crate) fn spread(peers: usize, most: u32, drain_for: Duration) -> Duration {
+    let per_window = most.max(ACCEPT_RATE_MIN) / DRAIN_RATE_DIVISOR;
+    let peers = u32::try_from(peers).unwrap_or(u32::MAX);
+    (ACCEPT_RATE_WINDOW.saturating_mul(peers) / per_window).min(drain_for / 2)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const DRAIN_FOR: Duration = Duration::from_secs(20);
+
+    #[test]
+    fn the_most_arrivals_of_one_window_are_remembered() {
+        let start = flydex_runtime::clock::Clock::manual(0).instant();
+        let arrivals = Arrivals::new(start);
+        for _ in 0..300 {
+            arrivals.count(start + ACCEPT_RATE_WINDOW / 2);
+        }
+        arrivals.count(start + ACCEPT_RATE_WINDOW);
+        arrivals.count(start + ACCEPT_RATE_WINDOW * 9);
+        assert_eq!(arrivals.most(), 300);
+    }
+
+    #[test]
+    fn few_peers_leave_at_once_and_many_as_fast_as_they_came() {
+        assert_eq!(spread(0, 0, DRAIN_FOR), Duration::ZERO);
+        assert_eq!(spread(10, 0, DRAIN_FOR), Duration::from_millis(100));
+        assert_eq!(spread(700, 0, DRAIN_FOR), Duration::from_secs(7), "a third of 2,000 at the least rate");
+        assert_eq!(spread(700, 1_000, DRAIN_FOR), Duration::from_millis(1_400));
+        assert_eq!(spread(50_000, 1_000, DRAIN_FOR), DRAIN_FOR / 2, "it ends before their time is up");
+        assert_eq!(spread(usize::MAX, 0, DRAIN_FOR), DRAIN_FOR / 2);
+    }
+}
