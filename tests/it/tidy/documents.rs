@@ -74,6 +74,44 @@ fn tests_that_documents_name_exist() {
     source::none(&offences, "there is no test of that name");
 }
 
+#[test]
+fn limits_that_the_placement_page_names_exist() {
+    let folder = source::root().join("services/domain/src");
+    let mut files = vec![folder.join("limits.rs")];
+    files.extend(fs::read_dir(folder.join("limits")).expect("limits have a folder").flatten().map(|file| file.path()));
+    let limits: String = files.iter().map(|file| fs::read_to_string(file).unwrap_or_default()).collect();
+    let page = fs::read_to_string(source::root().join("docs/PLACEMENT.md")).expect("the page is in the tree");
+    let is_limit =
+        |name: &&str| name.contains('_') && name.bytes().all(|byte| byte.is_ascii_uppercase() || byte == b'_');
+    let named: BTreeSet<_> = page.split('`').skip(1).step_by(2).filter(is_limit).collect();
+    assert!(named.len() > 20, "the page names its limits: {named:?}");
+    let gone = named.into_iter().filter(|name| !limits.contains(&format!("pub const {name}:")));
+    let gone: Vec<_> = gone.map(str::to_owned).collect();
+    source::none(&gone, "there is no limit of that name");
+}
+
+#[test]
+fn the_code_map_leads_to_files() {
+    let text = fs::read_to_string(source::root().join("docs/ARCHITECTURE.md")).expect("the map is in the tree");
+    let map = text.split("## Code map").nth(1).and_then(|rest| rest.split("\n## ").next()).unwrap_or_default();
+    let rows = map.lines().filter(|line| line.starts_with("| `"));
+    let mut offences = Vec::new();
+    let mut count = 0;
+    for row in rows {
+        let mut quoted = row.split('`').skip(1).step_by(2);
+        let folder = source::root().join(quoted.next().unwrap_or_default());
+        let start = row.rsplit('|').nth(1).unwrap_or_default();
+        for path in start.split('`').skip(1).step_by(2) {
+            count += 1;
+            if !folder.join(path).exists() {
+                offences.push(format!("{}: {path}", folder.display()));
+            }
+        }
+    }
+    assert!(count > 20, "the map was read");
+    source::none(&offences, "the map leads to no file");
+}
+
 /// What stands in backticks and is a sentence, as only the names of tests are.
 fn test_names(text: &str) -> BTreeSet<String> {
     let is_word =
