@@ -304,3 +304,38 @@ fn camel(name: &str) -> String {
 fn one_line(comment: &str) -> String {
     comment.split_whitespace().collect::<Vec<_>>().join(" ").replace('|', "\\|")
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn names_are_shown_by_who_knows_them_and_led_to_where_their_heading_is() {
+        assert_eq!(shown(".flydex.v1.SessionUp"), "SessionUp");
+        assert_eq!(shown(".flydex.agent.v1.Attached"), "agent.Attached");
+        assert_eq!(link(".flydex.agent.v1.Attached"), "[agent.Attached](#agentattached)");
+        assert_eq!(anchor("flydex/v1/session.proto"), "flydexv1sessionproto");
+        assert_eq!(camel("to_machine"), "ToMachine");
+        assert_eq!(one_line(" a\n b | c "), "a b \\| c");
+    }
+
+    #[test]
+    fn every_kind_that_travels_is_said_with_its_way_and_lane() {
+        let page = page(&crate::shell::root()).unwrap();
+        for said in [
+            "Travels browser → gateway, on the control lane, as `SessionUp.hello`.",
+            "Travels machine → session, on the bulk lane, as `MachineMessage.chunk`.",
+            "Travels gateway → browser, on the lane of its message, as `SessionDown.from_machine`.",
+            "Travels node → gateway, as `NodeFrame.not_owner`.",
+        ] {
+            assert!(page.contains(said), "{said}");
+        }
+    }
+
+    #[test]
+    fn what_has_no_comment_is_an_error() {
+        let file = FileDescriptorProto { source_code_info: Some(Default::default()), ..Default::default() };
+        let document = Document::of(&file).unwrap();
+        assert!(document.comment(&[SYNTAX]).unwrap_err().to_string().contains("has no comment"));
+    }
+}
