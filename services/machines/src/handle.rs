@@ -57,6 +57,18 @@ pub struct Snapshot {
     pub undelivered: usize,
 }
 
+impl Snapshot {
+    /// Whether somebody has the machine open, or its link is here.
+    pub(crate) fn carries(self) -> bool {
+        self.sessions > 0 || self.status != MachineStatus::Offline
+    }
+
+    /// Whether it can move unnoticed: nothing is in flight, and no link is about to attach.
+    pub(crate) fn is_quiet(self) -> bool {
+        self.carries() && self.in_flight == 0 && self.status != MachineStatus::Connecting
+    }
+}
+
 /// Why a message was not taken.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 pub(crate) enum SendError {

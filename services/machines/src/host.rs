@@ -5,6 +5,7 @@
 //! `ACTOR_IDLE_AFTER`. When one fails, everything that it carried is told `internal`, to come again.
 
 use std::collections::{BTreeMap, HashMap};
+use std::ops::Bound;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::Instant;
@@ -12,9 +13,7 @@ use std::time::Instant;
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{Incarnation, NodeId};
-use flydex_domain::limits::{
-    ACTOR_BUSY_RETRY_AFTER, ACTOR_TICK_INTERVAL, HAND_OVERS_AT_ONCE, NODE_GATEWAY_STREAMS_MAX, NODE_MACHINES_MAX,
-};
+use flydex_domain::limits::{ACTOR_BUSY_RETRY_AFTER, ACTOR_TICK_INTERVAL, NODE_GATEWAY_STREAMS_MAX, NODE_MACHINES_MAX};
 use flydex_domain::machine::Now;
 use flydex_domain::machine::message::Input;
 use flydex_domain::revocation::RevocationEntry;
@@ -26,17 +25,17 @@ use flydex_proto::v1::node_frame::Kind;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::directory::{Directory, Holding};
-use futures_util::StreamExt as _;
 use ractor::{Actor, ActorCell, ActorId, ActorProcessingErr, ActorRef, ActorRuntime, SupervisionEvent};
 use tokio_util::sync::CancellationToken;
 
 use crate::convert::copy;
-use crate::hand_over::{self, Successors};
+use crate::hand_over::{self, HandOver, Successors};
 use crate::handle::{Gate, MachineHandle};
 use crate::lease;
 use crate::machine::{Arguments, MachineActor};
-use crate::metrics::Metrics;
+use crate::metrics::{HandOverCause, Metrics};
 use crate::peer::{Outgoing, Peer};
+use crate::rebalance;
 use crate::revocations::Revocations;
 
 /// What every actor of a node needs.
@@ -108,6 +107,7 @@ impl Host {
         });
         shutdown.spawn(look_after(Arc::clone(&host)));
         shutdown.spawn(lease::keep(Arc::clone(&host)));
+        shutdown.spawn(rebalance::keep(Arc::clone(&host)));
         host
     }
 
@@ -179,6 +179,15 @@ impl Host {
             node_id: self.context.node_id.to_string(),
             region: self.context.region.clone(),
         }
+    }
+
+    /// Every machine that has an actor here, those after the bound first.
+    pub(crate) fn machines_after(&self, after: Bound<MachineKey>) -> Vec<(MachineKey, MachineHandle)> {
+        let machines = self.machines();
+        let later = machines.handles.range((after, Bound::Unbounded));
+        let earlier =
+            machines.handles.iter().take_while(|(key, _)| matches!(after, Bound::Excluded(last) if **key <= last));
+        later.chain(earlier).map(|(key, handle)| (*key, handle.clone())).collect()
     }
 
     /// How many machines have an actor here.
@@ -264,17 +273,13 @@ impl Host {
     /// Hands every machine over, or ends it where nobody takes it, and waits for the actors.
     async fn drain(&self) {
         // They stay to be found until they are handed over: what is in flight still comes and goes.
-        let handles: Vec<(MachineKey, MachineHandle)> = {
-            let mut machines = self.machines();
-            machines.closed = true;
-            machines.handles.iter().map(|(key, handle)| (*key, handle.clone())).collect()
-        };
-        let successors = Successors::look(&self.context).await;
-        let hand_overs = handles.into_iter().map(|(key, handle)| {
-            let successor = successors.of(key);
-            hand_over::one(&self.context, key, handle, successor)
+        self.machines().closed = true;
+        let mut successors = Successors::look(&self.context).await;
+        let hand_overs = self.machines_after(Bound::Unbounded).into_iter().map(|(machine, handle)| {
+            let successor = successors.choose(machine);
+            HandOver { machine, handle, successor }
         });
-        futures_util::stream::iter(hand_overs).buffer_unordered(HAND_OVERS_AT_ONCE).collect::<()>().await;
+        hand_over::all(&self.context, HandOverCause::Drain, hand_overs.collect()).await;
         self.machines().handles.clear();
         self.peers().closed = true;
         for peer in self.all_peers() {

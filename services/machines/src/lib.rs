@@ -5,7 +5,7 @@
 //! `flydex_domain::machine`, which decides, and performs the effects; `ask` asks the directory for it; `peer` carries
 //! the answers back. `host`
 //! starts, supervises and retires the actors; `lease` keeps the node on record in the directory, and
-//! `hand_over` gives its machines to others when it goes.
+//! `hand_over` gives its machines to others when it goes, and `rebalance` some while others have fewer.
 
 mod ask;
 mod convert;
@@ -17,6 +17,7 @@ mod lease;
 mod machine;
 mod metrics;
 mod peer;
+mod rebalance;
 mod revocations;
 
 use std::sync::Arc;

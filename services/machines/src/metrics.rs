@@ -31,6 +31,16 @@ pub(crate) struct Metrics {
     amnesias: Counter<u64>,
     assertions: Counter<u64>,
     not_owners: Counter<u64>,
+    hand_overs: Counter<u64>,
+}
+
+/// Why a machine is handed over.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum HandOverCause {
+    /// The node goes.
+    Drain,
+    /// Another node has fewer.
+    Rebalance,
 }
 
 /// What ended.
@@ -67,6 +77,7 @@ impl Metrics {
             amnesias: meter.u64_counter("flydex_machines_directory_amnesias").build(),
             assertions: meter.u64_counter("flydex_machines_assertions").build(),
             not_owners: meter.u64_counter("flydex_machines_not_owner").build(),
+            hand_overs: meter.u64_counter("flydex_machines_hand_overs").build(),
         }
     }
 
@@ -163,6 +174,15 @@ impl Metrics {
             Reassertion::Lost(_) => "lost",
         };
         self.assertions.add(1, &[KeyValue::new("result", result)]);
+    }
+
+    /// A machine was handed over.
+    pub(crate) fn handed_over(&self, cause: HandOverCause) {
+        let cause = match cause {
+            HandOverCause::Drain => "drain",
+            HandOverCause::Rebalance => "rebalance",
+        };
+        self.hand_overs.add(1, &[KeyValue::new("cause", cause)]);
     }
 
     /// A session or link was sent to another node.

@@ -3,9 +3,11 @@
 mod attacks;
 mod directory;
 mod fixture;
+mod fleet;
 mod hand_over;
 mod lease;
 mod links;
 mod ownership;
+mod rebalance;
 mod sessions;
 mod traces;

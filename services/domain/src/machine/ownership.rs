@@ -200,14 +200,15 @@ impl Machine {
         self.forget(now);
     }
 
-    /// Sends everybody to the owner and forgets the machine: what was in flight is asked of that owner again.
+    /// Sends everybody to the owner and forgets the machine: what was in flight is asked of that owner again. The link
+    /// goes first, for the machine is away until that owner has attached.
     pub(super) fn give_way(&mut self, owner: Option<Incarnation>, effects: &mut Effects, now: Now) {
+        if let Some(link) = self.link.take() {
+            effects.push(Effect::NotOwner { subject: Subject::Link(link.open().link_id), owner });
+        }
         self.unlinked(ErrorCode::Moving, effects);
         for session_id in self.sessions.keys() {
             effects.push(Effect::NotOwner { subject: Subject::Session(*session_id), owner });
-        }
-        if let Some(link) = self.link.take() {
-            effects.push(Effect::NotOwner { subject: Subject::Link(link.open().link_id), owner });
         }
         self.forget(now);
     }

@@ -441,7 +441,7 @@ pub(super) fn copy(bytes: &[u8]) -> Bytes {
     Bytes::copy_from_slice(bytes)
 }
 
-fn code(number: u32) -> Option<ErrorCode> {
+pub(super) fn code(number: u32) -> Option<ErrorCode> {
     ErrorCode::from_number(number)
 }
 

@@ -122,7 +122,7 @@ async fn an_ownership_that_was_taken_while_the_directory_was_away_is_given_up_wh
     node.directory.take_over(machine_key(), OTHER_NODE, 5).await;
     node.directory.set_away(false);
     assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE));
-    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE), "its session, then its link");
+    assert_eq!(gateway.not_owner(id(1)).await, Some(OTHER_NODE), "its link, then its session");
     until(async || node.handle.inspect(machine_key()).await.is_err()).await;
     assert_eq!(node.owner().await.unwrap().holder, Some(OTHER_NODE));
 }

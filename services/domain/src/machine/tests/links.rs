@@ -139,7 +139,7 @@ fn an_owner_that_is_fenced_off_while_attached_drops_its_state() {
     world.subscribe(1, 1, 0, Verdict::Resumed { from: 0 });
     let highest = world.epoch.above(Incarnation::from_bytes([9; 16]));
     let effects = world.frame_at(None, ConnectorMessage::Stale { highest });
-    let moved = [Subject::Session(session(1)), Subject::Link(link(1))];
+    let moved = [Subject::Link(link(1)), Subject::Session(session(1))];
     assert_eq!(not_owner(&effects), moved.map(|subject| (subject, Some(other_node()))));
     assert_eq!(stream_ends(&effects, 1), [(0, 0, ErrorCode::Moving)]);
     assert!(world.machine.is_idle(world.now.instant), "it is forgotten at once");

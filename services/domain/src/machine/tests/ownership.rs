@@ -58,7 +58,7 @@ fn a_machine_that_another_node_holds_is_forgotten_and_everybody_sent_there() {
     world.ask_to_open(1, 1, Role::Owner, None);
     world.open_link(1, 1, 1);
     let effects = world.answer(Answer::Held(Some(other_node())));
-    let all = [Subject::Session(session(1)), Subject::Link(link(1))];
+    let all = [Subject::Link(link(1)), Subject::Session(session(1))];
     assert_eq!(not_owner(&effects), all.map(|subject| (subject, Some(other_node()))));
     assert_eq!(world.machine.session_count(), 0);
     assert!(world.machine.is_idle(world.now.instant));
