@@ -257,6 +257,6 @@ async fn measure_gaps(world: Arc<World>, mut status: watch::Receiver<Option<Core
         if status.wait_for(is_attached).await.is_err() {
             return;
         }
-        world.figures.time(world.phase_at(lost), "link gap", lost.elapsed());
+        world.gap("link", lost, world.clock.instant());
     }
 }

@@ -106,7 +106,9 @@ What is reported for each phase, with p50, p90, p99, p99.9 and max:
   event             from when the stub was to tell it until it reached a session
   session opened    from nothing to admitted and watching
   session gap       from the loss of a session or its streams until it is admitted and watches again
+  session back      the same, from the beginning of a phase of kind fault: what it breaks may be noticed late
   link gap          from the loss of a link until an owner has attached again, as the connector sees it
+  link back         the same, from the beginning of a phase of kind fault
   fault: NAME       how long the fault hook took
   floor             a round trip through a bare WebSocket forwarder, at the same times
   own lag           how late this process was itself
@@ -124,7 +126,7 @@ when the scenario or the command line is wrong; with 1 when it could not be done
 Examples:
   flydex-loadtest run loadtest/scenarios/small.toml --origin http://localhost:48200 \\
       --sign-in \"$FIRST\" --sign-in \"$SECOND\" --record history.ndjson --json report.json
-  flydex-loadtest run loadtest/scenarios/owner-killed.toml --origin https://relay.example \\
+  flydex-loadtest run loadtest/scenarios/owner.toml --origin https://relay.example \\
       --sign-in \"$LINK\" --fault-hook ./break-it";
 
 #[derive(Debug, Args)]

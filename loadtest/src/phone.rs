@@ -10,31 +10,31 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use flydex_domain::id::{BootId, CommandHash, CommandId, SessionId};
-use flydex_domain::key::sign;
+use flydex_domain::id::{CommandHash, CommandId};
 use flydex_domain::limits::{PEER_SILENCE_MAX, PING_INTERVAL};
-use flydex_domain::proof;
-use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
-use flydex_proto::v1::{self, session_down, session_up};
-use futures_util::{SinkExt as _, StreamExt as _};
+use flydex_proto::codec::Lane;
+use flydex_proto::v1::{self, session_up};
+use futures_util::StreamExt as _;
+use futures_util::future::{BoxFuture, OptionFuture};
 use tokio::sync::{mpsc, watch};
-use tokio_tungstenite::tungstenite::Message;
 
 use crate::account::{Account, PairedMachine};
 use crate::device::Device;
-use crate::dial::{self, Socket};
 use crate::run::World;
 use crate::schedule::{Ask, Due};
 
 mod commands;
+mod connection;
 mod incoming;
 
-/// How often a phone looks whether something is to be asked again.
-const TICK: Duration = Duration::from_millis(20);
-/// Wait before a session is opened again; doubled with each failure in a row.
-const RECONNECT_MIN: Duration = Duration::from_millis(50);
-/// Longest wait before a session is opened again.
-const RECONNECT_MAX: Duration = Duration::from_secs(2);
+use connection::{Connection, send};
+
+/// Wait before a session is opened again, as the web app's; doubled with each failure in a row.
+const RECONNECT_MIN: Duration = Duration::from_millis(250);
+/// Longest wait before a session is opened again, as the web app's.
+const RECONNECT_MAX: Duration = Duration::from_secs(30);
+/// A session that lived this long starts its next reconnect from the shortest wait, as the web app's.
+const STABLE_AFTER: Duration = Duration::from_secs(10);
 /// Time that an attach or a watch has to give both its receipt and its verdict, before it is asked anew.
 const SUBSCRIBE_MAX: Duration = Duration::from_secs(5);
 /// Time that a handshake may take.
@@ -147,19 +147,6 @@ struct Life {
     was_usable: bool,
 }
 
-/// What ends with a socket.
-struct Connection {
-    socket: Socket,
-    session_id: SessionId,
-    boot_id: Option<BootId>,
-    /// When the machine is to be opened again after it was closed.
-    open_at: Option<Instant>,
-    /// When to go elsewhere, as the gateway asked.
-    leave_at: Option<Instant>,
-    heard_at: Instant,
-    ping_at: Instant,
-}
-
 impl Phone {
     /// Keeps a session open until the run ends.
     pub(crate) async fn run(self) {
@@ -175,24 +162,37 @@ impl Phone {
         };
         let mut failures = 0_u32;
         loop {
+            let since = life.world().clock.instant();
             let served = tokio::select! {
                 biased; // the stop comes first
                 () = shutdown.cancelled() => return,
                 Ok(()) = cut.changed() => Ok(()),
-                served = Box::pin(life.session(&mut failures)) => served,
+                served = Box::pin(life.session()) => served,
             };
             life.lost();
             if let Err(error) = served {
                 life.count(&format!("session lost: {error}"));
             }
-            let wait = RECONNECT_MIN.saturating_mul(1 << failures.min(6)).min(RECONNECT_MAX);
-            failures += 1;
+            if life.world().clock.instant().saturating_duration_since(since) > STABLE_AFTER {
+                failures = 0;
+            }
             tokio::select! {
                 () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)) => {}
+                () = tokio::time::sleep(backoff(failures)) => {}
             }
+            failures += 1;
         }
     }
+}
+
+fn connect(phone: &Phone) -> impl Future<Output = anyhow::Result<Connection>> + Send + 'static {
+    let opening = tokio::time::timeout(HANDSHAKE_MAX, Connection::open(phone));
+    async move { opening.await.context("the handshake took too long")? }
+}
+
+fn backoff(failures: u32) -> Duration {
+    let wait = RECONNECT_MIN.saturating_mul(1 << failures.min(16)).min(RECONNECT_MAX);
+    wait.mul_f64(0.5 + rand::random::<f64>() / 2.0)
 }
 
 impl Life {
@@ -221,9 +221,12 @@ impl Life {
         let usable = live(&self.machine_stream) && live(&self.thread_stream);
         let now = self.world().clock.instant();
         if usable && let Some(lost_at) = self.lost_at.take() {
-            let kind = if self.was_usable { "session gap" } else { "session opened" };
             let world = self.world();
-            world.figures.time(world.phase_at(lost_at), kind, now.saturating_duration_since(lost_at));
+            if self.was_usable {
+                world.gap("session", lost_at, now);
+            } else {
+                world.figures.time(world.phase_at(lost_at), "session opened", now.saturating_duration_since(lost_at));
+            }
             self.was_usable = true;
         } else if !usable {
             self.lost_at.get_or_insert(now);
@@ -236,68 +239,63 @@ impl Life {
         self.phone.standing.send_replace(Standing { usable: self.lost_at.is_none(), open });
     }
 
-    /// One socket from its opening to its end.
-    async fn session(&mut self, failures: &mut u32) -> anyhow::Result<()> {
-        let opened = tokio::time::timeout(HANDSHAKE_MAX, self.open()).await;
-        let mut connection = opened.context("the handshake took too long")??;
-        *failures = 0;
-        self.forget_reads();
-        self.open_machine(&mut connection).await?;
-        let mut tick = tokio::time::interval(TICK);
-        tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
+    /// One socket from its opening to its end, and those that take its place.
+    async fn session(&mut self) -> anyhow::Result<()> {
+        let mut connection = connect(&self.phone).await?;
         loop {
+            self.begin(&mut connection).await?;
+            let mut next = None;
+            connection = match self.serve(&mut connection, &mut next).await {
+                Ok(opened) => opened,
+                Err(error) => {
+                    // The one that takes its place is on its way already.
+                    let opening = next.ok_or(error)?;
+                    self.lost();
+                    opening.await?
+                }
+            };
+            self.lost();
+        }
+    }
+
+    /// Serves one socket until another takes its place, as the gateway asked.
+    async fn serve(
+        &mut self,
+        connection: &mut Connection,
+        next: &mut Option<BoxFuture<'static, anyhow::Result<Connection>>>,
+    ) -> anyhow::Result<Connection> {
+        loop {
+            let wake_at = self.wake_at(connection);
             tokio::select! {
                 message = connection.socket.next() => {
                     let message = message.context("the socket closed")??;
                     connection.heard_at = self.world().clock.instant();
-                    match message {
-                        Message::Binary(bytes) => {
-                            let (_, body) = split_message(bytes)?;
-                            let down: v1::SessionDown = decode_body(body)?;
-                            self.take(&mut connection, down.kind.context("an empty message came")?).await?;
-                        }
-                        Message::Close(_) => bail!("the socket closed"),
-                        Message::Text(_) => bail!("a text message came"),
-                        Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
+                    if let Some(kind) = connection::down(message)? {
+                        self.take(connection, kind).await?;
                     }
                 }
-                Some(due) = self.phone.due.recv(), if self.lost_at.is_none() => self.ask(&mut connection, due).await?,
-                _ = tick.tick() => self.tick(&mut connection).await?,
+                Some(due) = self.phone.due.recv(), if self.lost_at.is_none() => self.ask(connection, due).await?,
+                () = tokio::time::sleep_until(wake_at.into()) => {
+                    self.wake(connection).await?;
+                    if connection.leaves(self.world().clock.instant()) {
+                        *next = Some(Box::pin(connect(&self.phone)));
+                    }
+                }
+                Some(opened) = OptionFuture::from(next.as_mut()) => {
+                    *next = None;
+                    match opened {
+                        Ok(opened) => return Ok(opened),
+                        Err(_) => connection.stays_until(self.world().clock.instant() + backoff(0)),
+                    }
+                }
             }
         }
     }
 
-    async fn open(&self) -> anyhow::Result<Connection> {
-        let Phone { account, device, entrance, world, .. } = &self.phone;
-        let (ticket, grant) = account.ticket(device, &entrance.region).await.context("no ticket")?;
-        let mut socket = dial::session(&entrance.url, account.origin(), &entrance.tls).await?;
-        let hello = v1::SessionHello {
-            version: VERSION,
-            version_min: VERSION_MIN,
-            capabilities: Vec::new(),
-            ticket: ticket.clone(),
-            grant,
-            device_key: Some(device.public_key().into()),
-            client: "loadtest".to_owned(),
-        };
-        send(&mut socket, Lane::Control, session_up::Kind::Hello(hello)).await?;
-        let session_down::Kind::Challenge(challenge) = receive(&mut socket).await? else { bail!("no challenge came") };
-        let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
-        let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, account.origin());
-        let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
-        send(&mut socket, Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
-        let session_down::Kind::Welcome(welcome) = receive(&mut socket).await? else { bail!("no welcome came") };
-        let session_id = welcome.session_id.as_ref().try_into()?;
-        let now = world.clock.instant();
-        Ok(Connection {
-            socket,
-            session_id,
-            boot_id: None,
-            open_at: None,
-            leave_at: None,
-            heard_at: now,
-            ping_at: now + PING_INTERVAL,
-        })
+    /// A new socket serves.
+    async fn begin(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+        self.forget_reads();
+        self.open_machine(connection).await
     }
 
     async fn open_machine(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
@@ -311,14 +309,22 @@ impl Life {
         Bytes::copy_from_slice(self.phone.machine.machine_id.as_bytes())
     }
 
+    /// When something is next due by time alone.
+    fn wake_at(&self, connection: &Connection) -> Instant {
+        let subscribed = |asked: &Asked| asked.subscribes().then(|| asked.due.intended + SUBSCRIBE_MAX);
+        let listens = connection.boot_id.is_some();
+        let again = |asked: &Asked| asked.again_at.filter(|_| self.may_ask_again(asked) && listens);
+        let of_commands = self.asked.values().flat_map(|asked| [subscribed(asked), again(asked)]).flatten();
+        let others = [connection.open_at, connection.leave_at.filter(|_| !connection.is_left)].into_iter().flatten();
+        let silent_at = connection.heard_at + PEER_SILENCE_MAX;
+        of_commands.chain(others).fold(silent_at.min(connection.ping_at), Instant::min)
+    }
+
     /// Does what is due by time alone.
-    async fn tick(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
+    async fn wake(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         let now = self.world().clock.instant();
-        if now.saturating_duration_since(connection.heard_at) > PEER_SILENCE_MAX {
+        if now.saturating_duration_since(connection.heard_at) >= PEER_SILENCE_MAX {
             bail!("the gateway was silent");
-        }
-        if connection.leave_at.is_some_and(|at| now >= at) {
-            bail!("the gateway goes away");
         }
         if now >= connection.ping_at {
             connection.ping_at = now + PING_INTERVAL;
@@ -328,35 +334,10 @@ impl Life {
             self.open_machine(connection).await?;
         }
         // The other half went down with an owner.
-        let is_stuck = |asked: &Asked| now.saturating_duration_since(asked.due.intended) > SUBSCRIBE_MAX;
+        let is_stuck = |asked: &Asked| now.saturating_duration_since(asked.due.intended) >= SUBSCRIBE_MAX;
         self.asked.retain(|_, asked| !(asked.subscribes() && is_stuck(asked)));
         self.ask_again(connection, now).await?;
         self.admit(connection).await
-    }
-}
-
-/// Sends one message on a lane.
-async fn send(socket: &mut Socket, lane: Lane, kind: session_up::Kind) -> anyhow::Result<()> {
-    let frame = encode_message(lane, &v1::SessionUp { kind: Some(kind) })?;
-    Ok(socket.send(Message::Binary(frame)).await?)
-}
-
-/// The next message of a handshake.
-async fn receive(socket: &mut Socket) -> anyhow::Result<session_down::Kind> {
-    loop {
-        match socket.next().await.context("the socket closed")?? {
-            Message::Binary(bytes) => {
-                let (_, body) = split_message(bytes)?;
-                let down: v1::SessionDown = decode_body(body)?;
-                if let Some(session_down::Kind::End(end)) = &down.kind {
-                    bail!("the session ended with {}", code_name(end.code));
-                }
-                return down.kind.context("an empty message came");
-            }
-            Message::Close(_) => bail!("the socket closed"),
-            Message::Text(_) => bail!("a text message came"),
-            Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => {}
-        }
     }
 }
 

@@ -28,7 +28,7 @@ use crate::floor;
 use crate::machine::{self, Machine};
 use crate::phone::{Entrance, Phone, Standing};
 use crate::record::Recorder;
-use crate::scenario::Scenario;
+use crate::scenario::{Phase, PhaseKind, Scenario};
 use crate::schedule::{self, Due, Receivers};
 
 /// Arrivals that one receiver may be behind.
@@ -112,6 +112,19 @@ impl World {
     /// An instant in microseconds of the run.
     pub(crate) fn micros(&self, at: Instant) -> u64 {
         u64::try_from(at.saturating_duration_since(self.base).as_micros()).unwrap_or(u64::MAX)
+    }
+
+    /// Something was lost and is back: keeps for how long, and in a phase of kind fault also since it began, since
+    /// what a fault breaks may be noticed late.
+    pub(crate) fn gap(&self, of: &str, lost_at: Instant, now: Instant) {
+        let phase = self.phase_at(lost_at);
+        self.figures.time(phase, &format!("{of} gap"), now.saturating_duration_since(lost_at));
+        let Some(before) = phase.checked_sub(1) else { return };
+        let (Some(started), phases) = (self.started.get(), &self.scenario.phases) else { return };
+        if phases[before].kind == PhaseKind::Fault {
+            let begun = *started + phases[..before].iter().map(Phase::duration).sum::<Duration>();
+            self.figures.time(phase, &format!("{of} back"), now.saturating_duration_since(begun));
+        }
     }
 
     /// The phase of the report that an instant lies in.

@@ -167,15 +167,17 @@ impl Life {
         }
     }
 
+    /// The machine listens to nothing before it has admitted the session.
+    pub(super) fn may_ask_again(&self, asked: &Asked) -> bool {
+        live(self.machine_stream.as_ref()) || asked.subscribes()
+    }
+
     /// Asks again for what failed on the way or was cut off, as soon as the machine listens.
     pub(super) async fn ask_again(&mut self, connection: &mut Connection, now: Instant) -> anyhow::Result<()> {
         if connection.boot_id.is_none() {
             return Ok(());
         }
-        let admitted = live(self.machine_stream.as_ref());
-        let is_due = |asked: &Asked| {
-            asked.again_at.is_some_and(|at| now >= at) && (admitted || !matches!(asked.what, What::Load(_)))
-        };
+        let is_due = |asked: &Asked| asked.again_at.is_some_and(|at| now >= at) && self.may_ask_again(asked);
         let due: Vec<CommandId> =
             self.asked.iter().filter(|(_, asked)| is_due(asked)).map(|(command_id, _)| *command_id).collect();
         for command_id in due {

@@ -166,7 +166,7 @@ impl Life {
         phone.world.recorder.take(phone.world.now_us(), phone.machine.machine_id, entry);
         phone.world.figures.count(phone.world.phase_at(now), &format!("failed: {code}"));
         let hopeless = ErrorCode::from_number(failure.code).is_none_or(|code| code.retry() == Retry::Never);
-        if hopeless {
+        if hopeless && !asked.subscribes() {
             self.asked.remove(&id);
             return self.tell_standing();
         }
