@@ -26,6 +26,8 @@ const HELD_UP_MAX: u32 = 100;
 pub struct Account {
     client: Client,
     origin: String,
+    /// Where it is reached.
+    base: String,
     cookie: String,
     /// The account that was signed in to.
     pub account_id: AccountId,
@@ -74,7 +76,14 @@ impl Account {
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
         let body: Value = serde_json::from_str(&response.text().await?)?;
         let account_id = text(&body, "account_id")?.parse()?;
-        Ok(Self { client, origin, cookie, account_id })
+        let base = origin.clone();
+        Ok(Self { client, origin, base, cookie, account_id })
+    }
+
+    /// The same, called at another address.
+    #[must_use]
+    pub fn reached_by(&self, base: String) -> Self {
+        Self { base, ..self.clone() }
     }
 
     /// The origin that was signed in to.
@@ -94,7 +103,7 @@ impl Account {
     /// # Errors
     /// When the call itself fails.
     pub async fn call(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<(StatusCode, Value)> {
-        let mut request = self.client.request(method, format!("{}{path}", self.origin)).header(COOKIE, &self.cookie);
+        let mut request = self.client.request(method, format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
         request = request.header(ORIGIN, &self.origin).header(CONTENT_TYPE, "application/json");
         if let Some(body) = body {
             request = request.body(body.to_string());

@@ -1,6 +1,9 @@
 //! Benches: each figure beside a floor that was measured in the same run, so that a busy machine shifts both.
 
+pub mod forward;
 pub mod micro;
+pub mod rebuild;
+mod region;
 pub mod relay;
 
 use std::time::Duration;

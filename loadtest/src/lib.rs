@@ -10,6 +10,7 @@ pub mod device;
 mod dial;
 pub mod figures;
 pub mod floor;
+mod line;
 mod machine;
 mod phone;
 pub mod record;

@@ -34,6 +34,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::account::{Account, PairedMachine};
 use crate::device::Device;
+use crate::line::Line;
 use crate::record::Entry;
 use crate::run::World;
 use crate::schedule::Due;
@@ -57,6 +58,8 @@ pub(crate) struct Machine {
     pub(crate) paired: PairedMachine,
     /// Its devices, one for each session.
     pub(crate) devices: Vec<Arc<Device>>,
+    /// Its network, where it has one of its own.
+    pub(crate) line: Option<Arc<Line>>,
     link: Arc<Mutex<Option<Outbox>>>,
     status: watch::Receiver<Option<CoreStatus>>,
     _desk: mpsc::Sender<DeskRequest>,
@@ -74,7 +77,7 @@ impl Machine {
         world: &Arc<World>,
         api: &Api,
         account: &Account,
-        regions: Vec<RegionEndpoint>,
+        (line, regions): (Option<Arc<Line>>, Vec<RegionEndpoint>),
         due: mpsc::Receiver<Due>,
     ) -> anyhow::Result<Self> {
         let key = SigningKey::from_bytes(&rand::random());
@@ -100,7 +103,7 @@ impl Machine {
         };
         let (link, status, desk) = connect(world, state, &devices, due)?;
         let _watches = (credential_tx, regions_tx, policy_tx);
-        Ok(Self { paired, devices, link, status, _desk: desk, _watches })
+        Ok(Self { paired, devices, line, link, status, _desk: desk, _watches })
     }
 
     /// Waits until its owner has attached.

@@ -7,7 +7,7 @@ use std::process::ExitCode;
 
 use anyhow::Context as _;
 use clap::{Args, Parser, Subcommand};
-use flydex_loadtest::bench::{Figure, micro, relay};
+use flydex_loadtest::bench::{Figure, forward, micro, rebuild, relay};
 use flydex_loadtest::figures::{self, Report};
 use flydex_loadtest::record;
 use flydex_loadtest::rig::Rig;
@@ -45,6 +45,20 @@ enum What {
         /// Tries of each.
         #[arg(long, default_value_t = 2_000)]
         rounds: u32,
+    },
+    /// Events from links over a gateway's streams and a node to sessions, against bare tonic on the same streams.
+    #[command(after_help = "Ends with 4 when a rate is below 60 % of its floor.")]
+    Forward {
+        /// Seconds for each size, and as many for its floor.
+        #[arg(long, default_value_t = 5.0)]
+        seconds: f64,
+    },
+    /// Puts the records of machines back into a Redis that was flushed, against writing the same records alone.
+    #[command(after_help = "Needs redis-server. Ends with 4 when it takes longer than 5 seconds.")]
+    Rebuild {
+        /// Machines, shared by three nodes; each has a link.
+        #[arg(long, default_value_t = 100_000)]
+        machines: u32,
     },
     /// Runs a scenario of sessions and connectors against a relay that is up.
     #[command(long_about = RUN_ABOUT, after_long_help = RUN_HELP)]
@@ -166,9 +180,13 @@ fn main() -> anyhow::Result<ExitCode> {
         None => {
             print(&micro::run(20_000)?);
             measure_relay(2_000)?;
+            measure_forwarding(5.0)?;
+            measure_rebuild(100_000)?;
         }
         Some(What::Micro { rounds }) => print(&micro::run(rounds)?),
         Some(What::Relay { rounds }) => measure_relay(rounds)?,
+        Some(What::Forward { seconds }) => return measure_forwarding(seconds),
+        Some(What::Rebuild { machines }) => return measure_rebuild(machines),
         Some(What::Run(arguments)) => return run_scenario(&arguments),
         Some(What::Check { history }) => return check(&history),
         Some(What::AppServer(arguments)) => stub::serve(arguments).context("serve the stub")?,
@@ -234,6 +252,28 @@ fn measure_relay(rounds: u32) -> anyhow::Result<()> {
     })?;
     print(&figures);
     Ok(())
+}
+
+fn measure_forwarding(seconds: f64) -> anyhow::Result<ExitCode> {
+    flydex_runtime::tls::install_provider();
+    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
+    let rates = runtime.block_on(forward::run(seconds))?;
+    for rate in &rates {
+        say(&rate.line());
+    }
+    Ok(exit_within(rates.iter().all(|rate| rate.share() >= forward::SHARE_MIN)))
+}
+
+fn measure_rebuild(machines: u32) -> anyhow::Result<ExitCode> {
+    flydex_runtime::tls::install_provider();
+    let runtime = tokio::runtime::Runtime::new().context("start the async runtime")?;
+    let rebuilt = runtime.block_on(rebuild::run(machines))?;
+    say(&rebuilt.line());
+    Ok(exit_within(rebuilt.took <= rebuild::TOOK_MAX))
+}
+
+fn exit_within(holds: bool) -> ExitCode {
+    if holds { ExitCode::SUCCESS } else { ExitCode::from(EXIT_MISSED) }
 }
 
 fn print(figures: &[Figure]) {

@@ -10,7 +10,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
-use flydex_domain::id::{CommandHash, CommandId};
+use flydex_domain::id::{BootId, CommandHash, CommandId};
 use flydex_domain::limits::{PEER_SILENCE_MAX, PING_INTERVAL};
 use flydex_proto::codec::Lane;
 use flydex_proto::v1::{self, session_up};
@@ -20,6 +20,7 @@ use tokio::sync::{mpsc, watch};
 
 use crate::account::{Account, PairedMachine};
 use crate::device::Device;
+use crate::line::Line;
 use crate::run::World;
 use crate::schedule::{Ask, Due};
 
@@ -58,6 +59,10 @@ pub(crate) struct Phone {
     pub(crate) due: mpsc::Receiver<Due>,
     /// Counted up to break its socket.
     pub(crate) cut: watch::Receiver<u64>,
+    /// Until when it reads nothing.
+    pub(crate) slow_until: watch::Receiver<Option<Instant>>,
+    /// Its network, where it has one of its own.
+    pub(crate) line: Option<Arc<Line>>,
     /// How it stands.
     pub(crate) standing: watch::Sender<Standing>,
 }
@@ -141,8 +146,12 @@ struct Life {
     /// The machine's stream and the thread's, once they were begun.
     machine_stream: Option<Cursor>,
     thread_stream: Option<Cursor>,
+    /// The life of the machine's connector that was heard of last.
+    boot_id: Option<BootId>,
     /// Since when it is not usable.
     lost_at: Option<Instant>,
+    /// When the socket opened on which it is to become usable.
+    socket_at: Option<Instant>,
     /// It was usable once.
     was_usable: bool,
 }
@@ -157,7 +166,9 @@ impl Phone {
             asked: BTreeMap::new(),
             machine_stream: None,
             thread_stream: None,
+            boot_id: None,
             lost_at,
+            socket_at: None,
             was_usable: false,
         };
         let mut failures = 0_u32;
@@ -221,9 +232,14 @@ impl Life {
         let usable = live(&self.machine_stream) && live(&self.thread_stream);
         let now = self.world().clock.instant();
         if usable && let Some(lost_at) = self.lost_at.take() {
+            let socket_at = self.socket_at.take();
             let world = self.world();
             if self.was_usable {
                 world.gap("session", lost_at, now);
+                if let Some(socket_at) = socket_at {
+                    let took = now.saturating_duration_since(socket_at);
+                    world.figures.time(world.phase_at(lost_at), "socket to live", took);
+                }
             } else {
                 world.figures.time(world.phase_at(lost_at), "session opened", now.saturating_duration_since(lost_at));
             }
@@ -265,13 +281,21 @@ impl Life {
         next: &mut Option<BoxFuture<'static, anyhow::Result<Connection>>>,
     ) -> anyhow::Result<Connection> {
         loop {
-            let wake_at = self.wake_at(connection);
+            let slow_until = *self.phone.slow_until.borrow_and_update();
+            let slow_until = slow_until.filter(|until| *until > self.world().clock.instant());
+            if let Some(until) = slow_until {
+                // It would not have noticed a silence.
+                connection.heard_at = until;
+            }
+            let wake_at = self.wake_at(connection).min(slow_until.unwrap_or(connection.ping_at));
             tokio::select! {
-                message = connection.socket.next() => {
+                Ok(()) = self.phone.slow_until.changed() => {}
+                message = connection.socket.next(), if slow_until.is_none() => {
                     let message = message.context("the socket closed")??;
                     connection.heard_at = self.world().clock.instant();
                     if let Some(kind) = connection::down(message)? {
                         self.take(connection, kind).await?;
+                        self.admit(connection).await?;
                     }
                 }
                 Some(due) = self.phone.due.recv(), if self.lost_at.is_none() => self.ask(connection, due).await?,
@@ -292,10 +316,13 @@ impl Life {
         }
     }
 
-    /// A new socket serves.
+    /// A new socket serves. The machine was opened with the proof already; it most likely still lives the life that
+    /// this device knows, so it is asked to admit the session without a wait for its status.
     async fn begin(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         self.forget_reads();
-        self.open_machine(connection).await
+        self.socket_at = Some(connection.opened_at);
+        connection.boot_id = self.boot_id;
+        self.admit(connection).await
     }
 
     async fn open_machine(&mut self, connection: &mut Connection) -> anyhow::Result<()> {

@@ -25,11 +25,14 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::account::Account;
 use crate::figures::{FAULT, FLOOR, Figures, LAG, Report, SET_UP, UNSETTLED};
 use crate::floor;
+use crate::line::Line;
 use crate::machine::{self, Machine};
 use crate::phone::{Entrance, Phone, Standing};
 use crate::record::Recorder;
 use crate::scenario::{Phase, PhaseKind, Scenario};
-use crate::schedule::{self, Due, Receivers};
+use crate::schedule::{self, Due, Receivers, is_picked, share_of};
+
+mod network;
 
 /// Arrivals that one receiver may be behind.
 const BEHIND_MAX: usize = 4096;
@@ -165,10 +168,17 @@ pub async fn run(scenario: Scenario, options: &Options) -> anyhow::Result<Report
 struct Fleet {
     machines: Vec<Machine>,
     standings: Vec<watch::Receiver<Standing>>,
-    cuts: Vec<watch::Sender<u64>>,
+    orders: Vec<Orders>,
     receivers: Receivers,
     floor: mpsc::Receiver<Due>,
     lag: mpsc::Receiver<Due>,
+}
+
+/// How a session is broken.
+struct Orders {
+    cut: watch::Sender<u64>,
+    slow_until: watch::Sender<Option<Instant>>,
+    line: Option<Arc<Line>>,
 }
 
 impl Fleet {
@@ -190,8 +200,12 @@ impl Fleet {
         let (floor_tx, floor) = mpsc::channel(BEHIND_MAX);
         let (lag_tx, lag) = mpsc::channel(BEHIND_MAX);
         let receivers = Receivers { sessions: Vec::new(), machines: machine_txs, floor: floor_tx, lag: lag_tx };
-        let mut fleet = Self { machines, standings: Vec::new(), cuts: Vec::new(), receivers, floor, lag };
-        fleet.open_sessions(world, &accounts, &entrance).await?;
+        let mut fleet = Self { machines, standings: Vec::new(), orders: Vec::new(), receivers, floor, lag };
+        let mut far = Vec::new();
+        for account in &accounts {
+            far.push(network::far_account(&world.scenario, account).await?);
+        }
+        fleet.open_sessions(world, &far, &entrance).await?;
         Ok(fleet)
     }
 
@@ -206,6 +220,8 @@ impl Fleet {
             for (number, device) in machine.devices.iter().enumerate() {
                 let (due_tx, due) = mpsc::channel(BEHIND_MAX);
                 let (cut_tx, cut) = watch::channel(0);
+                let (slow_tx, slow_until) = watch::channel(None);
+                let line = network::session_line(&world.scenario);
                 let (standing, standing_rx) = watch::channel(Standing::default());
                 let phone = Phone {
                     world: world.clone(),
@@ -216,11 +232,13 @@ impl Fleet {
                     thread_id: machine::thread(number % threads).to_string(),
                     due,
                     cut,
+                    slow_until,
+                    line: line.clone(),
                     standing,
                 };
                 world.shutdown.spawn(Box::pin(phone.run()));
                 self.receivers.sessions.push(due_tx);
-                self.cuts.push(cut_tx);
+                self.orders.push(Orders { cut: cut_tx, slow_until: slow_tx, line });
                 self.standings.push(standing_rx);
                 tokio::time::sleep(SESSION_PAUSE).await;
             }
@@ -239,7 +257,7 @@ impl Fleet {
     /// Gives the schedule out and waits for the last answers. Returns how many arrivals were dropped.
     async fn play(self, world: &Arc<World>, on_fault: Option<&OnFault>) -> anyhow::Result<u64> {
         let arrivals = schedule::draw(&world.scenario);
-        let Self { machines, standings, cuts, receivers, floor, lag } = self;
+        let Self { machines, standings, orders, receivers, floor, lag } = self;
         let floor_socket = floor::start().await?;
         let start = *world.started.get_or_init(|| world.clock.instant());
         world.shutdown.spawn(measure_lag(world.clone(), lag));
@@ -251,13 +269,8 @@ impl Fleet {
         for (index, phase) in world.scenario.phases.iter().enumerate() {
             tokio::time::sleep_until(at.into()).await;
             at += phase.duration();
-            for machine in &machines[..share(machines.len(), phase.cut_links)] {
-                machine.cut();
-            }
-            // The others, where only a part is cut, so that both sides of a machine break apart from each other.
-            for cut in &cuts[cuts.len() - share(cuts.len(), phase.cut_sessions)..] {
-                cut.send_modify(|cuts| *cuts += 1);
-            }
+            break_links(&machines, phase);
+            break_sessions(&orders, phase, at);
             if let (Some(fault), Some(on_fault)) = (&phase.fault, on_fault) {
                 faults.spawn(break_it(world.clone(), index + 1, fault.clone(), on_fault(fault)));
             }
@@ -281,6 +294,32 @@ impl Fleet {
     }
 }
 
+fn break_links(machines: &[Machine], phase: &Phase) {
+    for machine in &machines[..share_of(machines.len(), phase.cut_links)] {
+        machine.cut();
+    }
+    let lines: Vec<_> = machines.iter().filter_map(|machine| machine.line.as_ref()).collect();
+    for line in &lines[..share_of(lines.len(), phase.silence_links)] {
+        line.silence();
+    }
+}
+
+fn break_sessions(orders: &[Orders], phase: &Phase, end: Instant) {
+    let of = orders.len();
+    // The others, where only a part is cut, so that both sides of a machine break apart from each other.
+    for order in &orders[of - share_of(of, phase.cut_sessions)..] {
+        order.cut.send_modify(|cuts| *cuts += 1);
+    }
+    for (index, order) in orders.iter().enumerate() {
+        if is_picked(index, of, phase.slow_sessions) {
+            order.slow_until.send_replace(Some(end));
+        }
+        if let Some(line) = order.line.as_ref().filter(|_| is_picked(index, of, phase.silence_sessions)) {
+            line.silence();
+        }
+    }
+}
+
 /// Waits for a fault to be done, and keeps how long it took.
 async fn break_it(
     world: Arc<World>,
@@ -293,11 +332,6 @@ async fn break_it(
     let took = world.clock.instant().saturating_duration_since(since);
     world.figures.time(phase, &format!("{FAULT}{fault}"), took);
     Ok(())
-}
-
-fn share(of: usize, part: f64) -> usize {
-    // Both are small and not negative.
-    (of as f64 * part).round() as usize
 }
 
 /// The first region's entrance for sessions.
@@ -317,13 +351,20 @@ async fn start_machines(
     regions: &[RegionEndpoint],
 ) -> anyhow::Result<(Vec<Machine>, Vec<mpsc::Sender<Due>>)> {
     let fleet = world.scenario.fleet;
-    let quic = share(fleet.machines, fleet.quic_share);
+    let quic = share_of(fleet.machines, fleet.quic_share);
     let without_quic: Vec<_> = regions.iter().map(|region| RegionEndpoint { quic: None, ..region.clone() }).collect();
+    let without_quic = &without_quic;
     let (txs, rxs): (Vec<_>, Vec<_>) = (0..fleet.machines).map(|_| mpsc::channel(BEHIND_MAX)).unzip();
     let before_kib = resident_kib();
     let starting = rxs.into_iter().enumerate().map(|(index, due)| {
-        let regions = if index < quic { regions.to_vec() } else { without_quic.clone() };
-        Machine::start(world, api, &accounts[index % accounts.len()], regions, due)
+        let account = &accounts[index % accounts.len()];
+        async move {
+            let (line, regions) = match index < quic {
+                true => (None, regions.to_vec()),
+                false => network::link_line(&world.scenario, without_quic).await?,
+            };
+            Machine::start(world, api, account, (line, regions), due).await
+        }
     });
     let machines: Vec<Machine> = stream::iter(starting).buffered(PAIRINGS_AT_ONCE).try_collect().await?;
     let kib = resident_kib().saturating_sub(before_kib) / fleet.machines as u64;
@@ -332,7 +373,7 @@ async fn start_machines(
 }
 
 /// The memory of this process; 0 where the system does not say.
-fn resident_kib() -> u64 {
+pub(crate) fn resident_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap_or_default();
     let line = status.lines().find_map(|line| line.strip_prefix("VmRSS:"));
     line.and_then(|rest| rest.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0)

@@ -31,6 +31,10 @@ const ARRIVALS_MAX: f64 = 20_000_000.0;
 const EVENT_BYTES_MAX: usize = 64 * 1024;
 /// Content of one page, in bytes.
 const PAGE_BYTES_MAX: usize = 240 * 1024;
+/// Round trip of a network, in milliseconds: round the world over bad ones.
+const ROUND_TRIP_MS_MAX: u64 = 2_000;
+/// Share of sessions that may be slow or silent: others must be there to be asked.
+const UNASKED_MAX: f64 = 0.9;
 /// Time that the stub takes to answer.
 const ANSWER_MS_MAX: u64 = 60_000;
 
@@ -87,6 +91,13 @@ pub struct Fleet {
     /// Share of links that go over QUIC where the region has it, 0 to 1; the others are WebSockets. Default 0.
     #[serde(default)]
     pub quic_share: f64,
+    /// What an answer of the gateway takes at least on a session's way, in milliseconds, calls for tickets included.
+    /// Default 0.
+    #[serde(default)]
+    pub session_round_trip_ms: u64,
+    /// The same on the way of links over WebSockets. Default 0.
+    #[serde(default)]
+    pub link_round_trip_ms: u64,
 }
 
 /// What stands in for Codex.
@@ -138,6 +149,18 @@ pub struct Phase {
     /// Share of sessions whose sockets this process breaks as the phase begins, 0 to 1. On `fault` phases only.
     #[serde(default)]
     pub cut_sessions: f64,
+    /// Share of links over WebSockets whose network falls silent as the phase begins, 0 to 1: no socket closes. On
+    /// `fault` phases only.
+    #[serde(default)]
+    pub silence_links: f64,
+    /// Share of sessions whose network falls silent as the phase begins, 0 to 1. Nothing is asked of them in the phase.
+    /// On `fault` phases only.
+    #[serde(default)]
+    pub silence_sessions: f64,
+    /// Share of sessions that read nothing in the phase, and yet say that they are there, 0 to 1. Nothing is asked of
+    /// them in the phase. On `fault` phases only.
+    #[serde(default)]
+    pub slow_sessions: f64,
     /// What the figures of this phase must be: by the kind of what is timed or counted, as the report names it. A name
     /// stands for all that begin with it and a colon; `errors` for all that a user would see fail.
     #[serde(default)]
@@ -206,6 +229,12 @@ impl Mix {
 }
 
 impl Phase {
+    /// Share of sessions of which nothing is asked.
+    #[must_use]
+    pub fn unasked(&self) -> f64 {
+        self.slow_sessions.max(self.silence_sessions)
+    }
+
     /// How long it lasts.
     #[must_use]
     pub fn duration(&self) -> Duration {
@@ -236,7 +265,9 @@ impl Scenario {
     /// The first thing that is wrong, with the field's path.
     pub fn parse(text: &str) -> Result<Self, Error> {
         let scenario: Self = toml::from_str(text)?;
-        let Fleet { accounts, machines, sessions_per_machine, threads_per_machine, quic_share } = scenario.fleet;
+        let Fleet { accounts, machines, sessions_per_machine, threads_per_machine, quic_share, .. } = scenario.fleet;
+        within("fleet.session_round_trip_ms", scenario.fleet.session_round_trip_ms, 0, ROUND_TRIP_MS_MAX)?;
+        within("fleet.link_round_trip_ms", scenario.fleet.link_round_trip_ms, 0, ROUND_TRIP_MS_MAX)?;
         within("fleet.accounts", accounts, 1, ACCOUNTS_MAX)?;
         within("fleet.machines", machines, accounts, MACHINES_MAX)?;
         within("fleet.sessions_per_machine", sessions_per_machine, 1, SESSIONS_PER_MACHINE_MAX)?;
@@ -272,8 +303,16 @@ impl Phase {
         within(&at("events_per_second"), self.events_per_second, 0.0, rate_max)?;
         within(&at("mix (the sum of its weights)"), self.mix.total(), 1, u64::from(u32::MAX))?;
         let share_max = if self.kind == PhaseKind::Fault { 1.0 } else { 0.0 };
-        within(&at("cut_links"), self.cut_links, 0.0, share_max)?;
-        within(&at("cut_sessions"), self.cut_sessions, 0.0, share_max)?;
+        for (field, share) in [
+            ("cut_links", self.cut_links),
+            ("cut_sessions", self.cut_sessions),
+            ("silence_links", self.silence_links),
+            ("silence_sessions", self.silence_sessions),
+            ("slow_sessions", self.slow_sessions),
+        ] {
+            within(&at(field), share, 0.0, share_max)?;
+        }
+        within(&at("slow_sessions or silence_sessions"), self.unasked(), 0.0, UNASKED_MAX)?;
         for (what, bound) in &self.must {
             bound.check(&at(&format!("must.{what:?}")))?;
         }

@@ -82,7 +82,10 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
     for (index, phase) in scenario.phases.iter().enumerate() {
         let mut add = |at, to| arrivals.push(Arrival { at: start + at, phase: index, to, first: false });
         for at in times(phase, phase.commands_per_second, &mut random) {
-            let session = random.random_range(0..scenario.sessions());
+            let mut session = random.random_range(0..scenario.sessions());
+            while is_picked(session, scenario.sessions(), phase.unasked()) {
+                session = random.random_range(0..scenario.sessions());
+            }
             add(at, To::Session(session, pick(&phase.mix, &mut random)));
         }
         for at in times(phase, phase.events_per_second, &mut random) {
@@ -100,6 +103,19 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
     arrivals.sort_by_key(|arrival| arrival.at);
     mark_first(scenario, &mut arrivals);
     arrivals
+}
+
+/// So many of them, rounded.
+#[must_use]
+pub fn share_of(of: usize, part: f64) -> usize {
+    // Both are small and not negative.
+    (of as f64 * part).round() as usize
+}
+
+/// Whether one of `of` belongs to a part that lies evenly among them.
+#[must_use]
+pub fn is_picked(index: usize, of: usize, part: f64) -> bool {
+    (index * share_of(of, part)) % of < share_of(of, part)
 }
 
 fn mark_first(scenario: &Scenario, arrivals: &mut [Arrival]) {
@@ -211,6 +227,20 @@ mod tests {
         assert_eq!(first, times(&scenario));
         scenario.seed += 1;
         assert_ne!(first, times(&scenario));
+    }
+
+    #[test]
+    fn a_part_lies_evenly_and_is_not_asked() {
+        let picked: Vec<_> = (0..10).filter(|index| is_picked(*index, 10, 0.3)).collect();
+        assert_eq!(picked, [0, 4, 7]);
+        assert!((0..10).all(|index| !is_picked(index, 10, 0.0)));
+        let phase = "kind = \"fault\"\ncommands_per_second = 100\nslow_sessions = 0.5";
+        let arrivals = draw(&scenario(phase));
+        let asked = arrivals.iter().filter_map(|arrival| match arrival.to {
+            To::Session(session, _) => Some(session),
+            To::Machine(_) | To::Floor | To::Lag => None,
+        });
+        assert_eq!(asked.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), [1, 3, 5]);
     }
 
     #[test]

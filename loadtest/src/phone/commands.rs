@@ -62,24 +62,23 @@ impl Life {
         self.send_new(connection, What::Load(due.ask), due).await
     }
 
-    /// Asks to be admitted and to watch, where neither is so nor asked.
+    /// Asks to be admitted and to watch, where neither is so nor asked: both at once, since the machine takes them in
+    /// their order.
     pub(super) async fn admit(&mut self, connection: &mut Connection) -> anyhow::Result<()> {
         if connection.boot_id.is_none() {
             return Ok(());
         }
-        let missing = if !live(self.machine_stream.as_ref()) {
-            What::Attach
-        } else if !live(self.thread_stream.as_ref()) {
-            What::Watch
-        } else {
-            return Ok(());
-        };
-        if self.asked.values().any(|asked| asked.what == missing) {
-            return Ok(());
+        let is_live =
+            [(What::Attach, live(self.machine_stream.as_ref())), (What::Watch, live(self.thread_stream.as_ref()))];
+        for (what, is_live) in is_live {
+            if is_live || self.asked.values().any(|asked| asked.what == what) {
+                continue;
+            }
+            let now = self.world().clock.instant();
+            let due = Due { intended: now, phase: 0, ask: Ask::ListThreads, first: false };
+            self.send_new(connection, what, due).await?;
         }
-        let now = self.world().clock.instant();
-        let due = Due { intended: now, phase: 0, ask: Ask::ListThreads, first: false };
-        self.send_new(connection, missing, due).await
+        Ok(())
     }
 
     fn content(&self, what: What) -> Body {

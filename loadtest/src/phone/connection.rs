@@ -27,18 +27,22 @@ pub(super) struct Connection {
     pub(super) leave_at: Option<Instant>,
     /// Another socket is on its way, to take the place of this one.
     pub(super) is_left: bool,
+    /// When its WebSocket was open, and nothing yet said on it.
+    pub(super) opened_at: Instant,
     pub(super) heard_at: Instant,
     pub(super) ping_at: Instant,
 }
 
 impl Connection {
-    /// Opens one: ticket, hello, proof.
+    /// Opens one: ticket, hello, proof, and with the proof the machine.
     pub(super) fn open(phone: &Phone) -> impl Future<Output = anyhow::Result<Self>> + Send + 'static {
         let (account, device) = (phone.account.clone(), phone.device.clone());
-        let (entrance, world) = (phone.entrance.clone(), phone.world.clone());
+        let (entrance, world, line) = (phone.entrance.clone(), phone.world.clone(), phone.line.clone());
+        let machine_id = Bytes::copy_from_slice(phone.machine.machine_id.as_bytes());
         async move {
             let (ticket, grant) = account.ticket(&device, &entrance.region).await.context("no ticket")?;
-            let mut socket = dial::session(&entrance.url, account.origin(), &entrance.tls).await?;
+            let mut socket = dial::session(&entrance.url, account.origin(), &entrance.tls, line.as_ref()).await?;
+            let opened_at = world.clock.instant();
             let hello = v1::SessionHello {
                 version: VERSION,
                 version_min: VERSION_MIN,
@@ -56,12 +60,13 @@ impl Connection {
             let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, account.origin());
             let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
             send(&mut socket, Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
+            send(&mut socket, Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
             let session_down::Kind::Welcome(welcome) = receive(&mut socket).await? else { bail!("no welcome came") };
             let session_id = welcome.session_id.as_ref().try_into()?;
             let now = world.clock.instant();
             let (heard_at, ping_at) = (now, now + PING_INTERVAL);
             let (boot_id, open_at, leave_at, is_left) = (None, None, None, false);
-            Ok(Self { socket, session_id, boot_id, open_at, leave_at, is_left, heard_at, ping_at })
+            Ok(Self { socket, session_id, boot_id, open_at, leave_at, is_left, opened_at, heard_at, ping_at })
         }
     }
 

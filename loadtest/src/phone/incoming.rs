@@ -57,16 +57,17 @@ impl Life {
             machine_message::Kind::Status(status) => {
                 let was = connection.boot_id;
                 connection.boot_id = status.boot_id.as_ref().try_into().ok();
+                self.boot_id = connection.boot_id.or(self.boot_id);
                 if connection.boot_id.is_none() || (was.is_some() && was != connection.boot_id) {
                     self.pause_streams();
                 }
-                self.admit(connection).await
+                Ok(())
             }
             machine_message::Kind::Progress(progress) => {
                 self.progress(&progress);
                 Ok(())
             }
-            machine_message::Kind::Receipt(signed) => self.receipt(connection, &signed).await,
+            machine_message::Kind::Receipt(signed) => self.receipt(&signed),
             machine_message::Kind::Failure(failure) => {
                 self.failure(&failure);
                 Ok(())
@@ -80,7 +81,7 @@ impl Life {
             machine_message::Kind::StreamEnd(end) => {
                 self.count(&format!("stream ended: {}", code_name(end.code)));
                 self.end_stream(connection, end.stream_id);
-                self.admit(connection).await
+                Ok(())
             }
             machine_message::Kind::ProbeReply(_) => Ok(()),
         }
@@ -110,7 +111,7 @@ impl Life {
         }
     }
 
-    async fn receipt(&mut self, connection: &mut Connection, signed: &v1::SignedReceipt) -> anyhow::Result<()> {
+    fn receipt(&mut self, signed: &v1::SignedReceipt) -> anyhow::Result<()> {
         let machine = &self.phone.machine;
         machine.machine_key.verify(receipt_transcript(&signed.receipt), &signed.signature)?;
         let receipt = Receipt::try_from(v1::Receipt::decode(signed.receipt.clone())?)?;
@@ -125,20 +126,22 @@ impl Life {
             return Ok(());
         }
         self.finish(receipt.command_id, receipt.outcome);
-        self.admit(connection).await
+        Ok(())
     }
 
     fn finish(&mut self, id: CommandId, outcome: Outcome) {
         let Some(asked) = self.asked.remove(&id) else { return };
         let name = asked.what.kind().name();
+        // An attach or a watch is asked for anew until it holds.
+        let again = if asked.subscribes() { "asked anew: " } else { "" };
         let word = match outcome {
             Outcome::Executed => TheWord::Executed,
             Outcome::Refused(code) => {
-                self.count(&format!("refused: {name}: {}", code.name()));
+                self.count(&format!("{again}refused: {name}: {}", code.name()));
                 TheWord::Refused
             }
             Outcome::Unknown => {
-                self.count(&format!("unknown: {name}"));
+                self.count(&format!("{again}unknown: {name}"));
                 TheWord::Unknown
             }
         };
@@ -164,7 +167,8 @@ impl Life {
         let code = code_name(failure.code);
         let entry = Entry::Failed { device: phone.device.device_id(), id, code: code.to_owned() };
         phone.world.recorder.take(phone.world.now_us(), phone.machine.machine_id, entry);
-        phone.world.figures.count(phone.world.phase_at(now), &format!("failed: {code}"));
+        let again = if asked.subscribes() { "asked anew: " } else { "" };
+        phone.world.figures.count(phone.world.phase_at(now), &format!("{again}failed: {code}"));
         let hopeless = ErrorCode::from_number(failure.code).is_none_or(|code| code.retry() == Retry::Never);
         if hopeless && !asked.subscribes() {
             self.asked.remove(&id);

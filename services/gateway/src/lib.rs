@@ -33,6 +33,8 @@ mod connector;
 mod dial;
 mod drain;
 mod ending;
+#[doc(hidden)]
+pub mod forwarding;
 mod frame;
 mod life;
 mod load;
