@@ -15,9 +15,9 @@ macro_rules! select_machines {
     ($condition:literal) => {
         concat!(
             "SELECT m.machine_id, m.label, m.region, m.created_at, m.revoked_at, m.credential_serial, \
-             m.credential_issued_at, m.quarantined_at, m.quarantined_serial, m.connector_version, k.algorithm, \
-             k.public_key FROM machines m JOIN machine_keys k ON k.account_id = m.account_id \
-             AND k.machine_id = m.machine_id AND k.retired_at IS NULL WHERE m.account_id = $1 AND ",
+             m.credential_issued_at, m.quarantined_at, m.quarantined_serial, m.connector_version, \
+             m.link_region, m.region_pin, k.algorithm, k.public_key \
+             FROM machines m JOIN machine_keys k ON k.account_id = m.account_id AND k.machine_id = m.machine_id AND k.retired_at IS NULL WHERE m.account_id = $1 AND ",
             $condition
         )
     };
@@ -52,6 +52,10 @@ pub struct Machine {
     pub quarantined_serial: u64,
     /// What its connector said of itself when it was last paired.
     pub connector_version: Option<String>,
+    /// The region it is linked in, or was last, as a node reported it.
+    pub link_region: Option<String>,
+    /// The only region that may serve it.
+    pub region_pin: Option<String>,
 }
 
 /// A machine that is being paired.
@@ -280,5 +284,7 @@ fn machine_of(columns: &Columns<'_>) -> Result<Machine, StoreError> {
         quarantined: columns.optional_time("quarantined_at")?.is_some(),
         quarantined_serial: columns.number("quarantined_serial")?,
         connector_version: columns.optional_text("connector_version")?,
+        link_region: columns.optional_text("link_region")?,
+        region_pin: columns.optional_text("region_pin")?,
     })
 }

@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 3;
+pub(super) const KNOWN: i64 = 4;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -78,6 +78,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0001_initial"),
         step!("sqlite", "0002_quarantine_and_versions"),
         step!("sqlite", "0003_turns_and_needs"),
+        step!("sqlite", "0004_regions"),
     ])
 }
 
@@ -87,11 +88,12 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0001_initial"),
         step!("postgres", "0002_quarantine_and_versions"),
         step!("postgres", "0003_turns_and_needs"),
+        step!("postgres", "0004_regions"),
     ])
 }
 
 fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
-    let names = ["initial", "quarantine and versions", "turns and needs"];
+    let names = ["initial", "quarantine and versions", "turns and needs", "regions"];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
     };
