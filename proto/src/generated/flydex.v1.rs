@@ -1885,10 +1885,12 @@ pub struct LinkReport {
     pub account_id: ::prost::bytes::Bytes,
     #[prost(bytes = "bytes", tag = "2")]
     pub machine_id: ::prost::bytes::Bytes,
-    #[prost(bool, tag = "3")]
-    pub linked: bool,
+    /// when the link began, by the node's clock
     #[prost(uint64, tag = "4")]
     pub at_ms: u64,
+    /// the connector's count of its links
+    #[prost(uint64, tag = "5")]
+    pub link_counter: u64,
 }
 /// It is recorded.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
@@ -2010,7 +2012,8 @@ pub mod internal_client {
             req.extensions_mut().insert(GrpcMethod::new("flydex.v1.Internal", "Follow"));
             self.inner.server_streaming(req, path, codec).await
         }
-        /// Where machines are linked; the last word of a node on a machine counts.
+        /// Where machines are linked. The newest link of a machine counts, by its counter, in whatever order reports come; that
+        /// a link ended is not reported, for where a machine was last is where to look for it.
         pub async fn report_links(
             &mut self,
             request: impl tonic::IntoRequest<super::ReportLinksRequest>,
@@ -2062,7 +2065,8 @@ pub mod internal_server {
             &self,
             request: tonic::Request<super::FollowRequest>,
         ) -> std::result::Result<tonic::Response<Self::FollowStream>, tonic::Status>;
-        /// Where machines are linked; the last word of a node on a machine counts.
+        /// Where machines are linked. The newest link of a machine counts, by its counter, in whatever order reports come; that
+        /// a link ended is not reported, for where a machine was last is where to look for it.
         async fn report_links(
             &self,
             request: tonic::Request<super::ReportLinksRequest>,

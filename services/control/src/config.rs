@@ -27,6 +27,11 @@ impl Config {
         let regions = vec![Region::behind(&public_origin, region)];
         Self { public_origin, region: region.to_owned(), regions, account_name: DEFAULT_ACCOUNT_NAME.to_owned() }
     }
+
+    /// Whether there is such a region.
+    pub(crate) fn has_region(&self, region: &str) -> bool {
+        self.regions.iter().any(|known| known.region == region)
+    }
 }
 
 /// Where one region is reached.

@@ -6,27 +6,33 @@
 
 mod follow;
 mod head;
-mod links;
 
 use std::sync::Arc;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{FOLLOW_QUEUE_MESSAGES, FOLLOWERS_MAX, LINK_REPORTS_MAX};
+use flydex_domain::id::{AccountId, MachineId};
+use flydex_domain::limits::{FOLLOW_QUEUE_MESSAGES, FOLLOWERS_MAX, LINK_REPORTS_AT_ONCE, LINK_REPORTS_MAX};
+use flydex_domain::time::UnixMillis;
+use flydex_proto::convert::Malformed;
+use flydex_proto::v1;
 use flydex_proto::v1::internal_server::Internal;
 use flydex_proto::v1::{FollowRequest, Followed, ReportLinksRequest, ReportLinksResponse};
 use flydex_runtime::mutual::{PeerIdentity, Role};
+use flydex_store::StoreError;
+use flydex_store::sql::LinkReport;
 use tokio::sync::{Semaphore, mpsc};
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Code, Request, Response, Status};
 
 pub(crate) use self::head::Head;
-pub(crate) use self::links::Links;
 use crate::service::App;
 
 /// The service, as tonic serves it.
 pub(crate) struct InternalApi {
     control: App,
     followers: Arc<Semaphore>,
+    /// Reports that may be written at once: people's requests need the database too.
+    reports: Arc<Semaphore>,
 }
 
 impl InternalApi {
@@ -40,7 +46,8 @@ impl InternalApi {
                 () = head::follow(&looking) => {}
             }
         });
-        Self { control, followers: Arc::new(Semaphore::new(FOLLOWERS_MAX)) }
+        let (followers, reports) = (Semaphore::new(FOLLOWERS_MAX), Semaphore::new(LINK_REPORTS_AT_ONCE));
+        Self { control, followers: Arc::new(followers), reports: Arc::new(reports) }
     }
 }
 
@@ -71,17 +78,41 @@ impl Internal for InternalApi {
     ) -> Result<Response<ReportLinksResponse>, Status> {
         let peer = caller(&request)?;
         let report = request.into_inner();
-        if report.region != peer.region {
+        // Nodes have links, and each speaks for its own region.
+        if peer.role != Role::Machines || report.region != peer.region {
             return Err(status(ErrorCode::Forbidden));
         }
         if report.links.len() > LINK_REPORTS_MAX {
             return Err(status(ErrorCode::BadRequest));
         }
-        let lines = report.links.iter().map(links::Line::try_from).collect::<Result<Vec<_>, _>>();
-        let lines = lines.map_err(|_| status(ErrorCode::BadRequest))?;
-        self.control.links.report(&report.region, lines).map_err(status)?;
+        let links = report.links.iter().map(link).collect::<Result<Vec<_>, _>>();
+        let links = links.map_err(|_| status(ErrorCode::BadRequest))?;
+        let _place = self.reports.acquire().await.map_err(|_| status(ErrorCode::Overloaded))?;
+        self.write(&report.region, links).await.map_err(|error| {
+            tracing::warn!(error.code = ErrorCode::StoreUnavailable.name(), error = %error, "link report not taken");
+            status(ErrorCode::StoreUnavailable)
+        })?;
         Ok(Response::new(ReportLinksResponse {}))
     }
+}
+
+impl InternalApi {
+    async fn write(&self, region: &str, links: Vec<LinkReport>) -> Result<(), StoreError> {
+        let mut tx = self.control.store.write().await?;
+        let moved = tx.report_links(region, links, self.control.now()).await?;
+        tx.commit().await?;
+        self.control.metrics.machines_moved(moved);
+        Ok(())
+    }
+}
+
+fn link(report: &v1::LinkReport) -> Result<LinkReport, Malformed> {
+    Ok(LinkReport {
+        account_id: AccountId::try_from(report.account_id.as_ref())?,
+        machine_id: MachineId::try_from(report.machine_id.as_ref())?,
+        link_counter: report.link_counter,
+        linked_at: UnixMillis(report.at_ms),
+    })
 }
 
 /// Who asks; only gateways and nodes may.

@@ -35,8 +35,11 @@ struct MachineJson {
     label: String,
     #[schema(value_type = PublicKeyJson)]
     machine_key: EncodedKey,
-    /// Where it is linked, or was when it was paired.
+    /// The region it is linked in or was last; where it was paired as long as it was not linked yet.
     region: String,
+    /// The only region that may serve it, where its owner keeps it in one.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    region_pin: Option<String>,
     #[schema(value_type = u64)]
     created_at_ms: UnixMillis,
     /// Its key was used twice: it has no link until it is paired again.
@@ -53,6 +56,16 @@ pub(crate) struct RenameBody {
     label: String,
 }
 
+/// The region that a machine is kept in; null lets it go anywhere.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegionPinBody {
+    // A body that leaves it out is a mistake, not a wish.
+    #[serde(deserialize_with = "Option::deserialize")]
+    #[schema(required = true)]
+    region: Option<String>,
+}
+
 /// A machine's credential and the keys that everything from control verifies with.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct CredentialJson {
@@ -66,12 +79,12 @@ pub(crate) struct CredentialJson {
     (status = 200, body = Machines), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Machines>, ApiError> {
     let mut tx = control.store.read().await?;
-    let account_id = browser.scope().account_id();
     let machines = tx.machines(browser.scope()).await?.into_iter().map(|machine| MachineJson {
         machine_id: machine.machine_id,
         label: machine.label,
         machine_key: EncodedKey(machine.key),
-        region: control.links.region(account_id, machine.machine_id).unwrap_or(machine.region),
+        region: region_of(&control, machine.link_region, machine.region),
+        region_pin: machine.region_pin,
         created_at_ms: machine.created_at,
         quarantined: machine.quarantined,
         connector_version: machine.connector_version,
@@ -95,6 +108,31 @@ pub(crate) async fn rename(
     let mut tx = control.store.write().await?;
     tx.rename_machine(scope, machine_id, &label).await?;
     let entry = control.audit_entry(AuditKind::MachineRenamed, None);
+    let user_id = Some(browser.user.user_id);
+    tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
+    tx.commit().await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Keeps a machine in one region, or lets it go anywhere. It holds from the next credential on, which a connector
+/// fetches within 12 hours; an earlier credential opens links elsewhere for at most a day.
+#[utoipa::path(put, path = "/api/machines/{id}/region-pin", tag = "machines", security(("cookie" = [])),
+    params(("id" = String, Path)),
+    request_body = RegionPinBody, responses((status = 204), (status = "default", body = ErrorBody)))]
+pub(crate) async fn pin(
+    State(control): State<App>,
+    browser: Browser,
+    PathId(machine_id): PathId<MachineId>,
+    ApiJson(body): ApiJson<RegionPinBody>,
+) -> Result<StatusCode, ApiError> {
+    browser.require(Role::Owner)?;
+    if body.region.as_deref().is_some_and(|region| !control.config.has_region(region)) {
+        return Err(ErrorCode::BadRequest.into());
+    }
+    let scope = browser.scope();
+    let mut tx = control.store.write().await?;
+    tx.pin_machine(scope, machine_id, body.region.as_deref()).await?;
+    let entry = control.audit_entry(AuditKind::MachineRegionPinned, None);
     let user_id = Some(browser.user.user_id);
     tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
     tx.commit().await?;
@@ -180,6 +218,12 @@ async fn quarantine(
     Ok(())
 }
 
+/// Where to look for a machine: a region that is not there any more is no place to look.
+fn region_of(control: &Control, linked: Option<String>, paired: String) -> String {
+    let known = |region: &String| control.config.has_region(region);
+    linked.filter(known).unwrap_or_else(|| if known(&paired) { paired } else { control.config.region.clone() })
+}
+
 /// The newest credential of a machine. The same row always gives the same token.
 pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine: &Machine) -> CredentialJson {
     let credential = MachineCredential {
@@ -187,7 +231,7 @@ pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine:
         machine_id: machine.machine_id,
         machine_key: EncodedKey(machine.key),
         serial: machine.credential_serial,
-        region_pin: None,
+        region_pin: machine.region_pin.clone(),
         issued_at: machine.credential_issued_at,
         expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
     };

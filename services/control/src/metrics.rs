@@ -19,6 +19,7 @@ pub(crate) struct Metrics {
     request_seconds: Histogram<f64>,
     long_polls: UpDownCounter<i64>,
     revocations: Counter<u64>,
+    machines_moved: Counter<u64>,
 }
 
 /// Counts a long poll while it waits.
@@ -46,6 +47,10 @@ impl Metrics {
                 .u64_counter("flydex_control_revocations")
                 .with_description("Revocations sent on to gateways and nodes, by what they end")
                 .build(),
+            machines_moved: meter
+                .u64_counter("flydex_control_machines_moved")
+                .with_description("Machines that nodes reported in another region than before")
+                .build(),
         }
     }
 
@@ -61,6 +66,11 @@ impl Metrics {
     pub(crate) fn waiting_poll(&self) -> WaitingPoll<'_> {
         self.long_polls.add(1, &[]);
         WaitingPoll(self)
+    }
+
+    /// Counts machines that came to another region.
+    pub(crate) fn machines_moved(&self, count: u64) {
+        self.machines_moved.add(count, &[]);
     }
 
     /// Counts a revocation that was sent on.

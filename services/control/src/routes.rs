@@ -80,6 +80,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(devices::revoke))
         .routes(routes!(machines::list))
         .routes(routes!(machines::rename, machines::revoke))
+        .routes(routes!(machines::pin))
         .routes(routes!(machines::renew_credential))
         .routes(routes!(tickets::create))
         .routes(routes!(regions::list))

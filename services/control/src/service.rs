@@ -28,7 +28,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::extract::Address;
-use crate::internal::{Head, InternalApi, Links};
+use crate::internal::{Head, InternalApi};
 use crate::metrics::Metrics;
 use crate::rate::Rates;
 use crate::routes;
@@ -61,8 +61,6 @@ pub(crate) struct Control {
     pub(crate) metrics: Metrics,
     /// How far the log of revocations goes.
     pub(crate) head: Head,
-    /// Where machines are linked.
-    pub(crate) links: Links,
     address_hash_key: SecretKey,
     revocations: broadcast::Sender<RevocationEntry>,
     revoked: Notify,
@@ -200,7 +198,6 @@ impl Service {
             waiters: Waiters::default(),
             metrics: Metrics::new(),
             head: Head::new(forgotten),
-            links: Links::default(),
             config,
             store,
             clock,

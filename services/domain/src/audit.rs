@@ -32,6 +32,8 @@ pub enum AuditKind {
     MachinePaired,
     /// A machine was renamed.
     MachineRenamed,
+    /// A machine was kept in one region, or let go anywhere again.
+    MachineRegionPinned,
     /// A machine was revoked.
     MachineRevoked,
     /// A device was enrolled.
@@ -59,6 +61,7 @@ impl AuditKind {
         Self::ClaimExhausted,
         Self::MachinePaired,
         Self::MachineRenamed,
+        Self::MachineRegionPinned,
         Self::MachineRevoked,
         Self::DeviceEnrolled,
         Self::DeviceRevoked,
@@ -86,6 +89,7 @@ impl AuditKind {
             Self::ClaimExhausted => "claim_exhausted",
             Self::MachinePaired => "machine_paired",
             Self::MachineRenamed => "machine_renamed",
+            Self::MachineRegionPinned => "machine_region_pinned",
             Self::MachineRevoked => "machine_revoked",
             Self::DeviceEnrolled => "device_enrolled",
             Self::DeviceRevoked => "device_revoked",

@@ -372,6 +372,8 @@ pub const FOLLOW_RETRY_WAIT_MAX: Duration = Duration::from_secs(5);
 pub const REVOCATION_STALENESS_MAX: Duration = Duration::from_secs(3600);
 /// Machines in one report of links.
 pub const LINK_REPORTS_MAX: usize = 1000;
+/// Reports of links that one control process writes at once; the others wait their turn.
+pub const LINK_REPORTS_AT_ONCE: usize = 2;
 /// Machines whose new link a node has yet to report; past it all that are linked there are reported instead.
 pub const LINK_REPORTS_WAITING_MAX: usize = 20_000;
 /// Wait after a first new link before it is reported, so that the links of a storm travel together.

@@ -18,6 +18,7 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::host::Context;
 use crate::peer::Peer;
+use crate::report::Linked;
 
 /// A message to a machine actor.
 pub(crate) enum Envelope {
@@ -106,6 +107,8 @@ pub(crate) struct Gate {
     tick_at: AtomicU64,
     idle: AtomicBool,
     holding: Mutex<Option<Holding>>,
+    /// The newest link that attached.
+    linked: Mutex<Option<Linked>>,
     /// The directory is to be told of the holding.
     assert_due: AtomicBool,
 }
@@ -119,6 +122,7 @@ impl Gate {
             tick_at: AtomicU64::new(u64::MAX),
             idle: AtomicBool::new(false),
             holding: Mutex::default(),
+            linked: Mutex::default(),
             assert_due: AtomicBool::new(false),
         })
     }
@@ -132,6 +136,11 @@ impl Gate {
     /// The actor says what it owns.
     pub(crate) fn hold(&self, holding: Option<Holding>) {
         *self.holding() = holding;
+    }
+
+    /// The actor says since when it has its link.
+    pub(crate) fn linked(&self, linked: Linked) {
+        *self.linked.lock().unwrap_or_else(PoisonError::into_inner) = Some(linked);
     }
 
     fn holding(&self) -> MutexGuard<'_, Option<Holding>> {
@@ -207,6 +216,13 @@ impl MachineHandle {
     /// What the directory is to be told; it is then taken to be told.
     pub(crate) fn take_assertion(&self) -> Option<Holding> {
         if self.gate.assert_due.swap(false, Ordering::AcqRel) { self.gate.holding().clone() } else { None }
+    }
+
+    /// The link that the machine has.
+    pub(crate) fn link(&self) -> Option<Linked> {
+        let counter = self.gate.holding().as_ref()?.link.as_ref()?.counter;
+        let linked = *self.gate.linked.lock().unwrap_or_else(PoisonError::into_inner);
+        linked.filter(|linked| linked.counter == counter)
     }
 
     pub(crate) fn actor_id(&self) -> ActorId {

@@ -36,6 +36,7 @@ use crate::machine::{Arguments, MachineActor};
 use crate::metrics::{HandOverCause, Metrics};
 use crate::peer::{Outgoing, Peer};
 use crate::rebalance;
+use crate::report::{Linked, Reports};
 use crate::revocations::Revocations;
 
 /// What every actor of a node needs.
@@ -50,6 +51,7 @@ pub(crate) struct Context {
     pub(crate) shutdown: Shutdown,
     pub(crate) metrics: Metrics,
     pub(crate) revocations: Revocations,
+    pub(crate) reports: Reports,
     pub(crate) started: Instant,
     /// Some machine is to be asserted in the directory.
     pub(crate) assertions_due: AtomicBool,
@@ -193,6 +195,12 @@ impl Host {
     /// How many machines have an actor here.
     pub(crate) fn machine_count(&self) -> u32 {
         u32::try_from(self.machines().handles.len()).unwrap_or(u32::MAX)
+    }
+
+    /// Every machine that is linked here.
+    pub(crate) fn links(&self) -> Vec<(MachineKey, Linked)> {
+        let machines = self.machines();
+        machines.handles.iter().filter_map(|(key, handle)| Some((*key, handle.link()?))).collect()
     }
 
     /// Has the directory told of everything that is owned here.

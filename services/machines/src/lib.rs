@@ -5,7 +5,8 @@
 //! `flydex_domain::machine`, which decides, and performs the effects; `ask` asks the directory for it; `peer` carries
 //! the answers back. `host`
 //! starts, supervises and retires the actors; `lease` keeps the node on record in the directory, and
-//! `hand_over` gives its machines to others when it goes, and `rebalance` some while others have fewer.
+//! `hand_over` gives its machines to others when it goes, and `rebalance` some while others have fewer; `report` tells
+//! control where they are.
 
 mod ask;
 mod convert;
@@ -18,6 +19,7 @@ mod machine;
 mod metrics;
 mod peer;
 mod rebalance;
+mod report;
 mod revocations;
 
 use std::sync::Arc;
@@ -30,6 +32,7 @@ use flydex_proto::v1::machine_host_server::{MachineHost, MachineHostServer};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_store::directory::Directory;
+use tonic::transport::Channel;
 
 pub use handle::{CallError, Snapshot};
 
@@ -83,6 +86,7 @@ impl Service {
             shutdown,
             metrics: metrics::Metrics::new(),
             revocations: revocations::Revocations::default(),
+            reports: report::Reports::default(),
         };
         Self { host: host::Host::start(context) }
     }
@@ -104,6 +108,19 @@ impl Handle {
     /// Applies a revocation to everything here, and to everything that comes while a token could say otherwise.
     pub fn revoke(&self, entry: RevocationEntry) {
         self.host.revoke(&entry);
+    }
+
+    /// Reports to control, from now to the drain, where machines are linked; any of the processes behind `channels`
+    /// will do.
+    pub fn report_links(&self, channels: Vec<Channel>) {
+        let [first, ..] = self.host.context.incarnation.as_bytes();
+        let control = report::ControlProcesses::new(channels, usize::from(*first));
+        let (host, shutdown) = (Arc::clone(&self.host), &self.host.context.shutdown);
+        let soft = shutdown.soft();
+        // What is linked elsewhere after the drain is reported from there.
+        shutdown.spawn(async move {
+            let _ = soft.run_until_cancelled(report::run(host, control)).await;
+        });
     }
 
     /// Looks at one machine.

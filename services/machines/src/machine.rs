@@ -30,6 +30,7 @@ use crate::handle::{Envelope, Gate, MachineHandle, Snapshot};
 use crate::host::Context;
 use crate::metrics;
 use crate::peer::Peer;
+use crate::report::Linked;
 
 /// The ractor side of a machine.
 pub(crate) struct MachineActor;
@@ -260,7 +261,12 @@ impl State {
             }
             Effect::Assert => self.handle.assert_later(&self.context),
             Effect::Find => self.context.shutdown.spawn(ask::find(Arc::clone(&self.context), self.handle.clone(), key)),
-            Effect::SetLink { link_id, counter } => self.set_link(link_id, counter),
+            Effect::SetLink { link_id, counter } => {
+                self.set_link(link_id, counter);
+                let linked = Linked { counter, at: self.context.now().unix };
+                self.gate.linked(linked);
+                self.context.reports.note(key, linked);
+            }
             Effect::DeviceRemoved(device_id) => self.context.revocations.removed(key, device_id),
             Effect::Note(note) => self.note(note),
         }

@@ -32,6 +32,8 @@ pub(crate) struct Metrics {
     assertions: Counter<u64>,
     not_owners: Counter<u64>,
     hand_overs: Counter<u64>,
+    link_reports: Counter<u64>,
+    links_reported: Counter<u64>,
 }
 
 /// Why a machine is handed over.
@@ -78,6 +80,8 @@ impl Metrics {
             assertions: meter.u64_counter("flydex_machines_assertions").build(),
             not_owners: meter.u64_counter("flydex_machines_not_owner").build(),
             hand_overs: meter.u64_counter("flydex_machines_hand_overs").build(),
+            link_reports: meter.u64_counter("flydex_machines_link_reports").build(),
+            links_reported: meter.u64_counter("flydex_machines_links_reported").build(),
         }
     }
 
@@ -183,6 +187,15 @@ impl Metrics {
             HandOverCause::Rebalance => "rebalance",
         };
         self.hand_overs.add(1, &[KeyValue::new("cause", cause)]);
+    }
+
+    /// A report of links was taken by control, or not.
+    pub(crate) fn links_reported(&self, taken: bool, links: usize) {
+        let result = if taken { "taken" } else { "failed" };
+        self.link_reports.add(1, &[KeyValue::new("result", result)]);
+        if taken {
+            self.links_reported.add(u64::try_from(links).unwrap_or(u64::MAX), &[]);
+        }
     }
 
     /// A session or link was sent to another node.

@@ -9,5 +9,6 @@ mod lease;
 mod links;
 mod ownership;
 mod rebalance;
+mod reports;
 mod sessions;
 mod traces;

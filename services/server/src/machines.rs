@@ -70,6 +70,7 @@ pub async fn run(config: MachinesConfig, say: impl Fn(&str)) -> anyhow::Result<(
     let service =
         flydex_machines::Service::new(node, directory, Arc::clone(&verifier), Clock::system(), life.shutdown.clone());
     let handle = service.handle();
+    service.handle().report_links(control.clone());
     Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(entry), &life.shutdown);
     let allowed = Allowed { roles: vec![Role::Gateway], region: Some(region.clone()) };
     let router = Routes::new(service.into_grpc()).into_axum_router();

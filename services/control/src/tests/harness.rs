@@ -30,7 +30,7 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
-use crate::{Config, Service};
+use crate::{Config, Region, Service};
 
 pub(super) const ORIGIN: &str = "https://relay.example";
 pub(super) const START_MILLIS: u64 = 1_800_000_000_000;
@@ -80,7 +80,8 @@ impl World {
     async fn start_in(database: Database, clock: Clock) -> Self {
         let store = database.open().await;
         let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
-        let config = Config::new(origin, "local");
+        let mut config = Config::new(origin.clone(), "local");
+        config.regions.push(Region::behind(&origin, "eu"));
         let service =
             Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
         let router = service.router();

@@ -16,7 +16,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::{Request, Status};
 use uuid::Uuid;
 
-use super::harness::{World, scope_of};
+use super::harness::{Desk, Phone, World, scope_of};
 use crate::internal::InternalApi;
 
 type Stream = ReceiverStream<Result<v1::Followed, Status>>;
@@ -149,27 +149,66 @@ fn report(links: &[v1::LinkReport]) -> v1::ReportLinksRequest {
     v1::ReportLinksRequest { region: "eu".to_owned(), links: links.to_vec() }
 }
 
+fn link(world: &World, phone: &Phone, desk: &Desk, link_counter: u64) -> v1::LinkReport {
+    let machine_id: Uuid = desk.machine_id.parse().expect("an id");
+    v1::LinkReport {
+        account_id: Bytes::copy_from_slice(phone.account_id.as_bytes()),
+        machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
+        at_ms: world.now(),
+        link_counter,
+    }
+}
+
 #[tokio::test]
-async fn a_report_moves_the_machine_to_its_region() {
+async fn a_report_moves_the_machine_for_every_control_process_and_over_a_restart() {
     let world = World::start().await;
     let phone = world.owner().await;
     let desk = world.pair(&phone).await;
-    let machine_id: Uuid = desk.machine_id.parse().expect("an id");
-    let link = v1::LinkReport {
-        account_id: Bytes::copy_from_slice(phone.account_id.as_bytes()),
-        machine_id: Bytes::copy_from_slice(machine_id.as_bytes()),
-        linked: true,
-        at_ms: world.now(),
+    let region = async |world: &World| {
+        let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+        answer.body["machines"][0]["region"].clone()
     };
+    assert_eq!(region(&world).await, "local", "where it was paired, until a node has it");
     let api = world.service.internal_api();
+    let link = link(&world, &phone, &desk, 1);
     api.report_links(of(Role::Machines, report(std::slice::from_ref(&link)))).await.expect("taken");
-    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
-    assert_eq!(answer.body["machines"][0]["region"], "eu");
+    assert_eq!(region(&world).await, "eu");
+    drop(api);
+    let world = world.restart().await;
+    assert_eq!(region(&world).await, "eu");
+}
 
+#[tokio::test]
+async fn a_region_that_is_no_more_is_no_place_to_look() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let api = world.service.internal_api();
+    let gone = v1::ReportLinksRequest { region: "gone".to_owned(), links: vec![link(&world, &phone, &desk, 1)] };
+    let identity = PeerIdentity { region: "gone".to_owned(), role: Role::Machines, node_id: "n1".to_owned() };
+    let mut request = Request::new(gone);
+    request.extensions_mut().insert(identity);
+    api.report_links(request).await.expect("taken");
+    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    assert_eq!(answer.body["machines"][0]["region"], "local");
+}
+
+#[tokio::test]
+async fn a_report_of_another_region_or_role_or_one_that_is_too_long_or_malformed_is_refused_whole() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let link = link(&world, &phone, &desk, 1);
+    let api = world.service.internal_api();
+    let refused = async |request| api.report_links(request).await.err().expect("refused").code() as i32;
     let elsewhere = v1::ReportLinksRequest { region: "us".to_owned(), links: vec![link.clone()] };
-    assert!(api.report_links(of(Role::Machines, elsewhere)).await.is_err(), "a node speaks for its own region");
+    assert_eq!(refused(of(Role::Machines, elsewhere)).await, ErrorCode::Forbidden.grpc_code());
+    let of_gateway = of(Role::Gateway, report(std::slice::from_ref(&link)));
+    assert_eq!(refused(of_gateway).await, ErrorCode::Forbidden.grpc_code(), "a gateway has no links to report");
     let too_many = vec![link.clone(); LINK_REPORTS_MAX + 1];
-    assert!(api.report_links(of(Role::Machines, report(&too_many))).await.is_err());
-    let malformed = v1::LinkReport { machine_id: Bytes::from_static(b"short"), ..link };
-    assert!(api.report_links(of(Role::Machines, report(&[malformed]))).await.is_err());
+    assert_eq!(refused(of(Role::Machines, report(&too_many))).await, ErrorCode::BadRequest.grpc_code());
+    let malformed = v1::LinkReport { machine_id: Bytes::from_static(b"short"), ..link.clone() };
+    assert_eq!(refused(of(Role::Machines, report(&[link, malformed]))).await, ErrorCode::BadRequest.grpc_code());
+    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+    assert_eq!(answer.body["machines"][0]["region"], "local");
 }

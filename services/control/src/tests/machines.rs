@@ -113,6 +113,33 @@ async fn a_credential_is_renewed_even_after_its_end() {
 }
 
 #[tokio::test]
+async fn a_pinned_machine_gets_the_pin_with_its_next_credential_and_loses_it_the_same_way() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let mut desk = world.pair(&phone).await;
+    let path = format!("/api/machines/{}/region-pin", desk.machine_id);
+    let pin = async |body: Value| world.page(Some(&phone.cookie), Method::PUT, &path, Some(body)).await;
+    for body in [json!({ "region": "nowhere" }), json!({ "region": "" }), json!({}), json!({ "region": 1 })] {
+        assert_code(&pin(body).await, ErrorCode::BadRequest);
+    }
+    assert_eq!(listed(&world, &phone).await.get("region_pin"), None);
+    for region in [Some("eu"), None] {
+        assert_eq!(pin(json!({ "region": region })).await.status, StatusCode::NO_CONTENT);
+        assert_eq!(listed(&world, &phone).await.get("region_pin").and_then(Value::as_str), region);
+        let credential = text(&renew(&world, &desk).await.body, "credential");
+        let verified: MachineCredential =
+            world.service.verifier().verify(&credential, UnixMillis(world.now())).expect("it verifies");
+        assert_eq!(verified.region_pin.as_deref(), region);
+        desk.credential = Some(credential);
+    }
+    let audit = world.page(Some(&phone.cookie), Method::GET, "/api/audit?limit=2", None).await;
+    for record in audit.body["records"].as_array().expect("records") {
+        assert_eq!(record["kind"], "machine_region_pinned");
+        assert_eq!(record["machine_id"], json!(desk.machine_id));
+    }
+}
+
+#[tokio::test]
 async fn a_renewal_whose_answer_was_lost_gets_the_same_answer_again() {
     let world = World::start().await;
     let desk = world.pair(&world.owner().await).await;

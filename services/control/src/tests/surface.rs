@@ -82,6 +82,7 @@ const SURFACE: &[Row] = &[
     ("get",    "/api/machines",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("patch",  "/api/machines/{id}",                      [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("delete", "/api/machines/{id}",                      [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("put",    "/api/machines/{id}/region-pin",           [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/machines/{id}/audit",                [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
     ("post",   "/api/machines/{id}/credential",           [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
     ("post",   "/api/tickets",                            [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
@@ -216,6 +217,7 @@ impl Cast {
             ("post", "/api/claims/{id}/redeem") => redeem_body(&scene.phone, scene.desk.keys.redeem.expose()),
             ("post", "/api/claims/{id}/finalize") => json!({ "device_mac": super::harness::encode(&[1; 32]) }),
             ("patch", "/api/machines/{id}") => json!({ "label": "renamed" }),
+            ("put", "/api/machines/{id}/region-pin") => json!({ "region": "eu" }),
             ("post", "/api/tickets") => json!({ "device_key": EncodedKey(device_key), "region": "local" }),
             ("post", "/api/machines/{id}/audit") => json!({ "records": [{
                 "audit_id": AuditId::from_uuid(Uuid::new_v4()),
