@@ -24,6 +24,8 @@ export interface MachineJson {
   label: string;
   machine_key: KeyJson;
   region: string;
+  /** The only region that may serve it, where its owner keeps it in one. */
+  region_pin?: string;
   created_at_ms: number;
 }
 
@@ -120,6 +122,7 @@ export const api = {
   signInLink: () => request<{ url: string; expires_at_ms: number }>("POST", "/api/sign-in-links", {}),
   machines: () => request<{ machines: MachineJson[] }>("GET", "/api/machines"),
   renameMachine: (id: string, label: string) => request<void>("PATCH", `/api/machines/${id}`, { label }),
+  pinMachine: (id: string, region: string | null) => request<void>("PUT", `/api/machines/${id}/region-pin`, { region }),
   revokeMachine: (id: string) => request<void>("DELETE", `/api/machines/${id}`),
   devices: () => request<{ devices: DeviceRow[] }>("GET", "/api/devices"),
   revokeDevice: (id: string) => request<void>("DELETE", `/api/devices/${encodeURIComponent(id)}`),

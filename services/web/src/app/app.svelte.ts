@@ -12,6 +12,7 @@ import { type DeviceKey, KeysUnsupported } from "../protocol/keys";
 import * as kept from "../session/kept";
 import type { Machine } from "../session/machine";
 import type { OutboxEntry } from "../session/outbox";
+import { Search } from "../session/search";
 import type { SocketState } from "../session/socket";
 import { type PinnedMachine, type Storage, type StoredPairing, openStorage, persist } from "../session/storage";
 import { Tabs } from "../session/tabs";
@@ -26,13 +27,15 @@ const START_AGAIN_MS = 5_000;
 /** How long a message that Codex took is shown here, should the thread not show it by then. */
 const MESSAGE_KEPT_MS = 5_000;
 const EFFECT_KEPT_MS = 60_000;
+const NOT_OPEN_YET: SocketState = { phase: "connecting", sinceMs: 0 };
 
 export class App {
   phase: Phase = $state("starting");
   problem: Problem | undefined = $state.raw();
   account: AccountSession | undefined = $state.raw();
   route: Route = $state.raw(parseRoute(location.hash));
-  socket: SocketState = $state.raw({ phase: "idle", sinceMs: 0 });
+  /** The ways to the relay, by region. */
+  sockets: ReadonlyMap<string, SocketState> = $state.raw(new Map());
   machines: readonly MachineJson[] | undefined = $state.raw();
   machinesProblem: Problem | undefined = $state.raw();
   pinned: ReadonlyMap<string, PinnedMachine> = $state.raw(new Map());
@@ -49,6 +52,12 @@ export class App {
   /** While this tab holds the connection. */
   #relay: Relay | undefined;
   #tabs: Tabs | undefined;
+  readonly #search = new Search({
+    now: Date.now,
+    random: Math.random,
+    ask: () => this.#ask(),
+    lost: () => this.machinesProblem !== undefined || this.#relay?.searching === true,
+  });
   readonly #frames = new Frames(() => this.#draw());
   readonly #dirty = new Set<string>();
   #outboxDirty = false;
@@ -59,7 +68,7 @@ export class App {
   async start(): Promise<void> {
     setInterval(() => this.#tick(), 1_000);
     addEventListener("hashchange", () => this.#routed());
-    addEventListener("online", () => this.#relay?.socket.retryNow());
+    addEventListener("online", () => this.#online());
     document.addEventListener("visibilitychange", () => this.#woke());
     try {
       this.#storage = await openStorage();
@@ -106,7 +115,7 @@ export class App {
 
   retryNow(): void {
     if (this.phase === "broken") void this.checkSession();
-    this.#relay?.socket.retryNow();
+    this.#online();
   }
 
   go(route: Route): void {
@@ -148,22 +157,26 @@ export class App {
       const { machines } = await api.machines();
       this.machines = machines;
       this.machinesProblem = undefined;
-      for (const machine of machines) this.#relay?.add(machine.machine_id);
+      for (const { machine_id, region } of machines) this.#relay?.place(machine_id, region);
       for (const id of this.#relay?.ids ?? []) {
         if (!machines.some((machine) => machine.machine_id === id)) this.#drop(id);
       }
       this.#watchShown();
     } catch (reason) {
       const problem = Problem.from(reason);
-      if (problem.code === 2000) this.#signedOut();
-      else this.machinesProblem = problem;
+      if (problem.code === 2000) {
+        this.#signedOut();
+        return;
+      }
+      this.machinesProblem = problem;
+      this.#search.begin();
     }
   }
 
   connection(machineId: string): Connection {
     const view = this.views.get(machineId);
     return connectionOf({
-      socket: this.socket,
+      socket: (view === undefined ? undefined : this.sockets.get(view.region)) ?? NOT_OPEN_YET,
       paired: this.pinned.has(machineId),
       status: view?.status,
       closed: view?.closed,
@@ -225,12 +238,18 @@ export class App {
     this.phase = "ready";
     this.#relay?.stop();
     this.#relay = new Relay({
+      api,
+      origin: location.origin,
+      now: Date.now,
+      random: Math.random,
+      connect: (url, protocol) => new WebSocket(url, protocol),
       storage: this.#storage,
       key: this.#key,
       account: this.account,
       pinned: (id) => this.pinned.get(id),
-      onSocket: (state) => this.#onSocket(state),
+      onSocket: (region, state) => this.#onSocket(region, state),
       machineChanged: (id) => this.#touch(id),
+      machineLost: () => this.#search.begin(),
       outboxChanged: () => this.#touchOutbox(),
     });
     await this.#relay.start();
@@ -243,8 +262,10 @@ export class App {
   }
 
   #end(): void {
+    this.#search.stop();
     this.#relay?.stop();
     this.#relay = undefined;
+    this.sockets = new Map();
     this.views = new Map();
     this.outbox = [];
     this.machines = undefined;
@@ -268,10 +289,24 @@ export class App {
     this.views = views;
   }
 
-  #onSocket(state: SocketState): void {
-    this.socket = state;
-    if (state.phase === "signed_out") this.#signedOut();
-    if (state.phase === "open" && this.machinesProblem !== undefined) void this.loadMachines();
+  #onSocket(region: string, state: SocketState | undefined): void {
+    const sockets = new Map(this.sockets);
+    if (state === undefined) sockets.delete(region);
+    else sockets.set(region, state);
+    this.sockets = sockets;
+    if (state?.phase === "signed_out") this.#signedOut();
+    if (state?.phase === "open" && this.machinesProblem !== undefined) void this.loadMachines();
+  }
+
+  /** Asks where machines are; how long the control plane wants to be left alone. */
+  async #ask(): Promise<number> {
+    await this.loadMachines();
+    return this.machinesProblem?.retryAfterMs ?? 0;
+  }
+
+  #online(): void {
+    this.#relay?.retryNow();
+    this.#search.begin();
   }
 
   #routed(): void {
@@ -310,8 +345,8 @@ export class App {
   #woke(): void {
     if (document.visibilityState !== "visible") return;
     this.nowMs = Date.now();
-    this.#relay?.socket.retryNow();
-    this.#relay?.socket.check();
+    this.#online();
+    this.#relay?.check();
   }
 
   #touch(machineId: string): void {
@@ -331,7 +366,8 @@ export class App {
     const views = new Map(this.views);
     for (const id of this.#dirty) {
       const link = this.link(id);
-      if (link !== undefined) views.set(id, viewOf(link));
+      const region = this.#relay?.region(id);
+      if (link !== undefined && region !== undefined) views.set(id, viewOf(link, region));
     }
     this.#dirty.clear();
     this.views = views;

@@ -1,25 +1,42 @@
-/** What the tab that holds the connection has: the socket, the outbox, and each machine of the account over them. */
+/**
+ * What the tab that holds the connection has: the sockets, the outbox, and each machine of the account over the socket to
+ * its region.
+ *
+ * A machine is lost when it is not at the region where it is looked for: it is offline there, or the region cannot be
+ * reached. Where it is, is the control plane's word (`place`); one that is there is not taken away by a word that may be old.
+ */
 import { create } from "@bufbuild/protobuf";
 
-import { type AccountSession, api } from "../api/client";
-import { SessionUpSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
+import type { AccountSession } from "../api/client";
+import type { Problem } from "../api/problem";
+import { type MachineMessage, MachineState } from "../gen/flydex/v1/relay_pb";
+import { type SessionUp, SessionUpSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
 import { base64url, fromHex } from "../protocol/bytes";
 import { LANE } from "../protocol/frames";
-import type { DeviceKey } from "../protocol/keys";
 import { Machine } from "../session/machine";
 import { Outbox } from "../session/outbox";
-import { Socket, type SocketState } from "../session/socket";
+import { Regions } from "../session/regions";
+import type { SocketDeps, SocketState } from "../session/socket";
 import type { PinnedMachine, Storage } from "../session/storage";
+import type { Welcome } from "../session/wire";
 import { recordAccept } from "./audit";
 
-export interface RelayDeps {
-  readonly storage: Storage;
-  readonly key: DeviceKey;
-  readonly account: AccountSession;
+export interface RelayDeps extends Omit<SocketDeps, "region"> {
+  readonly storage: Pick<Storage, "outbox">;
+  readonly account: Pick<AccountSession, "account_id">;
   readonly pinned: (machineId: string) => PinnedMachine | undefined;
-  readonly onSocket: (state: SocketState) => void;
+  /** What became of the way to a region; undefined when it is needed no more. */
+  readonly onSocket: (region: string, state: SocketState | undefined) => void;
   readonly machineChanged: (machineId: string) => void;
+  /** A machine is not where it was looked for. */
+  readonly machineLost: (machineId: string) => void;
   readonly outboxChanged: () => void;
+}
+
+interface Place {
+  readonly machine: Machine;
+  region: string;
+  lost: boolean;
 }
 
 /** The shortest wait before a machine that the relay closed is opened again. */
@@ -27,107 +44,196 @@ const OPEN_AGAIN_MS = 3_000;
 
 export class Relay {
   readonly outbox: Outbox;
-  readonly socket: Socket;
   readonly #deps: RelayDeps;
-  readonly #machines = new Map<string, Machine>();
+  readonly #regions: Regions;
+  readonly #places = new Map<string, Place>();
+  /** How many regions there are, as far as is known. */
+  #regionCount = 0;
   #stopped = false;
 
   constructor(deps: RelayDeps) {
-    const { storage, key } = deps;
+    const { storage, key, api, now, random } = deps;
     const deviceId = base64url(key.deviceId);
     this.#deps = deps;
     this.outbox = new Outbox({
       table: storage.outbox,
       key,
-      now: Date.now,
-      random: Math.random,
+      now,
+      random,
       audit: (entry, hash) => recordAccept(deviceId, entry, hash),
       changed: deps.outboxChanged,
     });
-    this.socket = new Socket(
+    const regions = async () => {
+      const answer = await api.regions();
+      this.#regionCount = answer.regions.length;
+      return answer;
+    };
+    this.#regions = new Regions(
+      { ...deps, api: { regions, ticket: api.ticket } },
       {
-        api,
-        key,
-        origin: location.origin,
-        now: Date.now,
-        random: Math.random,
-        connect: (url, protocol) => new WebSocket(url, protocol),
-      },
-      {
-        onState: deps.onSocket,
-        onOpen: (welcome) => {
-          for (const [id, machine] of this.#machines) {
-            machine.sessionOpened(welcome);
-            this.#open(id);
-          }
-        },
-        onClose: () => {
-          for (const machine of this.#machines.values()) machine.sessionClosed();
-        },
-        onMachine: (id, message) => this.#machines.get(id)?.receive(message),
-        onMachineClosed: (id, problem) => {
-          this.#machines.get(id)?.closedByRelay(problem);
-          setTimeout(() => this.#open(id), Math.max(problem.retryAfterMs, OPEN_AGAIN_MS));
-        },
+        onState: (region, state) => this.#onState(region, state),
+        onGone: (region) => deps.onSocket(region, undefined),
+        onOpen: (region, welcome) => this.#each(region, (id, place) => this.#opened(id, place, welcome)),
+        onClose: (region) => this.#each(region, (_, { machine }) => machine.sessionClosed()),
+        onMachine: (region, id, message) => this.#onMachine(region, id, message),
+        onMachineClosed: (region, id, problem) => this.#onMachineClosed(region, id, problem),
       },
     );
   }
 
   async start(): Promise<void> {
     await this.outbox.load();
-    if (!this.#stopped) this.socket.start();
   }
 
   stop(): void {
     this.#stopped = true;
-    this.socket.stop();
     for (const id of this.ids) this.remove(id);
   }
 
   get ids(): string[] {
-    return [...this.#machines.keys()];
+    return [...this.#places.keys()];
+  }
+
+  /** Whether it makes sense to ask where machines are: one is lost, and there is more than one place to be. */
+  get searching(): boolean {
+    return this.#regionCount !== 1 && [...this.#places.values()].some(({ lost }) => lost);
   }
 
   machine(id: string): Machine | undefined {
-    return this.#machines.get(id);
+    return this.#places.get(id)?.machine;
   }
 
-  /** Takes a machine of the account in, if it is not there yet. */
-  add(id: string): void {
-    if (this.#machines.has(id)) return;
-    const { account, key, pinned, machineChanged } = this.#deps;
+  region(id: string): string | undefined {
+    return this.#places.get(id)?.region;
+  }
+
+  /** Takes a machine of the account in, or goes where it is now. */
+  place(id: string, region: string): void {
+    if (this.#stopped) return;
+    const known = this.#places.get(id);
+    if (known === undefined) {
+      const place = { machine: this.#machine(id), region, lost: false };
+      this.#places.set(id, place);
+      this.#deps.machineChanged(id);
+      this.#join(id, place);
+    } else if (known.region !== region && !this.#isThere(known)) {
+      this.#send(known.region, id, "close");
+      known.machine.sessionClosed();
+      known.region = region;
+      this.#join(id, known);
+      this.#leaveUnneeded();
+      this.#changed(id);
+    }
+  }
+
+  remove(id: string): void {
+    this.#places.get(id)?.machine.sessionClosed();
+    this.#places.delete(id);
+    this.#leaveUnneeded();
+  }
+
+  /** Tries at once instead of waiting: the network came back, or a person asked. */
+  retryNow(): void {
+    this.#regions.retryNow();
+  }
+
+  /** Makes sure that open sockets still answer, soon after the page woke up. */
+  check(): void {
+    this.#regions.check();
+  }
+
+  #machine(id: string): Machine {
+    const { account, key, pinned, now } = this.#deps;
     const pin = pinned(id);
     const ours = pin !== undefined && pin.accountId === account.account_id;
-    const machine = new Machine({
+    return new Machine({
       machineId: id,
       accountId: account.account_id,
       machineKey: ours ? { algorithm: "ed25519", bytes: pin.machineKey } : undefined,
       key,
       outbox: this.outbox,
-      now: Date.now,
+      now,
       send: (lane, message) => {
         const value = create(ToMachineSchema, { machineId: idBytes(id), message });
-        return this.socket.send(lane, { case: "toMachine", value });
+        return this.#socketOf(id)?.send(lane, { case: "toMachine", value }) ?? false;
       },
-      changed: () => machineChanged(id),
+      changed: () => this.#changed(id),
     });
-    this.#machines.set(id, machine);
-    machineChanged(id);
-    const { welcome } = this.socket;
-    if (welcome === undefined) return;
+  }
+
+  #socketOf(id: string) {
+    const region = this.region(id);
+    return region === undefined ? undefined : this.#regions.get(region);
+  }
+
+  #join(id: string, place: Place): void {
+    const { welcome } = this.#regions.to(place.region);
+    if (welcome !== undefined) this.#opened(id, place, welcome);
+  }
+
+  #opened(id: string, { machine, region }: Place, welcome: Welcome): void {
     machine.sessionOpened(welcome);
-    this.#open(id);
+    this.#send(region, id, "open");
   }
 
-  remove(id: string): void {
-    this.#machines.get(id)?.sessionClosed();
-    this.#machines.delete(id);
+  #send(region: string, id: string, what: "open" | "close"): void {
+    const kind = { case: what, value: { machineId: idBytes(id) } } as SessionUp["kind"];
+    this.#regions.get(region)?.send(LANE.control, create(SessionUpSchema, { kind }).kind);
   }
 
-  #open(id: string): void {
-    if (!this.#machines.has(id)) return;
-    const { kind } = create(SessionUpSchema, { kind: { case: "open", value: { machineId: idBytes(id) } } });
-    this.socket.send(LANE.control, kind);
+  // === What the sockets tell ===
+
+  #onState(region: string, state: SocketState): void {
+    this.#deps.onSocket(region, state);
+    this.#each(region, (id) => this.#changed(id));
+  }
+
+  #onMachine(region: string, id: string, message: MachineMessage): void {
+    const place = this.#places.get(id);
+    // What a region still says of a machine that is looked for elsewhere now is old.
+    if (place?.region === region) place.machine.receive(message);
+  }
+
+  #onMachineClosed(region: string, id: string, problem: Problem): void {
+    const place = this.#places.get(id);
+    if (place?.region !== region) return;
+    place.machine.closedByRelay(problem);
+    const openAgain = () => {
+      const isHere = this.#places.get(id) === place && place.region === region;
+      if (isHere && place.machine.closed !== undefined) this.#send(region, id, "open");
+    };
+    setTimeout(openAgain, Math.max(problem.retryAfterMs, OPEN_AGAIN_MS));
+  }
+
+  #each(region: string, action: (id: string, place: Place) => void): void {
+    for (const [id, place] of this.#places) if (place.region === region) action(id, place);
+  }
+
+  #changed(id: string): void {
+    const place = this.#places.get(id);
+    if (place !== undefined) {
+      const before = place.lost;
+      place.lost = this.#isLost(place);
+      if (place.lost && !before) this.#deps.machineLost(id);
+    }
+    this.#deps.machineChanged(id);
+  }
+
+  #isThere({ machine, region }: Place): boolean {
+    const state = machine.status?.state ?? MachineState.OFFLINE;
+    return this.#regions.get(region)?.welcome !== undefined && state !== MachineState.OFFLINE;
+  }
+
+  #isLost(place: Place): boolean {
+    const state = this.#regions.get(place.region)?.state;
+    if (state === undefined || state.phase === "signed_out") return false;
+    if (state.phase !== "open") return state.problem !== undefined;
+    return place.machine.closed !== undefined || place.machine.status?.state === MachineState.OFFLINE;
+  }
+
+  #leaveUnneeded(): void {
+    const needed = new Set([...this.#places.values()].map(({ region }) => region));
+    this.#regions.keep(needed);
   }
 }
 

@@ -10,6 +10,8 @@ import type { Machine } from "../session/machine";
 export interface MachineView {
   readonly id: string;
   readonly paired: boolean;
+  /** The region in which it is looked for. */
+  readonly region: string;
   readonly status: MachineStatus | undefined;
   readonly closed: Problem | undefined;
   readonly admission: AdmissionState;
@@ -22,10 +24,11 @@ export interface MachineView {
   readonly clockOffsetMs: number;
 }
 
-export function viewOf(machine: Machine): MachineView {
+export function viewOf(machine: Machine, region: string): MachineView {
   return {
     id: machine.id,
     paired: machine.paired,
+    region,
     status: machine.status,
     closed: machine.closed,
     admission: machine.admission,

@@ -10,45 +10,13 @@ import { OpenMachineSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb"
 import { runningTurn } from "../model/thread";
 import { fromHex, hex } from "../protocol/bytes";
 import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
-import { ACCOUNT_ID, FakeMachine, FakeSession, MACHINE_ID, fakeThread } from "../test/fake";
+import { ACCOUNT_ID, FakeMachine, MACHINE_ID, fakeThread } from "../test/fake";
+import { FakeWebSocket, until } from "../test/websocket";
 import { bodyOf } from "../protocol/command";
 import { Machine } from "./machine";
 import { Outbox, type OutboxEntry } from "./outbox";
 import { Socket, type SocketPhase } from "./socket";
 import { MemoryTable } from "./storage";
-import type { WebSocketLike } from "./wire";
-
-/** A WebSocket whose other end is the fake relay. */
-class FakeWebSocket implements WebSocketLike {
-  binaryType = "";
-  readyState = 1;
-  onopen: WebSocketLike["onopen"] = null;
-  onclose: WebSocketLike["onclose"] = null;
-  onerror: WebSocketLike["onerror"] = null;
-  onmessage: WebSocketLike["onmessage"] = null;
-  readonly session: FakeSession;
-
-  constructor(machine: FakeMachine) {
-    this.session = new FakeSession(machine, (frame) => {
-      const data = frame.slice().buffer;
-      queueMicrotask(() => this.readyState === 1 && this.onmessage?.({ data } as MessageEvent));
-    });
-    queueMicrotask(() => this.onopen?.({} as Event));
-  }
-
-  send(data: Uint8Array<ArrayBuffer>): void {
-    void this.session.up(data);
-  }
-
-  close(): void {
-    this.readyState = 3;
-  }
-
-  break(): void {
-    this.readyState = 3;
-    this.onclose?.({} as CloseEvent);
-  }
-}
 
 interface World {
   fake: FakeMachine;
@@ -112,6 +80,7 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
           return Promise.resolve({ ticket: "t", grant: "g", expires_at_ms: 0 });
         },
       },
+      region: "local",
       key: own,
       origin: "https://relay",
       now: Date.now,
@@ -139,16 +108,6 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
   worlds.push(made);
   socket.start();
   return made;
-}
-
-/** Waits until a condition holds; timers stand still meanwhile. */
-async function until(condition: () => boolean): Promise<void> {
-  const giveUpAt = performance.now() + 4_000;
-  while (performance.now() < giveUpAt) {
-    if (condition()) return;
-    await new Promise((resolve) => setImmediate(resolve));
-  }
-  throw new Error("the condition never held");
 }
 
 const turnBody = (text: string) => toBinary(CommandBodySchema, bodyOf("startTurn", { threadId: "t1", text }));
@@ -421,6 +380,29 @@ test("a session that cannot be replaced yet goes on, and is replaced once it can
   one.connecting = undefined;
   await vi.advanceTimersByTimeAsync(2_000);
   await until(() => one.sockets.length === 3 && one.sockets[0]?.readyState === 3 && one.machine.caughtUp);
+});
+
+test("a relay that goes away is left in the time that it gives, and not asked past it", async () => {
+  const one = await world();
+  await until(() => one.machine.caughtUp);
+  one.connecting = (made) => made.break();
+  one.sockets[0]?.session.goAway(60_000, 1_000);
+  await one.machine.idle();
+  await vi.advanceTimersByTimeAsync(499);
+  expect(one.sockets.length).toBe(1);
+  await vi.advanceTimersByTimeAsync(1);
+  await until(() => one.sockets.length === 2);
+  await vi.advanceTimersByTimeAsync(500);
+  const tried = one.sockets.length;
+  expect(tried).toBeGreaterThan(2);
+  await vi.advanceTimersByTimeAsync(60_000);
+  expect(one.sockets.length).toBe(tried);
+  expect([one.socket.state.phase, one.machine.caughtUp]).toEqual(["open", true]);
+  // A relay that says it again is left then.
+  one.connecting = undefined;
+  one.sockets[0]?.session.goAway(0, 1_000);
+  await vi.advanceTimersByTimeAsync(50);
+  await until(() => one.sockets[0]?.readyState === 3 && one.machine.caughtUp);
 });
 
 test("a session that breaks while the next is opened is opened as after any break", async () => {

@@ -1,5 +1,5 @@
 /**
- * This browser's way to the relay: one open session at a time, opened again whenever it breaks.
+ * This browser's way to the relay of one region: one open session at a time, opened again whenever it breaks.
  *
  * It knows nothing of machines but their ids. Whatever waits for an answer when the session breaks is told so by
  * `onClose`, and asked again by its owner after the next `onOpen`. A relay that restarts says so before: then the
@@ -26,6 +26,7 @@ export interface SocketState {
 
 export interface SocketDeps extends WireDeps {
   readonly api: Pick<Api, "regions" | "ticket">;
+  readonly region: string;
   readonly random: () => number;
 }
 
@@ -54,6 +55,8 @@ export class Socket {
   /** The one that is opened beside it, to take its place. */
   #next: Wire | undefined;
   #leaving = false;
+  /** Until when the relay that sends this session away keeps it. */
+  #leaveUntilMs = 0;
   #attempt = 0;
   /** Grows with every attempt, so that a ticket that comes late is not used. */
   #round = 0;
@@ -113,7 +116,7 @@ export class Socket {
   async #pass(): Promise<{ region: RegionJson; ticket: TicketJson }> {
     const { api, key } = this.#deps;
     const { regions } = await api.regions();
-    const region = regions[0];
+    const region = regions.find((one) => one.region === this.#deps.region);
     if (region === undefined) throw new Problem(LOCAL.unreachable);
     return { region, ticket: await api.ticket(keyJson(key.publicKey), region.region) };
   }
@@ -124,7 +127,7 @@ export class Socket {
       {
         onWelcome: (welcome) => this.#opened(wire, welcome),
         onEnd: (problem) => (wire === this.#next ? this.#leaveLater(problem) : this.#failed(problem)),
-        onGoAway: (reconnectInMs) => this.#leaveIn(reconnectInMs),
+        onGoAway: (reconnectInMs, tryForMs) => this.#leaveIn(reconnectInMs, tryForMs),
         onMachine: (machineId, message) => this.#events.onMachine(machineId, message),
         onMachineClosed: (machineId, problem) => this.#events.onMachineClosed(machineId, problem),
       },
@@ -146,12 +149,14 @@ export class Socket {
 
   // === Going elsewhere, while the session still serves ===
 
-  /** The relay spreads those whom it sends away, and says to each how long to wait. */
-  #leaveIn(waitMs: number): void {
+  /** The relay spreads those whom it sends away, and says to each how long to wait and for how long to try. */
+  #leaveIn(waitMs: number, tryForMs: number): void {
     if (this.#leaving) return;
     this.#leaving = true;
     this.#attempt = 0;
-    this.#timers.later(waitMs, () => void this.#leave());
+    this.#leaveUntilMs = this.#deps.now() + tryForMs;
+    // A wait that would use up the time is cut, so that there is time to try again.
+    this.#timers.later(Math.min(waitMs, tryForMs / 2), () => void this.#leave());
   }
 
   async #leave(): Promise<void> {
@@ -164,10 +169,12 @@ export class Socket {
     }
   }
 
-  /** It did not work this time; the session in use goes on until it ends by itself. */
+  /** It did not work this time; past the time to try, the session in use goes on until it ends by itself. */
   #leaveLater(problem: Problem): void {
     this.#next = undefined;
-    this.#timers.later(this.#waitMs(problem), () => void this.#leave());
+    const waitMs = this.#waitMs(problem);
+    this.#leaving = this.#deps.now() + waitMs < this.#leaveUntilMs;
+    if (this.#leaving) this.#timers.later(waitMs, () => void this.#leave());
   }
 
   // === Ends ===

@@ -43,8 +43,8 @@ export interface WireEvents {
   onWelcome(welcome: Welcome): void;
   onMachine(machineId: string, message: MachineMessage): void;
   onMachineClosed(machineId: string, problem: Problem): void;
-  /** The relay wants this session to go on elsewhere, after a wait; until then it serves here. */
-  onGoAway(reconnectInMs: number): void;
+  /** The relay wants this session to go on elsewhere, after a wait and before a time is over; until then it serves here. */
+  onGoAway(reconnectInMs: number, tryForMs: number): void;
   onEnd(problem: Problem): void;
 }
 
@@ -168,7 +168,7 @@ export class Wire {
         break;
       }
       case "goAway":
-        this.#events.onGoAway(kind.value.reconnectInMs);
+        this.#events.onGoAway(kind.value.reconnectInMs, kind.value.tryForMs);
         break;
       case "end":
         this.#end(new Problem(kind.value.code, kind.value.retryAfterMs));

@@ -82,12 +82,15 @@ export class FakeMachine {
   receiptsFirst = false;
   #overtaken: MachineMessage[] = [];
 
-  private constructor(key: DeviceKey) {
+  private constructor(
+    key: DeviceKey,
+    readonly id: string,
+  ) {
     this.key = key;
   }
 
-  static async create(): Promise<FakeMachine> {
-    return new FakeMachine(await openKey(await generateKey()));
+  static async create(id = MACHINE_ID): Promise<FakeMachine> {
+    return new FakeMachine(await openKey(await generateKey()), id);
   }
 
   /** Sends an event to a stream: `""` is the machine's, else a thread's id. */
@@ -140,7 +143,7 @@ export class FakeMachine {
       create(ApprovalSchema, {
         ...shown,
         approvalId,
-        machineId: bytes(MACHINE_ID),
+        machineId: bytes(this.id),
         generation: this.generation,
         kind: approval.changes === undefined ? ApprovalKind.COMMAND : ApprovalKind.FILE_CHANGE,
         risk: Risk.NORMAL,
@@ -358,7 +361,7 @@ export class FakeSession {
     } else if (kind.case === "open") {
       // The machine speaks to the session that opened it last.
       this.#machine.deliver = (lane, message) => {
-        this.down(lane, { case: "fromMachine", value: { machineId: bytes(MACHINE_ID), message } });
+        this.down(lane, { case: "fromMachine", value: { machineId: bytes(this.#machine.id), message } });
       };
       this.#machine.status();
     } else if (kind.case === "ping") {
@@ -378,8 +381,8 @@ export class FakeSession {
   }
 
   /** Says that this relay restarts soon. */
-  goAway(reconnectInMs: number): void {
-    this.down(LANE.control, { case: "goAway", value: { reconnectInMs, tryForMs: 30_000 } });
+  goAway(reconnectInMs: number, tryForMs = 30_000): void {
+    this.down(LANE.control, { case: "goAway", value: { reconnectInMs, tryForMs } });
   }
 
   down(lane: number, kind: { case: string; value: object }): void {
