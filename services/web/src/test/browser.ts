@@ -44,6 +44,9 @@ export class Stage {
   /** Whether the machine is in the account. */
   machineListed = false;
   quarantined = false;
+  /** A region beside the one that the machine is in. */
+  otherRegion: string | undefined;
+  regionPin: string | undefined;
   relayDown = false;
   deskSaysYes = false;
   readonly intents: unknown[] = [];
@@ -179,13 +182,16 @@ export class Stage {
       case "GET /api/session":
         return { json: account };
       case "GET /api/regions":
-        return { json: { regions: [{ region: "local", session_url: `${this.origin.replace("http", "ws")}/v1/session` }] } };
+        return { json: { regions: this.#regions() } };
       case "POST /api/tickets":
         return { json: { ticket: "ticket", grant: "grant", expires_at_ms: Date.now() + 60_000 } };
       case "GET /api/machines": {
-        const machine = { machine_id: MACHINE_ID, label: "Studio", machine_key: key, region: "local", created_at_ms: 0, quarantined: this.quarantined };
+        const machine = { machine_id: MACHINE_ID, label: "Studio", machine_key: key, region: "local", created_at_ms: 0, quarantined: this.quarantined, region_pin: this.regionPin };
         return { json: { machines: this.machineListed ? [machine] : [] } };
       }
+      case `PUT /api/machines/${MACHINE_ID}/region-pin`:
+        this.regionPin = (body["region"] as string | null) ?? undefined;
+        return undefined;
       case "POST /api/audit/intents":
         this.intents.push(body);
         return { json: { audit_receipt: "v4.public.receipt" } };
@@ -207,6 +213,11 @@ export class Stage {
       default:
         return undefined;
     }
+  }
+
+  #regions(): object[] {
+    const session_url = `${this.origin.replace("http", "ws")}/v1/session`;
+    return ["local", this.otherRegion].flatMap((region) => (region === undefined ? [] : [{ region, session_url }]));
   }
 
   #redeem(body: Record<string, unknown>, key: { key: string }): object {
