@@ -70,6 +70,7 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
     "Something between the computer and the relay ends TLS, and the computer does not accept that.",
     "Let TLS pass through to the relay, or change “require_channel_binding” on the computer.",
   ],
+  2017: ["The computer is kept in another region.", "It goes there by itself. Its page says which one."],
 
   3000: ["This pairing code is not valid.", NEW_CODE],
   3001: ["This pairing code has expired.", NEW_CODE],
