@@ -21,6 +21,7 @@ use flydex_proto::v1::gateway_frame::Kind;
 use flydex_proto::v1::machine_host_server::{MachineHost, MachineHostServer};
 use flydex_proto::v1::node_frame::Kind as NodeKind;
 use flydex_proto::v1::{self, GatewayFrame, NodeFrame};
+use flydex_runtime::mutual::PeerIdentity;
 use futures_util::Stream;
 use prost::Message as _;
 use tonic::{Request, Response, Status, Streaming};
@@ -61,13 +62,20 @@ impl MachineHost for Grpc {
     ) -> Result<Response<Self::ExchangeStream>, Status> {
         let (peer, outgoing) = self.host.open_peer().map_err(|code| Status::unavailable(code.name()))?;
         let host = Arc::clone(&self.host);
-        self.host.context.shutdown.spawn(read(host, peer, request.into_inner()));
+        // None where both are one process.
+        let certificate = request.extensions().get::<PeerIdentity>().cloned();
+        self.host.context.shutdown.spawn(read(host, peer, certificate, request.into_inner()));
         Ok(Response::new(Box::pin(outgoing.into_stream())))
     }
 }
 
 /// Takes a gateway's frames until either side ends the stream.
-async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFrame>) {
+async fn read(
+    host: Arc<Host>,
+    peer: Arc<Peer>,
+    certificate: Option<PeerIdentity>,
+    mut frames: Streaming<GatewayFrame>,
+) {
     let hard = host.context.shutdown.hard();
     loop {
         tokio::select! {
@@ -77,7 +85,7 @@ async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFra
             () = peer.finished() => break,
             frame = frames.message() => match frame {
                 Ok(Some(frame)) if peer.gateway_id().is_none() => {
-                    if let Err(error) = greet(&host, &peer, frame) {
+                    if let Err(error) = greet(&host, &peer, certificate.as_ref(), frame) {
                         host.context.metrics.malformed_frame();
                         tracing::warn!(%error, "gateway stream did not begin with a hello");
                         break;
@@ -96,13 +104,21 @@ async fn read(host: Arc<Host>, peer: Arc<Peer>, mut frames: Streaming<GatewayFra
 }
 
 /// The first frame of a stream: which gateway it is, for the record of its links. Nothing is forwarded between regions.
-fn greet(host: &Host, peer: &Peer, frame: GatewayFrame) -> Result<(), Malformed> {
+fn greet(host: &Host, peer: &Peer, certificate: Option<&PeerIdentity>, frame: GatewayFrame) -> Result<(), Malformed> {
     let Some(Kind::Hello(hello)) = frame.kind else { return Err(Malformed::Missing("gateway hello")) };
-    if hello.region != host.context.region {
+    peer.greeted_by(named(hello, &host.context.region, certificate)?);
+    Ok(())
+}
+
+/// The gateway that a hello names, which must be the one of its certificate.
+fn named(hello: v1::GatewayHello, region: &str, certificate: Option<&PeerIdentity>) -> Result<NodeId, Malformed> {
+    if hello.region != region {
         return Err(Malformed::Unknown("region"));
     }
-    peer.greeted_by(NodeId::try_from(hello.gateway_id).map_err(|_| Malformed::Unknown("gateway id"))?);
-    Ok(())
+    if certificate.is_some_and(|peer| peer.node_id != hello.gateway_id) {
+        return Err(Malformed::Unknown("gateway id"));
+    }
+    NodeId::try_from(hello.gateway_id).map_err(|_| Malformed::Unknown("gateway id"))
 }
 
 /// Where a frame came from and belongs to.
@@ -386,5 +402,25 @@ fn retry_after(code: ErrorCode) -> Duration {
     match code.retry() {
         flydex_domain::error::Retry::Later => ACTOR_BUSY_RETRY_AFTER,
         flydex_domain::error::Retry::Never | flydex_domain::error::Retry::Refreshed => Duration::ZERO,
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_gateway_cannot_greet_under_the_name_of_another_or_from_another_region() {
+        let hello = |gateway_id: &str, region: &str| v1::GatewayHello {
+            gateway_id: gateway_id.to_owned(),
+            region: region.to_owned(),
+        };
+        let certificate: PeerIdentity = "spiffe://flydex/eu/gateway/gateway-1".parse().unwrap();
+        let taken = |hello| named(hello, "eu", Some(&certificate)).is_ok();
+        assert!(taken(hello("gateway-1", "eu")));
+        assert!(!taken(hello("gateway-2", "eu")));
+        assert!(!taken(hello("gateway-1", "us")));
+        assert!(named(hello("all", "eu"), "eu", None).is_ok());
+        assert!(named(hello("", "eu"), "eu", None).is_err());
     }
 }
