@@ -90,7 +90,12 @@ fn admit(gateway: &Gateway, incoming: &quinn::Incoming) -> Result<Admitted, Erro
 }
 
 async fn run(gateway: Arc<Gateway>, incoming: quinn::Incoming, handshake: Handshake) {
-    let accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.accept()?.await }).await;
+    let soft = gateway.shutdown.soft();
+    let accepted = tokio::select! {
+        accepted = tokio::time::timeout(limits::HANDSHAKE_TIMEOUT, async { incoming.accept()?.await }) => accepted,
+        // Who is not in yet goes elsewhere.
+        () = soft.cancelled() => return,
+    };
     let Ok(Ok(connection)) = accepted else {
         tracing::debug!("quic handshake failed");
         return;

@@ -1,6 +1,7 @@
 //! A directory that goes away when a test says so; the leases in it last until they are taken out.
 
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use flydex_domain::id::{Incarnation, TicketId};
@@ -14,7 +15,7 @@ use flydex_store::directory::{
 /// The directory.
 pub(crate) struct Switched {
     inner: InProcessDirectory,
-    away: AtomicBool,
+    trouble: Mutex<Option<DirectoryError>>,
     members_asked: AtomicUsize,
     found: AtomicUsize,
 }
@@ -23,7 +24,7 @@ impl Default for Switched {
     fn default() -> Self {
         Self {
             inner: InProcessDirectory::with_lease(Duration::from_secs(1_000_000)),
-            away: AtomicBool::default(),
+            trouble: Mutex::default(),
             members_asked: AtomicUsize::default(),
             found: AtomicUsize::default(),
         }
@@ -33,7 +34,12 @@ impl Default for Switched {
 impl Switched {
     /// Answers nobody, or everybody again.
     pub(crate) fn set_away(&self, away: bool) {
-        self.away.store(away, Ordering::Relaxed);
+        self.set_trouble(away.then_some(DirectoryError::Unavailable));
+    }
+
+    /// Answers everybody with that.
+    pub(crate) fn set_trouble(&self, trouble: Option<DirectoryError>) {
+        *self.trouble.lock().unwrap() = trouble;
     }
 
     /// How often it was asked for the nodes.
@@ -47,7 +53,7 @@ impl Switched {
     }
 
     fn check(&self) -> Result<(), DirectoryError> {
-        if self.away.load(Ordering::Relaxed) { Err(DirectoryError::Unavailable) } else { Ok(()) }
+        self.trouble.lock().unwrap().map_or(Ok(()), Err)
     }
 }
 

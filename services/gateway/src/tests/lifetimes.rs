@@ -4,7 +4,8 @@ use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, GRANT_END_NOTICE, GRANT_LIFETIME, NOTICE_SPREAD, TOKEN_SKEW_MAX,
+    CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, GRANT_END_NOTICE, GRANT_LIFETIME, HANDSHAKE_TIMEOUT, NOTICE_SPREAD,
+    TOKEN_SKEW_MAX,
 };
 use flydex_domain::token::{Grant, MachineCredential};
 use flydex_proto::v1;
@@ -14,6 +15,7 @@ use flydex_proto::v1::link_down::Kind as LinkDown;
 use flydex_proto::v1::link_up::Kind as LinkUp;
 use flydex_proto::v1::session_down::Kind as SessionDown;
 use flydex_proto::v1::session_up::Kind as SessionUp;
+use tokio::net::TcpStream;
 
 use super::wire::{Browser, Connector, Ended, Over, hello, link_hello};
 use super::world::{World, machine, soon};
@@ -29,6 +31,30 @@ async fn link_ended(world: &mut World) {
     let Some(ToNode::CloseLink(_)) = soon(world.host.next()).await.frame.kind else {
         panic!("the node is told that the link is gone")
     };
+}
+
+#[tokio::test]
+async fn who_is_not_in_yet_does_not_hold_up_a_drain() {
+    let world = World::start().await;
+    // One says nothing where TLS is spoken, one is in and says nothing, one has its challenge.
+    let _silent = TcpStream::connect(world.tls).await.unwrap();
+    let mut browser = Browser::connect(&world).await;
+    let mut connectors = Vec::new();
+    for over in Over::ALL {
+        let mut connector = Connector::connect(&world, over).await;
+        connector.hello(link_hello(&world)).await.unwrap();
+        connectors.push(connector);
+    }
+    let began = tokio::time::Instant::now();
+    let shutdown = world.shutdown.clone();
+    let drained = tokio::spawn(async move { shutdown.drain(Duration::from_secs(60)).await });
+    assert_eq!(browser.end().await, Ended::with(ErrorCode::GoingAway));
+    for connector in &mut connectors {
+        assert_eq!(connector.end().await, Ended::with(ErrorCode::GoingAway));
+    }
+    drop((browser, connectors));
+    assert!(soon(drained).await.unwrap());
+    assert!(began.elapsed() < HANDSHAKE_TIMEOUT / 2, "{:?}", began.elapsed());
 }
 
 #[tokio::test]

@@ -14,7 +14,7 @@ use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_proto::v1::owner_frame::Kind as OwnerKind;
 use flydex_proto::v1::session_down::Kind as SessionDown;
 use flydex_proto::v1::session_up::Kind as SessionUp;
-use flydex_store::directory::Directory as _;
+use flydex_store::directory::{Directory as _, DirectoryError};
 use futures_util::StreamExt as _;
 use futures_util::stream::FuturesUnordered;
 
@@ -349,6 +349,22 @@ async fn without_the_directory_a_known_owner_stays_and_everybody_agrees_on_a_new
     };
     assert!(matches!(arrived.frame.kind, Some(ToNode::OpenLink(_))));
     session_at(&mut world, tag, 3).await;
+}
+
+#[tokio::test]
+async fn whatever_the_directory_answers_instead_of_an_answer_the_gateway_serves() {
+    for trouble in [DirectoryError::Unavailable, DirectoryError::Format, DirectoryError::FromTheFuture] {
+        let mut world = World::with_nodes(2).await;
+        world.directory.set_trouble(Some(trouble));
+        let (mut browser, _) = Browser::open(&world, 1).await;
+        browser.send(open()).await;
+        let (tag, arrived) = opened_somewhere(&mut world).await;
+        assert!(matches!(arrived.frame.kind, Some(ToNode::OpenSession(_))), "{trouble}");
+        let (_connector, link_id) = Connector::open(&world, Over::PlainWebSocket).await;
+        let (_, open) = soon(world.node(tag).link_opened()).await;
+        assert_eq!(open.link_id, link_id, "{trouble}");
+        assert!(world.service.handle().is_ready(), "{trouble}");
+    }
 }
 
 #[tokio::test]

@@ -1,5 +1,7 @@
 //! Every way in which a session is refused: a typed end, the close code that belongs to it, and nothing lost.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
@@ -156,6 +158,27 @@ async fn a_frame_out_of_turn_ends_the_session() {
     let (mut malformed, _) = Browser::open(&world, 3).await;
     malformed.send(Up::Open(v1::OpenMachine { machine_id: Bytes::from_static(&[1; 15]) })).await;
     assert_eq!(malformed.end().await, Ended::with(ErrorCode::BadRequest));
+}
+
+#[tokio::test]
+async fn clocks_ten_minutes_apart_let_nobody_in_twice() {
+    const APART: Duration = Duration::from_secs(600);
+    let world = World::start().await;
+    // The gateway's clock is ahead of control's: it takes tickets for expired, and says so.
+    let early = hello(&world, 1);
+    world.clock.advance(APART);
+    assert_eq!(refused(&world, early).await, Ended::with(ErrorCode::TicketExpired));
+    // It is behind: a ticket holds for longer, and is spent for as long as it holds.
+    let late = Ticket { expires_at: world.now().plus(APART + TICKET_LIFETIME), ..world.ticket(2) };
+    let late = v1::SessionHello { ticket: world.sign(&late), ..hello(&world, 2) };
+    Browser::open_with(&world, late.clone()).await;
+    for _ in 0..2 {
+        world.clock.advance(APART / 2);
+        let mut again = Browser::connect(&world).await;
+        let challenge = again.hello(late.clone()).await.unwrap();
+        let refused = again.prove(&challenge, &late.ticket, &device_key()).await.err();
+        assert_eq!(refused, Some(Ended::with(ErrorCode::TicketUsed)));
+    }
 }
 
 #[tokio::test]
