@@ -353,6 +353,24 @@ impl Gateway {
         .await
     }
 
+    /// Waits until a link is asked to attach, and attaches, or has ended with a code.
+    pub(super) async fn attached_or_ended(&mut self, link: u128) -> Option<ErrorCode> {
+        let (epoch, ended) = self
+            .find(|kind| {
+                if let FromNode::EndLink(end) = kind {
+                    return (end.link_id == id(link)).then(|| (None, code(end.code)));
+                }
+                let FromNode::ToLink(to) = kind else { return None };
+                Some((to.frame.clone().filter(|_| to.link_id == id(link))?.epoch, None))
+            })
+            .await;
+        if epoch.is_some() {
+            let attached = v1::connector_frame::Kind::Attached(v1::Attached { highest: epoch });
+            self.link_frame(link, None, attached).await;
+        }
+        ended
+    }
+
     pub(super) async fn link_end(&mut self, link: u128) -> ErrorCode {
         self.find(|kind| {
             let FromNode::EndLink(end) = kind else { return None };

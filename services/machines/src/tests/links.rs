@@ -1,4 +1,8 @@
-use flydex_domain::error::ErrorCode;
+use std::sync::Arc;
+use std::time::Duration;
+
+use flydex_domain::error::{ErrorCode, Retry};
+use flydex_domain::limits::{LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX, LINK_ATTACH_WAIT};
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::scope::Role;
 use flydex_domain::secret::SecretKey;
@@ -60,6 +64,67 @@ async fn the_newest_link_wins_across_gateways() {
     assert_eq!(first.link_end(3).await, ErrorCode::LinkSuperseded);
     second.ask(1, &start_turn(1, 1, "hello")).await;
     assert_eq!(second.forwarded(2).await.session_id, id(1));
+}
+
+/// Two lives of a connector take turns, each over its own gateway, until one is turned away; how many links that took.
+async fn take_turns(node: &Node, gateways: &mut [Gateway; 2], first_link: u128) -> u128 {
+    for link in first_link..first_link + 20 {
+        let turn = usize::from(link.is_multiple_of(2));
+        let boot = u8::try_from(turn + 1).unwrap();
+        let gateway = &mut gateways[turn];
+        gateway.open_link(link, u64::try_from(link).unwrap(), boot, node.credential(ACCOUNT, MACHINE)).await;
+        if gateway.attached_or_ended(link).await == Some(ErrorCode::MachineKeyCloned) {
+            return link - first_link + 1;
+        }
+    }
+    panic!("nobody is turned away");
+}
+
+#[tokio::test]
+async fn two_connectors_with_one_key_are_both_turned_away_though_each_has_its_own_gateway() {
+    let node = Node::start().await;
+    let mut gateways = [node.gateway().await, node.gateway().await];
+    let links = take_turns(&node, &mut gateways, 1).await;
+    assert_eq!(links, 2 + LINK_ALTERNATIONS_MAX as u128 + 1, "the first two are no return");
+    assert_eq!(gateways[0].link_end(links - 1).await, ErrorCode::MachineKeyCloned, "the one that was there goes too");
+    for (turn, gateway) in gateways.iter_mut().enumerate() {
+        let (link, boot) = (50 + turn as u128, u8::try_from(turn + 1).unwrap());
+        gateway.open_link(link, 50, boot, node.credential(ACCOUNT, MACHINE)).await;
+        assert_eq!(gateway.link_end(link).await, ErrorCode::MachineKeyCloned, "for a minute");
+    }
+    node.clock.advance(LINK_ALTERNATION_WINDOW);
+    gateways[0].linked(&node, 60, 60, 1).await;
+}
+
+#[tokio::test]
+async fn an_owner_that_takes_a_machine_over_finds_the_two_connectors_again_by_itself() {
+    let first = Node::start().await;
+    let second = Node::join(OTHER_NODE, Arc::clone(&first.directory)).await;
+    until(async || first.directory.is_member(OTHER_NODE).await).await;
+    let mut gateways = [first.gateway().await, first.gateway().await];
+    for (link, turn) in [(1, 0), (2, 1), (3, 0), (4, 1)] {
+        gateways[turn].linked(&first, link, u64::try_from(link).unwrap(), u8::try_from(turn + 1).unwrap()).await;
+    }
+    first.shutdown.begin();
+    assert_eq!(gateways[1].not_owner(id(4)).await, Some(OTHER_NODE));
+    let mut gateways = [second.gateway().await, second.gateway().await];
+    assert_eq!(take_turns(&second, &mut gateways, 5).await, 2 + LINK_ALTERNATIONS_MAX as u128 + 1);
+    assert!(first.shutdown.drain(Duration::from_secs(10)).await);
+}
+
+#[tokio::test]
+async fn a_link_that_never_attaches_is_ended_with_a_code_that_lets_its_connector_come_again() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    gateway.open_link(1, 1, 1, node.credential(ACCOUNT, MACHINE)).await;
+    gateway.owner(1).await;
+    gateway.state(1, v1::MachineState::Connecting).await;
+    node.clock.advance(LINK_ATTACH_WAIT);
+    let code = gateway.link_end(1).await;
+    assert_eq!((code, code.retry()), (ErrorCode::DeadlineExceeded, Retry::Later));
+    gateway.state(1, v1::MachineState::Offline).await;
+    gateway.linked(&node, 2, 2, 1).await;
 }
 
 #[tokio::test]

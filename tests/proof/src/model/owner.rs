@@ -19,6 +19,8 @@ enum Phase {
     Idle,
     Attaching(Epoch),
     Attached(Epoch),
+    /// Let go in the directory; what it has taken on it still sends.
+    HandingOver(Epoch),
 }
 
 const LIVES: u8 = 2;
@@ -31,6 +33,14 @@ impl Owner {
     pub(super) const fn attached(&self) -> Option<Epoch> {
         match self.phase {
             Phase::Attached(epoch) => Some(epoch),
+            Phase::Idle | Phase::Attaching(_) | Phase::HandingOver(_) => None,
+        }
+    }
+
+    /// The epoch under which it sends.
+    pub(super) const fn sends_under(&self) -> Option<Epoch> {
+        match self.phase {
+            Phase::Attached(epoch) | Phase::HandingOver(epoch) => Some(epoch),
             Phase::Idle | Phase::Attaching(_) => None,
         }
     }
@@ -67,13 +77,17 @@ impl Owner {
             (Answer::Attached(_, epoch), Phase::Attaching(asked)) if epoch == asked => {
                 self.phase = Phase::Attached(epoch);
             }
-            (Answer::Stale(_, refused, highest), Phase::Attaching(asked) | Phase::Attached(asked))
-                if refused == asked =>
-            {
+            (
+                Answer::Stale(_, refused, highest),
+                Phase::Attaching(asked) | Phase::Attached(asked) | Phase::HandingOver(asked),
+            ) if refused == asked => {
                 self.phase = Phase::Idle;
                 self.floor = self.floor.max(highest);
             }
-            (Answer::Attached(..) | Answer::Stale(..), Phase::Idle | Phase::Attaching(_) | Phase::Attached(_)) => {}
+            (
+                Answer::Attached(..) | Answer::Stale(..),
+                Phase::Idle | Phase::Attaching(_) | Phase::Attached(_) | Phase::HandingOver(_),
+            ) => {}
         }
     }
 
@@ -86,9 +100,22 @@ impl Owner {
         }
     }
 
-    pub(super) fn drain(&mut self, directory: &mut Directory) {
-        if self.phase != Phase::Idle && !directory.away {
+    /// Lets the machine go, so that another may take it at once.
+    pub(super) fn hand_over(&mut self, directory: &mut Directory) {
+        let next = match self.phase {
+            Phase::Attaching(_) => Phase::Idle,
+            Phase::Attached(epoch) => Phase::HandingOver(epoch),
+            Phase::Idle | Phase::HandingOver(_) => return,
+        };
+        if !directory.away {
             directory.release(self.node.incarnation());
+            self.phase = next;
+        }
+    }
+
+    /// Forgets it: everybody was sent to the successor.
+    pub(super) fn drain(&mut self) {
+        if matches!(self.phase, Phase::HandingOver(_)) {
             self.phase = Phase::Idle;
         }
     }

@@ -23,6 +23,14 @@ fn without_the_fence_a_stale_owner_executes() {
 }
 
 #[test]
+fn without_the_fence_a_hand_over_alone_leaves_two_owners_that_are_obeyed() {
+    let bounds = Bounds { faults: 0, epochs: 2, commands: 1, force: false };
+    let walk = walk(Relay { bounds, without: Some(Protection::Fence) }, Some(FENCE));
+    let (_, path) = walk.broken.iter().find(|(name, _)| *name == FENCE).expect("the fence is what makes it safe");
+    assert!(path.contains("HandOver"), "the successor has attached, and the one before still sends:\n{path}");
+}
+
+#[test]
 fn without_the_journal_a_command_takes_effect_twice() {
     breaks(Protection::Journal, ONCE);
 }

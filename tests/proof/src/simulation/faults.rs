@@ -9,6 +9,8 @@ pub(super) enum Fault {
     NodeDies(usize),
     NodeFreezes(usize),
     NodeDrains(usize),
+    /// It gives the machine to one that has fewer, and stays.
+    NodeGives(usize),
     /// The gateway of the sessions does not reach it; the link's does.
     NodeIsHidden(usize),
     LinkBreaks,
@@ -28,7 +30,7 @@ impl World {
         for _ in 0..4 + self.chance.below(8) {
             let at = 500 + self.chance.below(FAULTS_UNTIL - 1_000);
             let slot = self.chance.index(3);
-            let fault = match self.chance.below(13) {
+            let fault = match self.chance.below(14) {
                 0 | 1 => Fault::NodeDies(slot),
                 2 | 3 => Fault::NodeFreezes(slot),
                 4 => Fault::NodeDrains(slot),
@@ -38,6 +40,7 @@ impl World {
                 8 | 9 => Fault::ConnectorDies { journal_lost: self.chance.one_in(3) },
                 10 => Fault::DirectoryGoesAway,
                 11 => Fault::NodeIsHidden(slot),
+                12 => Fault::NodeGives(slot),
                 _ if self.chance.one_in(2) => Fault::DirectoryForgets,
                 _ => Fault::DirectoryRollsBack,
             };
@@ -62,7 +65,13 @@ impl World {
                 let at = (slot, self.nodes[slot].life);
                 self.nodes[slot].draining = true;
                 self.after(1, What::Node(ToNode::Input { at, input: Input::HandOver }));
-                self.after(250, What::Node(ToNode::Drained { at }));
+                self.after(250, What::Node(ToNode::HandsOver { at, goes: true }));
+            }
+            Fault::NodeGives(slot) => {
+                let at = (slot, self.nodes[slot].life);
+                self.after(1, What::Node(ToNode::Input { at, input: Input::HandOver }));
+                let wait = 2 + self.chance.below(250);
+                self.after(wait, What::Node(ToNode::HandsOver { at, goes: false }));
             }
             Fault::NodeIsHidden(slot) => {
                 let at = (slot, self.nodes[slot].life);

@@ -61,9 +61,10 @@ pub(super) enum ToNode {
     Lost {
         at: (usize, u128),
     },
-    /// The end of a drain.
-    Drained {
+    /// The machine is let go and sent to a successor, of which one that goes must do without if there is none.
+    HandsOver {
         at: (usize, u128),
+        goes: bool,
     },
 }
 
@@ -191,21 +192,9 @@ impl World {
                 self.after(TICK_MS, What::Node(ToNode::Tick(slot)));
             }
             ToNode::Lost { at } => self.lost(at),
-            ToNode::Drained { at } if self.nodes[at.0].life == at.1 => {
-                let successor = self.nodes.iter().find(|node| node.life != at.1 && node.frozen_until <= self.now_ms);
-                let successor = successor.map(|node| names::incarnation(node.life));
-                self.input(at.0, Input::Drain { successor });
-                let holder = Some(names::incarnation(at.1));
-                if !self.directory.away
-                    && let Some(record) = self.directory.record.clone().filter(|record| record.holder == holder)
-                {
-                    self.directory.write(OwnerRecord { holder: None, ..record });
-                }
-                self.restart_node(at.0);
-            }
-            ToNode::Drained { .. } => {}
-            ToNode::Input { at, .. } | ToNode::Open { at, .. } if self.nodes[at.0].life != at.1 => {}
-            to @ (ToNode::Input { at, .. } | ToNode::Open { at, .. })
+            ToNode::Input { at, .. } | ToNode::Open { at, .. } | ToNode::HandsOver { at, .. }
+                if self.nodes[at.0].life != at.1 => {}
+            to @ (ToNode::Input { at, .. } | ToNode::Open { at, .. } | ToNode::HandsOver { at, .. })
                 if self.nodes[at.0].frozen_until > self.now_ms =>
             {
                 let wait = self.nodes[at.0].frozen_until - self.now_ms;
@@ -213,6 +202,25 @@ impl World {
             }
             ToNode::Input { at, input } => self.input(at.0, input),
             ToNode::Open { at, opening, hops } => self.opens(at, opening, hops),
+            ToNode::HandsOver { at, goes } => self.hands_over(at, goes),
+        }
+    }
+
+    fn hands_over(&mut self, at: (usize, u128), goes: bool) {
+        let takes = |node: &&Node| node.life != at.1 && !node.draining && node.frozen_until <= self.now_ms;
+        let successor = self.nodes.iter().find(takes).map(|node| names::incarnation(node.life));
+        let holder = Some(names::incarnation(at.1));
+        if !self.directory.away
+            && let Some(record) = self.directory.record.clone().filter(|record| record.holder == holder)
+        {
+            self.directory.write(OwnerRecord { holder: None, ..record });
+        }
+        self.input(at.0, Input::Drain { successor });
+        if goes {
+            self.restart_node(at.0);
+        } else {
+            // The actor ends; whoever asks this node for the machine later starts another.
+            self.nodes[at.0].machine = Machine::new(names::machine(), names::incarnation(at.1), self.now());
         }
     }
 
