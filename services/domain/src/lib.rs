@@ -23,6 +23,7 @@ pub mod pairing;
 pub mod placement;
 pub mod proof;
 pub mod rebalance;
+pub mod region;
 pub mod revocation;
 pub mod scope;
 pub mod secret;

@@ -3,6 +3,7 @@
 mod desk;
 mod gateway;
 mod ownership;
+mod region;
 mod reports;
 mod sql;
 
@@ -11,6 +12,7 @@ use std::time::Duration;
 pub use self::desk::*;
 pub use self::gateway::*;
 pub use self::ownership::*;
+pub use self::region::*;
 pub use self::reports::*;
 pub use self::sql::*;
 
