@@ -22,13 +22,13 @@ use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 use crate::api::{SecretText, TokenKey};
 use crate::codex::CodexStatus;
 use crate::credential::Keyring;
-use crate::paired::{CoreStatus, DeskRequest};
+use crate::paired::{CoreStatus, DeskRequest, RegionReport};
 use crate::record::Settings;
 use crate::state::StateDir;
 
 pub mod status;
 
-pub use status::{RunningFacts, Status};
+pub use status::{RegionStatus, RunningFacts, Status};
 
 /// The socket's name in the state folder.
 pub const SOCKET_FILE: &str = "control.sock";
@@ -173,6 +173,8 @@ pub struct Control {
     pub codex_status: watch::Receiver<CodexStatus>,
     /// Active threads that are not followed.
     pub unfollowed: watch::Receiver<usize>,
+    /// In which region the machine is.
+    pub region_report: watch::Receiver<RegionReport>,
     /// What the machine proves itself with.
     pub keyring: Arc<Keyring>,
     /// What the desk chose.
@@ -264,7 +266,8 @@ impl Control {
         let core = *self.core_status.borrow();
         let codex = self.codex_status.borrow().clone();
         let status = Status::of(&self.facts, core, &codex, self.settings.borrow().paused, devices);
-        Ok(Status { threads_unfollowed: *self.unfollowed.borrow(), ..status })
+        let regions = RegionStatus::of(&self.region_report.borrow());
+        Ok(Status { threads_unfollowed: *self.unfollowed.borrow(), regions, ..status })
     }
 
     async fn devices(&self) -> Result<Vec<Device>, ErrorCode> {

@@ -10,7 +10,9 @@ use std::time::Duration;
 use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
-use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, RECONNECT_WAIT_MIN};
+use flydex_domain::limits::{
+    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL, REGIONS_REFRESH_PAUSE,
+};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenVerifier};
 use flydex_runtime::clock::Clock;
@@ -18,7 +20,7 @@ use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiError, MachineAuth, SecretText, TokenKey, verifier};
-use crate::paired::RegionEndpoint;
+use crate::paired::{Entropy, RegionEndpoint, RegionReport};
 use crate::record::PairedRecord;
 use crate::regions::{Regions, ServerOrigin};
 use crate::state::{StateDir, StateError};
@@ -191,6 +193,38 @@ impl Keyring {
         }
     }
 
+    /// Asks for the list of regions now and then, and soon when no region can be reached, until `stop`. What does not
+    /// help is done ever more rarely.
+    pub async fn keep_regions(
+        self: Arc<Self>,
+        api: Api,
+        mut report: watch::Receiver<RegionReport>,
+        entropy: Entropy,
+        stop: CancellationToken,
+    ) {
+        let mut in_vain = 0;
+        loop {
+            let [jitter] = entropy.bytes::<1>();
+            let spread = |wait: Duration| wait.mul_f64(0.5 + f64::from(jitter) / 256.0);
+            tokio::select! {
+                biased; // the stop comes first
+                () = stop.cancelled() => return,
+                Ok(_) = report.wait_for(|report| report.stuck) => in_vain += 1,
+                () = tokio::time::sleep(spread(REGIONS_REFRESH_INTERVAL)) => in_vain = 0,
+            }
+            let asked = async { self.adopt_regions(api.regions().await?) };
+            if let Err(error) = asked.await {
+                tracing::info!(error.code = error.code().name(), "the list of regions is not renewed");
+            }
+            let pause = REGIONS_REFRESH_PAUSE.saturating_mul(1 << in_vain.min(16)).min(REGIONS_REFRESH_INTERVAL);
+            tokio::select! {
+                biased; // the stop comes first
+                () = stop.cancelled() => return,
+                () = tokio::time::sleep(spread(pause)) => {}
+            }
+        }
+    }
+
     /// How long the present credential is still young; nothing when it is old.
     fn until_half_life(&self) -> Duration {
         let now = UnixMillis(self.clock.unix_millis());
@@ -207,6 +241,12 @@ impl Keyring {
 /// The claims of the credential that is held, whatever its age: at the beginning of time nothing has expired.
 fn held(record: &PairedRecord) -> Option<MachineCredential> {
     verifier(&record.token_keys).verify(record.credential.expose(), UnixMillis(0)).ok()
+}
+
+/// The only region that the account allows, as the stored credential says.
+#[must_use]
+pub fn region_pin(record: &PairedRecord) -> Option<String> {
+    held(record)?.region_pin
 }
 
 fn backoff(failures: u32) -> Duration {

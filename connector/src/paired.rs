@@ -2,6 +2,7 @@
 
 use std::fmt;
 use std::sync::Arc;
+use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
 use flydex_domain::device::Device;
@@ -77,6 +78,28 @@ pub struct QuicEndpoint {
     pub address: String,
     /// The name in its certificate.
     pub server_name: String,
+}
+
+/// In which region the machine is, for the desk and for those who keep the list of regions.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct RegionReport {
+    /// The region of the link, or the one in which it is being opened.
+    pub link: Option<MeasuredRegion>,
+    /// The region to turn to when that one is lost.
+    pub second: Option<MeasuredRegion>,
+    /// The only region that the account allows.
+    pub pin: Option<String>,
+    /// No region that may be used can be reached: a newer list may help.
+    pub stuck: bool,
+}
+
+/// A region and how far away it is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct MeasuredRegion {
+    /// Its name.
+    pub region: String,
+    /// One round trip of a handshake; absent until it was measured.
+    pub handshake: Option<Duration>,
 }
 
 /// What the person at the desk allows. A change takes effect at once.

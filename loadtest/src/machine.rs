@@ -187,6 +187,7 @@ fn connect(
         spool: Spool::open(Box::new(Memory::with(Vec::new())))?,
         desk,
         status: status_tx,
+        region_report: watch::Sender::default(),
     };
     let (events_tx, events) = mpsc::channel(CODEX_EVENTS_MAX);
     let port = StubPort::new(world.clone(), machine_id, fence, events_tx);

@@ -79,6 +79,7 @@ impl Serving {
         let entropy = context.entropy.clone();
         let core = CoreConfig::in_folder(state.path(), paired, spool.clone(), desk_rx, status_tx, entropy);
         let core = core.map_err(|error| Problem::core(&error))?;
+        let region_report = core.region_report.subscribe();
         let (codex, events) = codex::start(parts::codex_config(&context, &settings), clock.clone(), shutdown.clone());
         let (settings_tx, settings_rx) = watch::channel(settings);
 
@@ -89,6 +90,7 @@ impl Serving {
             core_status: status,
             codex_status: codex.status(),
             unfollowed: codex.unfollowed(),
+            region_report: region_report.clone(),
             keyring: Arc::clone(&keyring),
             settings: settings_tx,
             facts,
@@ -113,6 +115,8 @@ impl Serving {
             shutdown: shutdown.clone(),
         };
         shutdown.spawn(further.run(front.staged));
+        let entropy = context.entropy.clone();
+        shutdown.spawn(Arc::clone(&keyring).keep_regions(api.clone(), region_report, entropy, shutdown.soft()));
         shutdown.spawn(keyring.keep_young(api, shutdown.soft()));
 
         context.screen.line("connecting; flydex status tells more, and Ctrl-C ends it");

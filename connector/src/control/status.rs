@@ -8,6 +8,10 @@ use crate::api::next_step;
 use crate::codex::CodexStatus;
 use crate::paired::{Channel, CoreStatus, LinkStatus, Transport};
 
+mod region;
+
+pub use region::{Distance, RegionStatus};
+
 /// What does not change while a connector runs.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct RunningFacts {
@@ -33,6 +37,9 @@ pub struct RunningFacts {
 /// How a connector stands.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Status {
+    /// Where it is.
+    #[serde(default, skip_serializing_if = "RegionStatus::is_empty")]
+    pub regions: RegionStatus,
     /// What does not change.
     #[serde(flatten)]
     pub facts: RunningFacts,
@@ -84,6 +91,7 @@ impl Status {
         let (link, channel, link_code) = link_words(core.map_or(LinkStatus::Down(None), |core| core.link));
         let (codex, codex_version, codex_code) = codex_words(codex);
         Self {
+            regions: RegionStatus::default(),
             facts: facts.clone(),
             boot_id: core.map(|core| core.boot_id.to_string()),
             link: link.to_owned(),
@@ -119,6 +127,7 @@ impl Status {
             format!("link      {}", detail(&self.link, self.carrier().as_ref().or(self.link_code.as_ref()))),
         ]);
         lines.extend(self.binding().and_then(Binding::next_step).map(|next| format!("          next: {next}")));
+        lines.extend(self.regions.line().map(|said| format!("region    {said}")));
         lines.extend([
             format!("codex     {}", detail(&self.codex, self.codex_version.as_ref().or(self.codex_code.as_ref()))),
             format!("sessions  {}", self.sessions),

@@ -7,7 +7,9 @@ use flydex_domain::id::BootId;
 use tokio::sync::{mpsc, watch as channel};
 
 use crate::epoch::Fence;
-use crate::paired::{CoreStatus, DEVICES_FILE, DeskRequest, Entropy, FENCE_FILE, JOURNAL_FILE, PairedState};
+use crate::paired::{
+    CoreStatus, DEVICES_FILE, DeskRequest, Entropy, FENCE_FILE, JOURNAL_FILE, PairedState, RegionReport,
+};
 use crate::spool::Spool;
 use crate::storage::{FileStorage, Storage};
 
@@ -33,6 +35,8 @@ pub struct CoreConfig {
     pub desk: mpsc::Receiver<DeskRequest>,
     /// What the desk sees.
     pub status: channel::Sender<Option<CoreStatus>>,
+    /// Where links say in which region they are.
+    pub region_report: channel::Sender<RegionReport>,
 }
 
 impl CoreConfig {
@@ -60,6 +64,7 @@ impl CoreConfig {
             spool,
             desk,
             status,
+            region_report: channel::Sender::new(RegionReport::default()),
         })
     }
 }

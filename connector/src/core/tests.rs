@@ -3,6 +3,7 @@
 mod approvals;
 mod commands;
 mod faults;
+mod moves;
 mod owners;
 mod sessions;
 mod world;

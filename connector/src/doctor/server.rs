@@ -5,9 +5,11 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{API_TIMEOUT, MACHINE_REQUEST_SKEW_MAX, QUIC_FALLBACK_AFTER};
+use flydex_domain::limits::{API_TIMEOUT, MACHINE_REQUEST_SKEW_MAX, QUIC_FALLBACK_AFTER, REGIONS_MAX};
 use flydex_proto::codec::SUBPROTOCOL;
+use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls;
+use futures_util::future::join_all;
 use rustls::pki_types::ServerName;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
@@ -16,9 +18,13 @@ use url::Url;
 use crate::api::{Api, ApiError, next_step};
 use crate::cli::Context;
 use crate::control::Status;
-use crate::control::status::Binding;
+use crate::control::status::{Binding, Distance};
+use crate::credential::region_pin;
+use crate::link;
+use crate::pair::printable;
 use crate::paired::{QuicEndpoint, RegionEndpoint};
-use crate::regions::{Regions, ServerOrigin};
+use crate::record::PairedRecord;
+use crate::regions::ServerOrigin;
 
 use super::Finding;
 
@@ -38,8 +44,46 @@ pub(super) async fn look(
     };
     let mut findings = vec![Finding::ok("server", format!("{origin} answers"))];
     findings.push(clock(&api, context).await);
-    findings.extend(links(&origin, &regions, pem.as_deref(), running).await);
+    let endpoints = regions.endpoints(&origin, pem.as_deref());
+    let pin = running.map_or_else(|| stored_pin(context), |status| status.regions.pin.clone());
+    findings.push(region_finding(&endpoints, pin.as_deref(), running).await);
+    findings.extend(links(&endpoints, pin.as_deref(), running).await);
     findings
+}
+
+fn stored_pin(context: &Context) -> Option<String> {
+    let record = PairedRecord::load(&context.state).ok().flatten()?;
+    region_pin(&record)
+}
+
+/// Where the machine is and where else it could be; without a running connector each region is measured once.
+async fn region_finding(endpoints: &[RegionEndpoint], pin: Option<&str>, running: Option<&Status>) -> Finding {
+    if let Some(pin) = pin.filter(|pin| endpoints.iter().all(|endpoint| endpoint.region != *pin)) {
+        let text = format!("the account pins this computer to {}, which the server does not list", printable(pin));
+        return Finding::fail("region", text, "ask whoever runs the server; no other region may serve this computer");
+    }
+    if let Some(said) = running.and_then(|status| status.regions.line()) {
+        return Finding::ok("region", said);
+    }
+    let shutdown = Shutdown::new();
+    let allowed = endpoints.iter().filter(|endpoint| pin.is_none_or(|pin| pin == endpoint.region)).take(REGIONS_MAX);
+    let measured = join_all(allowed.map(|endpoint| async {
+        let handshake = link::measure(endpoint, &shutdown).await;
+        (Distance::new(&endpoint.region, handshake).words(), handshake.is_some())
+    }));
+    let measured = measured.await;
+    shutdown.force();
+    let said: Vec<_> = measured
+        .iter()
+        .map(|(words, reached)| format!("{words}{}", if *reached { "" } else { ": no answer" }))
+        .collect();
+    let pinned = pin.map(|pin| format!("; pinned to {}", printable(pin))).unwrap_or_default();
+    let said = format!("{}{pinned}", said.join("; "));
+    if measured.iter().any(|(_, reached)| *reached) {
+        Finding::ok("region", said)
+    } else {
+        Finding::fail("region", said, "look at what stands between this computer and the server")
+    }
 }
 
 fn unreachable(origin: &ServerOrigin, error: &ApiError) -> Finding {
@@ -69,9 +113,11 @@ pub(super) fn clock_finding(here_ms: u64, server_ms: u64) -> Finding {
     }
 }
 
-async fn links(origin: &ServerOrigin, regions: &Regions, pem: Option<&str>, running: Option<&Status>) -> Vec<Finding> {
-    let endpoints = regions.endpoints(origin, pem);
-    let Some(endpoint) = endpoints.first() else {
+/// Looks at the entrance of the link's own region, of the pinned one, or of the first.
+async fn links(endpoints: &[RegionEndpoint], pin: Option<&str>, running: Option<&Status>) -> Vec<Finding> {
+    let linked = running.and_then(|status| status.regions.link.as_ref()).map(|link| link.region.as_str());
+    let named = |name: &str| endpoints.iter().find(|endpoint| endpoint.region == name);
+    let Some(endpoint) = linked.or(pin).and_then(named).or_else(|| endpoints.first()) else {
         let next = "check the server's own address in its configuration";
         return vec![Finding::fail("link", "the server names no entrance that may be dialled", next)];
     };

@@ -27,6 +27,9 @@ pub(super) enum DialError {
     /// The desk wants links bound to their TLS connection, and this one cannot be.
     #[error("the link cannot be bound to its tls connection")]
     Unbound,
+    /// The link ended before an owner attached.
+    #[error("no owner attached")]
+    Unowned,
     /// The link counter cannot be kept.
     #[error("keep the link counter")]
     Counter,
@@ -40,7 +43,17 @@ impl DialError {
             Self::Timeout => ErrorCode::DeadlineExceeded,
             Self::Refused { code, .. } => *code,
             Self::Unbound => ErrorCode::ChannelNotBound,
+            Self::Unowned => ErrorCode::Moving,
             Self::Counter => ErrorCode::JournalUnavailable,
+        }
+    }
+
+    /// Whether another region may do better; otherwise it would say the same.
+    pub(super) fn blames_region(&self) -> bool {
+        match self {
+            Self::Unreachable(_) | Self::Plain | Self::Timeout | Self::Unbound | Self::Unowned => true,
+            Self::Refused { code, .. } => blames_region(*code),
+            Self::Counter => false,
         }
     }
 
@@ -48,7 +61,25 @@ impl DialError {
     pub(super) const fn retry_after(&self) -> Duration {
         match self {
             Self::Refused { retry_after, .. } => *retry_after,
-            Self::Unreachable(_) | Self::Plain | Self::Timeout | Self::Unbound | Self::Counter => Duration::ZERO,
+            Self::Unreachable(_) | Self::Plain | Self::Timeout | Self::Unbound | Self::Unowned | Self::Counter => {
+                Duration::ZERO
+            }
         }
     }
+}
+
+/// Whether a link that ended with this code may fare better in another region.
+pub(super) const fn blames_region(code: ErrorCode) -> bool {
+    matches!(
+        code,
+        ErrorCode::ServerUnreachable
+            | ErrorCode::DeadlineExceeded
+            | ErrorCode::PeerTimeout
+            | ErrorCode::GoingAway
+            | ErrorCode::Moving
+            | ErrorCode::Overloaded
+            | ErrorCode::Internal
+            | ErrorCode::StoreUnavailable
+            | ErrorCode::ControlUnreachable
+    )
 }

@@ -2,30 +2,44 @@
 
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::BytesMut;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{LINK_INCOMING_MAX, PEER_SILENCE_MAX};
-use flydex_proto::codec::{LENGTH_PREFIX_BYTES, Lane, SUBPROTOCOL, stream_length};
+use flydex_proto::codec::{LENGTH_PREFIX_BYTES, Lane, stream_length};
 use flydex_runtime::lifecycle::Shutdown;
-use flydex_runtime::tls::{self, EXPORTER_LABEL};
+use flydex_runtime::tls::EXPORTER_LABEL;
 use quinn::crypto::rustls::QuicClientConfig;
 use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
 
 use super::DialError;
+use super::trust::{Protocol, Trust};
 use super::wire::{Incoming, Wire, message};
 use crate::outbox::{Framing, Outbox};
-use crate::paired::{QuicEndpoint, Transport};
+use crate::paired::{QuicEndpoint, RegionEndpoint, Transport};
 
 pub(super) async fn dial(
+    endpoint: &RegionEndpoint,
     at: &QuicEndpoint,
-    certificate_pem: Option<&str>,
+    trust: &Trust,
     shutdown: &Shutdown,
 ) -> Result<Wire, DialError> {
+    let (connection, handshake) = connect(endpoint, at, trust).await?;
+    open(connection, handshake, shutdown).await
+}
+
+/// Connects, and says how long the handshake took.
+pub(super) async fn connect(
+    endpoint: &RegionEndpoint,
+    at: &QuicEndpoint,
+    trust: &Trust,
+) -> Result<(Connection, Duration), DialError> {
     let mut addresses = tokio::net::lookup_host(&at.address).await.map_err(unreachable)?;
     let address = addresses.next().ok_or_else(|| unreachable("no address"))?;
-    let config = tls::client_config(certificate_pem, &[SUBPROTOCOL.as_bytes()]).map_err(unreachable)?;
+    let config = trust.config(endpoint, Protocol::Quic).await?;
     let crypto = QuicClientConfig::try_from(config).map_err(unreachable)?;
     let mut transport = quinn::TransportConfig::default();
     transport.max_idle_timeout(PEER_SILENCE_MAX.try_into().ok());
@@ -33,13 +47,14 @@ pub(super) async fn dial(
     client.transport_config(Arc::new(transport));
     let local: SocketAddr =
         if address.is_ipv4() { (Ipv4Addr::UNSPECIFIED, 0).into() } else { (Ipv6Addr::UNSPECIFIED, 0).into() };
-    let endpoint = Endpoint::client(local).map_err(unreachable)?;
-    let connecting = endpoint.connect_with(client, address, &at.server_name).map_err(unreachable)?;
-    let connection = connecting.await.map_err(unreachable)?;
-    open(connection, shutdown).await
+    let socket = Endpoint::client(local).map_err(unreachable)?;
+    let since = Instant::now();
+    let connecting = socket.connect_with(client, address, &at.server_name).map_err(unreachable)?;
+    let connected = connecting.await.inspect_err(|_| trust.forget(endpoint, Protocol::Quic));
+    Ok((connected.map_err(unreachable)?, since.elapsed()))
 }
 
-async fn open(connection: Connection, shutdown: &Shutdown) -> Result<Wire, DialError> {
+async fn open(connection: Connection, handshake: Duration, shutdown: &Shutdown) -> Result<Wire, DialError> {
     let mut exporter = [0; 32];
     let exported = connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]);
     exported.map_err(|_| unreachable("no exporter"))?;
@@ -53,7 +68,7 @@ async fn open(connection: Connection, shutdown: &Shutdown) -> Result<Wire, DialE
         shutdown.spawn(write(lane, send, outbox.clone(), connection.clone()));
         shutdown.spawn(read(lane, receive, outbox.clone(), tx.clone()));
     }
-    Ok(Wire { transport: Transport::Quic, exporter: Some(exporter), outbox, incoming })
+    Ok(Wire { transport: Transport::Quic, exporter: Some(exporter), handshake, outbox, incoming })
 }
 
 async fn write(lane: Lane, mut send: SendStream, outbox: Outbox, connection: Connection) {

@@ -6,7 +6,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_proto::v1;
 use flydex_proto::v1::link_down::Kind as Down;
 use flydex_proto::v1::link_up::Kind as Up;
-use tokio::sync::mpsc;
+use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 
 use super::hello::Pace;
@@ -21,6 +21,14 @@ pub(super) struct Ended {
     pub(super) link_counter: u64,
 }
 
+/// What a link tells its supervisor while it serves.
+pub(super) struct Signals {
+    /// The gateway wants the machine to open another one.
+    pub(super) go_away: mpsc::Sender<v1::GoAway>,
+    /// An owner speaks over it.
+    pub(super) owned: watch::Sender<bool>,
+}
+
 impl From<ErrorCode> for Ended {
     fn from(code: ErrorCode) -> Self {
         Self { code, retry_after: Duration::ZERO, link_counter: 0 }
@@ -32,13 +40,13 @@ pub(super) async fn serve(
     pace: Pace,
     link: LinkNumber,
     events: mpsc::Sender<LinkEvent>,
-    go_away: mpsc::Sender<v1::GoAway>,
+    signals: Signals,
 ) -> Ended {
     let up = LinkEvent::Up { link, outbox: wire.outbox.clone(), channel: wire.channel() };
     if events.send(up).await.is_err() {
         return ErrorCode::GoingAway.into();
     }
-    let ended = carry(&mut wire, pace, link, &events, go_away).await;
+    let ended = carry(&mut wire, pace, link, &events, &signals).await;
     let code = wire.outbox.closed().unwrap_or(ended.code);
     wire.outbox.close(code);
     tracing::info!(error.code = code.name(), "link ended");
@@ -52,7 +60,7 @@ async fn carry(
     pace: Pace,
     link: LinkNumber,
     events: &mpsc::Sender<LinkEvent>,
-    go_away: mpsc::Sender<v1::GoAway>,
+    signals: &Signals,
 ) -> Ended {
     let mut pings = tokio::time::interval(pace.ping_interval);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
@@ -79,6 +87,7 @@ async fn carry(
         };
         match message.kind {
             Some(Down::Frame(frame)) => {
+                signals.owned.send_if_modified(|owned| !std::mem::replace(owned, true));
                 let taken = events.send(LinkEvent::Frame { link, frame }).await;
                 if taken.is_err() {
                     return ErrorCode::GoingAway.into();
@@ -94,7 +103,7 @@ async fn carry(
             Some(Down::Pong(_)) => {}
             Some(Down::GoAway(away)) => {
                 // Nobody listens when another link has taken over already; once is enough.
-                let _ = go_away.try_send(away);
+                let _ = signals.go_away.try_send(away);
             }
             Some(Down::End(end)) => {
                 let code = ErrorCode::from_number(end.code).unwrap_or(ErrorCode::Internal);

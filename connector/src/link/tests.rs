@@ -25,21 +25,23 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
+mod regions;
+
 use super::*;
 use crate::outbox::Outbox;
-use crate::paired::{DeskPolicy, QuicEndpoint};
+use crate::paired::{MeasuredRegion, QuicEndpoint};
 use crate::storage::memory::MemoryStorage;
 
 const NONCE: [u8; 32] = [3; 32];
 const BOOT: BootId = BootId::from_bytes([4; 16]);
 
 /// The gateway's end of one connection.
-trait Peer {
+pub(crate) trait Peer {
     async fn receive(&mut self) -> Option<Up>;
     async fn send(&mut self, kind: Down);
 }
 
-struct WebSocketPeer<S>(WebSocketStream<S>);
+pub(crate) struct WebSocketPeer<S>(WebSocketStream<S>);
 
 impl<S: AsyncRead + AsyncWrite + Unpin> Peer for WebSocketPeer<S> {
     async fn receive(&mut self) -> Option<Up> {
@@ -84,7 +86,7 @@ impl Peer for QuicPeer {
 }
 
 /// Plays the gateway through the hello; gives the hello and whether the proof holds.
-async fn welcome(peer: &mut impl Peer, exporter: Option<[u8; 32]>) -> (v1::LinkHello, bool) {
+pub(crate) async fn welcome(peer: &mut impl Peer, exporter: Option<[u8; 32]>) -> (v1::LinkHello, bool) {
     let Some(Up::Hello(hello)) = peer.receive().await else { panic!("no hello") };
     let challenge = v1::LinkChallenge {
         version: 1,
@@ -121,7 +123,23 @@ struct World {
     events: mpsc::Receiver<LinkEvent>,
     policy: watch::Sender<DeskPolicy>,
     credential: watch::Sender<String>,
+    regions: watch::Sender<Vec<RegionEndpoint>>,
+    report: watch::Receiver<RegionReport>,
     shutdown: Shutdown,
+}
+
+/// What a test gives besides the regions.
+struct Given {
+    policy: DeskPolicy,
+    credential: String,
+    verifier: TokenVerifier,
+}
+
+impl Default for Given {
+    fn default() -> Self {
+        let (policy, verifier) = (DeskPolicy::default(), TokenVerifier::default());
+        Self { policy, credential: "credential".to_owned(), verifier }
+    }
 }
 
 fn connect(endpoint: RegionEndpoint) -> World {
@@ -133,8 +151,14 @@ fn bound_only() -> DeskPolicy {
 }
 
 fn connect_with(endpoint: RegionEndpoint, policy: DeskPolicy) -> World {
-    let (policy, policy_rx) = watch::channel(policy);
-    let (credential, credential_rx) = watch::channel("credential".to_owned());
+    connect_to(vec![endpoint], Given { policy, ..Given::default() })
+}
+
+fn connect_to(endpoints: Vec<RegionEndpoint>, given: Given) -> World {
+    let (policy, policy_rx) = watch::channel(given.policy);
+    let (credential, credential_rx) = watch::channel(given.credential);
+    let (regions, regions_rx) = watch::channel(endpoints);
+    let (region_report, report) = watch::channel(RegionReport::default());
     let paired = PairedState {
         origin: "https://localhost".to_owned(),
         account_id: AccountId::from_uuid(Uuid::from_u128(1)),
@@ -143,8 +167,8 @@ fn connect_with(endpoint: RegionEndpoint, policy: DeskPolicy) -> World {
         machine_label: String::new(),
         machine_key: Arc::new(key()),
         credential: credential_rx,
-        verifier: watch::channel(Arc::new(TokenVerifier::default())).1,
-        regions: watch::channel(vec![endpoint]).1,
+        verifier: watch::channel(Arc::new(given.verifier)).1,
+        regions: regions_rx,
         policy: policy_rx,
     };
     let config = Config {
@@ -153,11 +177,12 @@ fn connect_with(endpoint: RegionEndpoint, policy: DeskPolicy) -> World {
         connector_version: "1".to_owned(),
         fence: Fence::open(Box::new(MemoryStorage::default())).unwrap(),
         entropy: Entropy::from_fn(|bytes| bytes.fill(0)),
+        region_report,
     };
     let (tx, events) = mpsc::channel(16);
     let shutdown = Shutdown::new();
     start(config, tx, Clock::manual(0), &shutdown);
-    World { events, policy, credential, shutdown }
+    World { events, policy, credential, regions, report, shutdown }
 }
 
 impl World {
@@ -185,7 +210,12 @@ impl World {
     }
 }
 
-fn endpoint(address: SocketAddr, scheme: &str, pem: Option<&str>, quic: Option<SocketAddr>) -> RegionEndpoint {
+pub(crate) fn endpoint(
+    address: SocketAddr,
+    scheme: &str,
+    pem: Option<&str>,
+    quic: Option<SocketAddr>,
+) -> RegionEndpoint {
     RegionEndpoint {
         region: "local".to_owned(),
         link_url: format!("{scheme}://localhost:{}/v1/link", address.port()),
@@ -194,14 +224,19 @@ fn endpoint(address: SocketAddr, scheme: &str, pem: Option<&str>, quic: Option<S
     }
 }
 
-async fn listen() -> (TcpListener, SocketAddr) {
+pub(crate) async fn listen() -> (TcpListener, SocketAddr) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
     let address = listener.local_addr().unwrap();
     (listener, address)
 }
 
-#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
 async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketPeer<S> {
+    upgrade_if_asked(stream).await.expect("a websocket")
+}
+
+/// `None` when the peer goes without asking for anything.
+#[expect(clippy::result_large_err, reason = "the callback's type is the library's")]
+pub(crate) async fn upgrade_if_asked<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> Option<WebSocketPeer<S>> {
     use tokio_tungstenite::tungstenite::handshake::server::{Request, Response};
     let accept = |request: &Request, mut response: Response| {
         let asked = request.headers().get("sec-websocket-protocol").unwrap().clone();
@@ -210,7 +245,7 @@ async fn upgrade<S: AsyncRead + AsyncWrite + Unpin>(stream: S) -> WebSocketPeer<
         response.headers_mut().insert("sec-websocket-protocol", asked);
         Ok(response)
     };
-    WebSocketPeer(tokio_tungstenite::accept_hdr_async(stream, accept).await.unwrap())
+    tokio_tungstenite::accept_hdr_async(stream, accept).await.ok().map(WebSocketPeer)
 }
 
 async fn accept_plain(listener: &TcpListener) -> WebSocketPeer<TcpStream> {

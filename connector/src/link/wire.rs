@@ -1,5 +1,7 @@
 //! One open connection, whatever carries it: an outbox that its writers drain, and what its readers bring.
 
+use std::time::Duration;
+
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_proto::codec::{Lane, decode_on};
@@ -14,6 +16,8 @@ pub(super) struct Wire {
     pub(super) transport: Transport,
     /// The TLS exporter that the proof covers; absent where there is no TLS, or where it ends on the way.
     pub(super) exporter: Option<[u8; 32]>,
+    /// How long one round trip of its handshake took.
+    pub(super) handshake: Duration,
     pub(super) outbox: Outbox,
     pub(super) incoming: mpsc::Receiver<Incoming>,
 }

@@ -1,14 +1,14 @@
 //! A link over a WebSocket: TLS of our own, so that the proof can cover its exporter.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
+use std::time::Duration;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{COMMAND_FRAME_BYTES_MAX, LINK_INCOMING_MAX, UNSENT_BYTES_MAX};
 use flydex_proto::codec::{SUBPROTOCOL, split_message};
 use flydex_runtime::lifecycle::Shutdown;
-use flydex_runtime::tls::{self, EXPORTER_LABEL};
+use flydex_runtime::tls::EXPORTER_LABEL;
 use futures_util::{SinkExt as _, StreamExt as _};
 use http::HeaderValue;
 use http::header::SEC_WEBSOCKET_PROTOCOL;
@@ -16,31 +16,59 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
+use tokio::time::Instant;
+use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
 use tokio_tungstenite::tungstenite::protocol::{Message, WebSocketConfig};
 use url::{Host, Url};
 
 use super::DialError;
+use super::trust::{Protocol, Trust};
 use super::wire::{Incoming, Wire, message};
 use crate::outbox::{Framing, Outbox};
 use crate::paired::{RegionEndpoint, Transport};
 
-pub(super) async fn dial(endpoint: &RegionEndpoint, shutdown: &Shutdown) -> Result<Wire, DialError> {
+/// A connection to an entrance.
+#[expect(clippy::large_enum_variant, reason = "moved once, from the dial to the link")]
+pub(super) enum Transported {
+    /// Over TLS.
+    Tls(TlsStream<TcpStream>),
+    /// To this very machine.
+    Plain(TcpStream),
+}
+
+pub(super) async fn dial(endpoint: &RegionEndpoint, trust: &Trust, shutdown: &Shutdown) -> Result<Wire, DialError> {
+    let (stream, handshake) = connect(endpoint, trust).await?;
+    let opened = match stream {
+        Transported::Tls(stream) => {
+            let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]));
+            open(endpoint, stream, shutdown).await.map(|opened| (opened, exporter.ok()))
+        }
+        Transported::Plain(stream) => open(endpoint, stream, shutdown).await.map(|opened| (opened, None)),
+    };
+    let ((outbox, incoming), exporter) = opened?;
+    Ok(Wire { transport: Transport::WebSocket, exporter, handshake, outbox, incoming })
+}
+
+/// Connects, and says how long one round trip of the handshake took: that of TLS, or of TCP where there is no TLS.
+pub(super) async fn connect(endpoint: &RegionEndpoint, trust: &Trust) -> Result<(Transported, Duration), DialError> {
     let url = Url::parse(&endpoint.link_url).map_err(unreachable)?;
     match url.scheme() {
         "wss" => {
-            let pem = endpoint.certificate_pem.as_deref();
-            let config = tls::client_config(pem, &[b"http/1.1"]).map_err(unreachable)?;
+            let config = trust.config(endpoint, Protocol::Http).await?;
             let name = url.host_str().unwrap_or_default().trim_matches(['[', ']']).to_owned();
             let name = ServerName::try_from(name).map_err(unreachable)?;
-            let tcp = connect(&url).await?;
-            let connector = tokio_rustls::TlsConnector::from(Arc::new(config));
-            let stream = connector.connect(name, tcp).await.map_err(unreachable)?;
-            let exporter = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]));
-            open(endpoint, stream, exporter.ok(), shutdown).await
+            let (tcp, _) = connect_tcp(&url).await?;
+            let since = Instant::now();
+            let secured = tokio_rustls::TlsConnector::from(config).connect(name, tcp).await;
+            let secured = secured.inspect_err(|_| trust.forget(endpoint, Protocol::Http));
+            Ok((Transported::Tls(secured.map_err(unreachable)?), since.elapsed()))
         }
-        "ws" if is_loopback(&url) => open(endpoint, connect(&url).await?, None, shutdown).await,
+        "ws" if is_loopback(&url) => {
+            let (tcp, handshake) = connect_tcp(&url).await?;
+            Ok((Transported::Plain(tcp), handshake))
+        }
         _ => Err(DialError::Plain),
     }
 }
@@ -54,14 +82,15 @@ fn is_loopback(url: &Url) -> bool {
     }
 }
 
-async fn connect(url: &Url) -> Result<TcpStream, DialError> {
+async fn connect_tcp(url: &Url) -> Result<(TcpStream, Duration), DialError> {
     let host = url.host_str().unwrap_or_default().trim_matches(['[', ']']);
     let port = url.port_or_known_default().unwrap_or(443);
     let addresses = tokio::net::lookup_host((host, port)).await.map_err(unreachable)?;
     let mut failure = None;
     for address in addresses {
+        let since = Instant::now();
         match connect_to(address).await {
-            Ok(stream) => return Ok(stream),
+            Ok(stream) => return Ok((stream, since.elapsed())),
             Err(error) => failure = Some(error),
         }
     }
@@ -80,9 +109,8 @@ async fn connect_to(address: SocketAddr) -> std::io::Result<TcpStream> {
 async fn open<S>(
     endpoint: &RegionEndpoint,
     stream: S,
-    exporter: Option<[u8; 32]>,
     shutdown: &Shutdown,
-) -> Result<Wire, DialError>
+) -> Result<(Outbox, mpsc::Receiver<Incoming>), DialError>
 where
     S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
 {
@@ -97,7 +125,7 @@ where
     let outbox = Outbox::new(Framing::Message);
     let (tx, incoming) = mpsc::channel(LINK_INCOMING_MAX);
     shutdown.spawn(carry(socket, outbox.clone(), tx));
-    Ok(Wire { transport: Transport::WebSocket, exporter, outbox, incoming })
+    Ok((outbox, incoming))
 }
 
 /// Reads and writes until the outbox is closed or the peer is gone.

@@ -2,6 +2,7 @@ use flydex_domain::id::BootId;
 use uuid::Uuid;
 
 use super::*;
+use crate::paired::{MeasuredRegion, RegionReport};
 
 /// How a connector stands whose link is as given, at a server of that origin.
 pub(crate) fn status(link: LinkStatus, origin: &str) -> Status {
@@ -50,6 +51,37 @@ fn what_the_link_runs_over_is_said() {
     assert!(proxied[link + 1].starts_with("          next: let the proxy pass TLS through"), "{proxied:?}");
     let value = serde_json::to_value(status(attached(Transport::Quic, true), "https://relay.example")).unwrap();
     assert_eq!((&value["transport"], &value["channel_bound"]), (&"quic".into(), &true.into()));
+}
+
+#[test]
+fn the_region_is_said_with_its_distance_and_the_accounts_pin() {
+    let measured = |region: &str, ms: Option<u64>| MeasuredRegion {
+        region: region.to_owned(),
+        handshake: ms.map(std::time::Duration::from_millis),
+    };
+    for (link, second, pin, said) in [
+        (Some(("eu", Some(12))), Some(("us", Some(84))), None, Some("eu, 12 ms; second us, 84 ms")),
+        (Some(("eu", Some(12))), None, Some("eu"), Some("eu, 12 ms; pinned to eu")),
+        (Some(("eu", Some(0))), Some(("us", None)), None, Some("eu, under 1 ms; second us")),
+        (None, None, Some("eu"), Some("pinned to eu; which the server does not list")),
+        (None, None, None, None),
+    ] {
+        let report = RegionReport {
+            link: link.map(|(region, ms)| measured(region, ms)),
+            second: second.map(|(region, ms)| measured(region, ms)),
+            pin: pin.map(str::to_owned),
+            stuck: false,
+        };
+        let regions = RegionStatus::of(&report);
+        let status = Status { regions, ..status(LinkStatus::Down(None), "https://relay.example") };
+        let line = status.lines().into_iter().find(|line| line.starts_with("region"));
+        assert_eq!(line.as_deref().map(|line| &line[10..]), said);
+    }
+    let eu = RegionReport { link: Some(measured("eu", Some(12))), ..RegionReport::default() };
+    let status = Status { regions: RegionStatus::of(&eu), ..status(LinkStatus::Down(None), "https://relay.example") };
+    let value = serde_json::to_value(&status).unwrap();
+    assert_eq!(value["regions"], serde_json::json!({ "link": { "region": "eu", "handshake_ms": 12 } }));
+    assert_eq!(serde_json::from_value::<Status>(value).unwrap(), status);
 }
 
 #[test]

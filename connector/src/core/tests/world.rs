@@ -185,6 +185,8 @@ pub(super) struct World {
     pub(super) desk: mpsc::Sender<DeskRequest>,
     pub(super) status: watch::Receiver<Option<CoreStatus>>,
     pub(super) spool: Spool,
+    pub(super) paired: PairedState,
+    pub(super) fence: Fence,
     pub(super) signer: TokenSigner,
     pub(super) shutdown: Shutdown,
     pub(super) seen: Vec<v1::connector_frame::Kind>,
@@ -234,17 +236,19 @@ impl World {
         let codex = FakeCodex(Arc::new(Mutex::new(script)), events.clone());
         let boot_id = BootId::from_bytes([boot; 16]);
         let spool = Spool::open(Box::new(disks.spool.clone())).unwrap();
+        let fence = Fence::open(Box::new(disks.fence.clone())).unwrap();
         let config = CoreConfig {
-            paired,
+            paired: paired.clone(),
             boot_id,
             connector_version: "1".to_owned(),
             entropy: Entropy::from_fn(|bytes| bytes.fill(7)),
             journal: Box::new(disks.journal.clone()),
             devices: Box::new(disks.devices.clone()),
-            fence: Fence::open(Box::new(disks.fence.clone())).unwrap(),
+            fence: fence.clone(),
             spool: spool.clone(),
             desk: desk_rx,
             status: status_tx,
+            region_report: watch::Sender::default(),
         };
         let (clock, shutdown) = (disks.clock.clone(), Shutdown::new());
         let core = run_with_links(config, codex.clone(), events_rx, links_rx, clock.clone(), shutdown.clone());
@@ -263,6 +267,8 @@ impl World {
             desk,
             status,
             spool,
+            paired,
+            fence,
             signer,
             shutdown,
             seen: Vec::new(),
