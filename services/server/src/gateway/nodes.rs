@@ -53,3 +53,6 @@ impl Seeds for Names {
         self.nodes.dial(address, None)
     }
 }
+
+#[cfg(test)]
+mod tests;
