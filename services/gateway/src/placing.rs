@@ -48,9 +48,7 @@ pub(crate) async fn place_session(gateway: Arc<Gateway>, subject: SessionOpening
 pub(crate) async fn place_link(gateway: Arc<Gateway>, link: Arc<Link>, frame: v1::OpenLink) -> Result<(), Refusal> {
     let since = Instant::now();
     let lost = link.lost();
-    if lost.is_some() {
-        tokio::time::sleep(limits::LINK_REPLACE_SPREAD.mul_f64(rand::random())).await;
-    }
+    tokio::time::sleep(link.take_wait()).await;
     let machine = link.machine;
     let subject = LinkOpening { link, frame };
     loop {

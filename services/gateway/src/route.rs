@@ -63,8 +63,12 @@ pub(crate) fn route(context: &Context, stream: &Stream, frame: v1::NodeFrame) {
                 if refusal.code == ErrorCode::LinkSuperseded {
                     refusal.link_counter = end.link_counter;
                 }
-                route.forget_place(link.machine, refusal, link.bound());
-                link.ending.begin(End::Refused(refusal));
+                let bound = link.bound();
+                route.forget_place(link.machine, refusal, bound.clone());
+                match (refusal.code, bound) {
+                    (ErrorCode::Moving, Some(bound)) => link.move_later(&bound, refusal),
+                    _ => link.ending.begin(End::Refused(refusal)),
+                }
             }
         }
         FromNode::NotOwner(not_owner) => route.not_owner(&not_owner),

@@ -1,8 +1,10 @@
 //! A link, and the node that it is open at.
 
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::time::Duration;
 
 use flydex_domain::id::{Incarnation, LinkId};
+use flydex_domain::limits::{LINK_REPLACE_SPREAD, RETRY_AFTER};
 use flydex_domain::scope::MachineKey;
 use flydex_proto::v1;
 use tokio::sync::Notify;
@@ -28,6 +30,8 @@ struct Place {
     forwards: Forwards,
     /// The node on whose lost stream it was last.
     lost: Option<Incarnation>,
+    /// How long to wait before the next place is looked for.
+    wait: Duration,
 }
 
 impl Link {
@@ -70,6 +74,7 @@ impl Link {
         }
         place.bound = None;
         place.lost = None;
+        place.wait = Duration::ZERO;
         let again = place.forwards.again();
         if again {
             self.homeless.notify_one();
@@ -79,11 +84,27 @@ impl Link {
         again
     }
 
+    /// The node takes the machine no more and does not know who does: looks for another place after a moment, or ends
+    /// when it was looked for too often, or when the node advises a longer wait.
+    pub(crate) fn move_later(&self, bound: &Bound, refusal: Refusal) {
+        if Duration::from_millis(refusal.retry_after_ms.into()) > RETRY_AFTER {
+            self.ending.begin(refusal);
+        } else if self.forward(bound) {
+            self.place().wait = Duration::from_millis(Refusal::moving().retry_after_ms.into());
+        }
+    }
+
+    /// How long to wait before a place is looked for, once.
+    pub(crate) fn take_wait(&self) -> Duration {
+        std::mem::take(&mut self.place().wait)
+    }
+
     /// Looks for another place if it was open on a stream which has ended.
     pub(crate) fn stream_lost(&self, stream: &Stream) {
         let mut place = self.place();
         if let Some(bound) = place.bound.take_if(|bound| bound.is_on(stream)) {
             place.lost = Some(bound.node());
+            place.wait = LINK_REPLACE_SPREAD.mul_f64(rand::random());
             self.homeless.notify_one();
         }
     }

@@ -176,6 +176,26 @@ async fn a_node_that_takes_a_machine_no_more_is_not_asked_about_it_again() {
 }
 
 #[tokio::test]
+async fn a_link_that_its_node_turns_away_as_moving_is_opened_again_over_the_same_socket() {
+    for over in Over::ALL {
+        let mut world = World::with_nodes(2).await;
+        world.owned_by(1).await;
+        let (mut connector, link_id) = Connector::open(&world, over).await;
+        let moving = || {
+            let code = ErrorCode::Moving.number().into();
+            FromNode::EndLink(v1::EndLink { link_id: link_id.clone(), code, retry_after_ms: 0, link_counter: 0 })
+        };
+        for _ in 0..=limits::FORWARDS_MAX {
+            let (arrived, open) = soon(world.node(1).link_opened()).await;
+            assert_eq!((&open.link_id, open.replacing), (&link_id, Bytes::new()), "{over:?}");
+            arrived.answer(moving()).await;
+        }
+        let LinkDown::End(end) = connector.next().await else { panic!("it was too often") };
+        assert_eq!(end.code, u32::from(ErrorCode::Moving.number()), "{over:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_frozen_owner_loses_its_sessions_within_two_seconds_and_they_open_elsewhere() {
     let mut world = World::with_nodes(2).await;
     world.owned_by(1).await;
