@@ -1,13 +1,14 @@
 // @vitest-environment node
 import { afterEach, beforeEach, expect, test, vi } from "vitest";
 
-import { fromBinary, toBinary } from "@bufbuild/protobuf";
+import { create, fromBinary, toBinary } from "@bufbuild/protobuf";
 
 import { LOCAL, Problem } from "../api/problem";
 import { CommandBodySchema } from "../gen/flydex/agent/v1/agent_pb";
 import { CommandHeaderSchema, CommandKind } from "../gen/flydex/v1/command_pb";
-import { MachineState } from "../gen/flydex/v1/relay_pb";
+import { MachineMessageSchema, MachineState, MachineStatusSchema } from "../gen/flydex/v1/relay_pb";
 import { connectionOf } from "../model/connection";
+import { fromHex } from "../protocol/bytes";
 import { bodyOf } from "../protocol/command";
 import { generateKey, openKey } from "../protocol/keys";
 import { Search } from "../session/search";
@@ -141,6 +142,7 @@ const draft = (text: string) => ({
   kind: CommandKind.START_TURN,
   body: toBinary(CommandBodySchema, bodyOf("startTurn", { threadId: "t1", text })),
 });
+const idOf = (id: string) => fromHex(id.replaceAll("-", ""));
 const effects = (fake: FakeMachine) =>
   fake.commands.filter((one) => fromBinary(CommandHeaderSchema, one.header).sessionId.length === 0);
 
@@ -205,11 +207,32 @@ test("a machine that is there is not taken away by an old word", async () => {
   expect([world.relay.region(DESK), world.kind(DESK), world.sockets.has("us")]).toEqual(["eu", "live", false]);
 });
 
+test("what the old region still says of a machine that moved is not believed", async () => {
+  const { desk, relay } = world;
+  // Another computer keeps the socket there open.
+  relay.place("00000000-0000-7000-8000-0000000000b3", "eu");
+  const old = world.sockets.get("eu")?.at(-1)?.session;
+  desk.state = MachineState.OFFLINE;
+  desk.status();
+  await until(() => world.kind(DESK) === "machine_offline");
+  desk.state = MachineState.CODEX_READY;
+  world.there.set("us", desk);
+  world.listed.set(DESK, "us");
+  await vi.advanceTimersByTimeAsync(1_000);
+  await until(() => world.caughtUp(DESK));
+  const status = { case: "status" as const, value: create(MachineStatusSchema, { state: MachineState.OFFLINE }) };
+  const message = create(MachineMessageSchema, { kind: status });
+  old?.down(0, { case: "fromMachine", value: { machineId: idOf(DESK), message } });
+  old?.down(0, { case: "machineClosed", value: { machineId: idOf(DESK), code: 1016, retryAfterMs: 0 } });
+  await vi.advanceTimersByTimeAsync(1_000);
+  await relay.machine(DESK)?.idle();
+  expect([world.kind(DESK), relay.region(DESK)]).toEqual(["live", "us"]);
+});
+
 test("a machine that was let go of by its region is looked for, and opened again where it was", async () => {
   const before = world.asked;
   const session = world.sockets.get("eu")?.at(-1)?.session;
-  const machineId = Uint8Array.from(Buffer.from(DESK.replaceAll("-", ""), "hex"));
-  session?.down(0, { case: "machineClosed", value: { machineId, code: 1008, retryAfterMs: 0 } });
+  session?.down(0, { case: "machineClosed", value: { machineId: idOf(DESK), code: 1008, retryAfterMs: 0 } });
   await until(() => world.relay.searching);
   await vi.advanceTimersByTimeAsync(1_000);
   expect(world.asked).toBe(before + 1);
