@@ -6,10 +6,12 @@ use std::os::unix::fs::OpenOptionsExt as _;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use ::aws_lc_rs::hmac;
 use rcgen::{CertificateParams, DistinguishedName, DnType, KeyPair};
 use rustls::crypto::aws_lc_rs;
 use rustls_pki_types::pem::PemObject as _;
 use rustls_pki_types::{CertificateDer, PrivateKeyDer};
+use zeroize::Zeroizing;
 
 /// Label of the TLS exporter that a link's proof covers (the pattern of RFC 9266).
 pub const EXPORTER_LABEL: &[u8] = b"EXPORTER-flydex-link";
@@ -96,6 +98,15 @@ impl Identity {
     #[must_use]
     pub fn self_made_pem(&self) -> Option<&str> {
         self.self_made_pem.as_deref()
+    }
+
+    /// A secret for one purpose, which all that hold this private key share and nobody else can make.
+    #[must_use]
+    pub fn derived(&self, purpose: &str) -> Zeroizing<[u8; 32]> {
+        let key = hmac::Key::new(hmac::HMAC_SHA256, self.key.secret_der());
+        let mut secret = Zeroizing::new([0; 32]);
+        secret.copy_from_slice(hmac::sign(&key, purpose.as_bytes()).as_ref());
+        secret
     }
 
     /// The server side of TLS 1.3 with this identity; `alpn` in order of preference.

@@ -12,7 +12,6 @@ use axum::Router;
 use flydex_control::{QuicEndpoint, Region};
 use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::token::TokenVerifier;
-use flydex_proto::codec::SUBPROTOCOL;
 use flydex_runtime::admin::{self, Readiness};
 use flydex_runtime::client::located;
 use flydex_runtime::clock::Clock;
@@ -26,8 +25,8 @@ use flydex_store::sql::Sql;
 use tokio::net::TcpListener;
 use tower_http::set_header::SetResponseHeaderLayer;
 
-use crate::assets;
 use crate::config::AllConfig;
+use crate::{assets, quic};
 
 /// Time that sessions and links have to go elsewhere on a stop; here there is nowhere, so it is short.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -163,7 +162,7 @@ impl Roles {
             shutdown.clone(),
         );
         if config.quic {
-            let (links, endpoint) = (gateway.clone(), quic_endpoint(address, identity)?);
+            let (links, endpoint) = (gateway.clone(), quic::endpoint(address, identity)?);
             shutdown.spawn(async move { links.serve_quic(endpoint).await });
         }
         node::forward_revocations(control.clone(), gateway.handle(), machines_handle, shutdown);
@@ -221,12 +220,6 @@ fn control_config(
         regions: vec![region],
         account_name: config.account_name.clone(),
     }
-}
-
-fn quic_endpoint(address: SocketAddr, identity: &Identity) -> anyhow::Result<quinn::Endpoint> {
-    let tls = identity.server_config(&[SUBPROTOCOL.as_bytes()])?;
-    let config = flydex_gateway::quic::server_config(tls).context("configure QUIC")?;
-    quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
 }
 
 #[cfg(test)]

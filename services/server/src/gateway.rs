@@ -11,7 +11,6 @@ use anyhow::Context as _;
 use flydex_domain::placement::NodeRecord;
 use flydex_domain::token::TokenVerifier;
 use flydex_gateway::{Seeds, Ways};
-use flydex_proto::codec::SUBPROTOCOL;
 use flydex_runtime::client::{TrustedProxies, located};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::http::{self, trace::traced};
@@ -27,6 +26,7 @@ use crate::control::{identity, public_tls};
 use crate::follow::Follower;
 use crate::gateway::nodes::{Names, Nodes};
 use crate::machines::default_admin_listen;
+use crate::quic;
 
 /// The condition of readiness that nodes are reached.
 const NODES: &str = "nodes";
@@ -115,7 +115,7 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
     let handle = gateway.handle();
     Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), &life.shutdown);
     if config.quic {
-        let (links, endpoint) = (gateway.clone(), quic_endpoint(address, &config)?);
+        let (links, endpoint) = (gateway.clone(), quic::endpoint(address, &identity(&config.tls)?)?);
         life.shutdown.spawn(async move { links.serve_quic(endpoint).await });
     }
     let router = located(traced(gateway.router()), config.trusted_proxies.clone());
@@ -154,12 +154,6 @@ fn wait_for_nodes(life: &Life, gateway: flydex_gateway::Handle) {
         gateway.ready().await;
         readiness.holds(NODES);
     });
-}
-
-fn quic_endpoint(address: SocketAddr, config: &GatewayConfig) -> anyhow::Result<quinn::Endpoint> {
-    let tls = identity(&config.tls)?.server_config(&[SUBPROTOCOL.as_bytes()]).context("configure TLS of QUIC")?;
-    let config = flydex_gateway::quic::server_config(tls).context("configure QUIC")?;
-    quinn::Endpoint::server(config, address).with_context(|| format!("listen for QUIC on {address}"))
 }
 
 fn default_listen() -> SocketAddr {

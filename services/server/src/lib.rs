@@ -11,3 +11,4 @@ pub mod gateway;
 pub mod launch;
 pub mod machines;
 pub mod migrate;
+mod quic;

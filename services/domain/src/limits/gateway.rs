@@ -14,6 +14,15 @@ pub const ACCEPT_RATE_WINDOW: Duration = Duration::from_secs(1);
 /// own to welcome.
 pub const DRAIN_RATE_DIVISOR: u32 = 2;
 
+// === QUIC ===
+
+/// Interval of a connector's pings on QUIC: a gateway that was killed says nothing, and the one that gets the next packet in
+/// its place tells the connector so.
+pub const QUIC_PING_INTERVAL: Duration = Duration::from_secs(2);
+/// Least time between two such answers of one gateway: the links of a whole gateway are told within seconds, and nonsense
+/// from the network costs little.
+pub const QUIC_RESET_INTERVAL_MIN: Duration = Duration::from_micros(100);
+
 // === Shedding ===
 
 /// Interval at which a gateway looks how late it is woken.

@@ -139,7 +139,10 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
     let welcome = v1::LinkWelcome {
         link_id: wire_id(link_id),
         capabilities: vec![v1::Capability::BulkCredit.into()],
-        ping_interval_ms: millis(limits::PING_INTERVAL),
+        ping_interval_ms: millis(match carrier.transport {
+            v1::Transport::Quic => limits::QUIC_PING_INTERVAL,
+            v1::Transport::Websocket | v1::Transport::Unspecified => limits::PING_INTERVAL,
+        }),
         silence_max_ms: millis(limits::PEER_SILENCE_MAX),
     };
     send(&carrier.outbox, Down::Welcome(welcome))?;
