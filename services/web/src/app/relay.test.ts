@@ -240,6 +240,22 @@ test("a machine that was let go of by its region is looked for, and opened again
   await until(() => world.caughtUp(DESK));
 });
 
+test("a machine that moves is opened again when the relay says, and not for ever", async () => {
+  const before = world.asked;
+  const machineId = Uint8Array.from(Buffer.from(DESK.replaceAll("-", ""), "hex"));
+  const session = world.sockets.get("eu")?.at(-1)?.session;
+  const move = () => session?.down(0, { case: "machineClosed", value: { machineId, code: 1015, retryAfterMs: 100 } });
+  move();
+  await until(() => world.kind(DESK) === "catching_up");
+  await vi.advanceTimersByTimeAsync(150);
+  await until(() => world.caughtUp(DESK));
+  await vi.advanceTimersByTimeAsync(5_000);
+  expect(world.asked, "it was found where it was").toBe(before);
+  for (let closing = 0; closing < 6; closing += 1) move();
+  await vi.advanceTimersByTimeAsync(4_000);
+  await until(() => world.caughtUp(DESK));
+});
+
 test("a computer that is switched off is asked for soon, then seldom, and with one region not at all", async () => {
   world.desk.state = MachineState.OFFLINE;
   world.desk.status();

@@ -37,10 +37,14 @@ interface Place {
   readonly machine: Machine;
   region: string;
   lost: boolean;
+  /** How often in a row the relay closed it. */
+  closings: number;
 }
 
-/** The shortest wait before a machine that the relay closed is opened again. */
+/** The wait before a machine that the relay closed is opened again, when it gives no advice or gave it in vain. */
 const OPEN_AGAIN_MS = 3_000;
+/** How often in a row its advice is followed: a machine that moves is there in a moment, or something is wrong. */
+const ADVICES_MAX = 4;
 
 export class Relay {
   readonly outbox: Outbox;
@@ -112,7 +116,7 @@ export class Relay {
     if (this.#stopped) return;
     const known = this.#places.get(id);
     if (known === undefined) {
-      const place = { machine: this.#machine(id), region, lost: false };
+      const place = { machine: this.#machine(id), region, lost: false, closings: 0 };
       this.#places.set(id, place);
       this.#deps.machineChanged(id);
       this.#join(id, place);
@@ -191,7 +195,9 @@ export class Relay {
   #onMachine(region: string, id: string, message: MachineMessage): void {
     const place = this.#places.get(id);
     // What a region still says of a machine that is looked for elsewhere now is old.
-    if (place?.region === region) place.machine.receive(message);
+    if (place?.region !== region) return;
+    place.closings = 0;
+    place.machine.receive(message);
   }
 
   #onMachineClosed(region: string, id: string, problem: Problem): void {
@@ -202,7 +208,9 @@ export class Relay {
       const isHere = this.#places.get(id) === place && place.region === region;
       if (isHere && place.machine.closed !== undefined) this.#send(region, id, "open");
     };
-    setTimeout(openAgain, Math.max(problem.retryAfterMs, OPEN_AGAIN_MS));
+    place.closings += 1;
+    const isAdvised = problem.retryAfterMs > 0 && place.closings <= ADVICES_MAX;
+    setTimeout(openAgain, isAdvised ? problem.retryAfterMs : Math.max(problem.retryAfterMs, OPEN_AGAIN_MS));
   }
 
   #each(region: string, action: (id: string, place: Place) => void): void {

@@ -37,6 +37,8 @@ export interface Facts {
   readonly nowMs: number;
 }
 
+/** The machine's owner changes: it is opened again in a moment. */
+const MOVING = 1015;
 /** Past this the path to the connector counts as silent: two probes. */
 const PROBE_SILENCE_MAX_MS = 12_000;
 
@@ -45,6 +47,9 @@ export function connectionOf(facts: Facts): Connection {
   if (relay !== undefined) return relay;
   const { status } = facts;
   if (status === undefined) {
+    if (facts.closed?.code === MOVING) {
+      return { kind: "catching_up", label: "Catching up", detail: "the computer moves to another server", tone: "busy" };
+    }
     if (facts.closed !== undefined) return refused(facts.closed);
     return { kind: "connecting", label: "Connecting", detail: "asking the relay for the computer", tone: "busy" };
   }
@@ -108,6 +113,9 @@ function machineProblem(status: MachineStatus): Connection | undefined {
       return { kind: "draining", label: "Shutting down", detail: "FlyDex is stopping on the computer", tone: "off" };
     case MachineState.CODEX_READY:
       return undefined;
+    default:
+      // Of a later version: nothing that this page knows may be done.
+      return { kind: "machine_offline", label: "Unknown state", detail: "reload to update this page", tone: "off" };
   }
 }
 

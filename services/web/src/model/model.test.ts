@@ -5,6 +5,7 @@ import { create } from "@bufbuild/protobuf";
 
 import { AgentEventSchema, ItemState, ThreadSnapshotSchema, TurnSchema, TurnState } from "../gen/flydex/agent/v1/agent_pb";
 import { explain } from "../api/errors";
+import { Problem } from "../api/problem";
 import { parseRoute, href } from "../app/route";
 import { takeEntry, tokenOf } from "../app/entry";
 import { backoffMs } from "../session/backoff";
@@ -134,6 +135,10 @@ test("what is said of a machine follows the facts, nearest failure first", () =>
   expect(connectionOf({ ...facts, status: { ...status, state: MachineState.OFFLINE } as never }).kind).toBe("machine_offline");
   const unavailable = connectionOf({ ...facts, status: { ...status, state: MachineState.CODEX_UNAVAILABLE, code: 6000 } as never });
   expect(unavailable).toMatchObject({ kind: "codex_unavailable", detail: expect.stringContaining("No Codex") });
+  const moved = { ...facts, status: undefined, closed: new Problem(1015, 100) };
+  expect(connectionOf(moved).kind, "it is there again in a moment").toBe("catching_up");
+  expect(connectionOf({ ...moved, closed: new Problem(2008) }).kind).toBe("refused");
+  expect(connectionOf({ ...facts, status: { ...status, state: 99 } as never }).kind, "of a later version").toBe("machine_offline");
   expect(connectionOf({ ...facts, socket: { phase: "waiting", sinceMs: 0, retryAtMs: 9_000 } }).kind).toBe("relay_unreachable");
 });
 
