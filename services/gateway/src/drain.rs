@@ -70,8 +70,8 @@ mod tests {
     #[test]
     fn few_peers_leave_at_once_and_many_as_fast_as_they_came() {
         assert_eq!(spread(0, 0, DRAIN_FOR), Duration::ZERO);
-        assert_eq!(spread(10, 0, DRAIN_FOR), Duration::from_millis(100));
-        assert_eq!(spread(700, 0, DRAIN_FOR), Duration::from_secs(7), "a third of 2,000 at the least rate");
+        assert_eq!(spread(10, 0, DRAIN_FOR), Duration::from_millis(50));
+        assert_eq!(spread(700, 0, DRAIN_FOR), Duration::from_millis(3_500), "a third of 2,000 at the least rate");
         assert_eq!(spread(700, 1_000, DRAIN_FOR), Duration::from_millis(1_400));
         assert_eq!(spread(50_000, 1_000, DRAIN_FOR), DRAIN_FOR / 2, "it ends before their time is up");
         assert_eq!(spread(usize::MAX, 0, DRAIN_FOR), DRAIN_FOR / 2);
