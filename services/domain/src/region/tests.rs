@@ -224,6 +224,20 @@ fn a_list_that_is_too_long_or_names_one_twice_is_cut() {
     assert_eq!(regions.choices(), REGIONS_MAX);
 }
 
+#[test]
+fn the_waits_after_a_loss_leave_time_within_fifteen_seconds() {
+    use crate::limits::{
+        PEER_SILENCE_MAX, QUIC_FALLBACK_AFTER, RECONNECT_WAIT_MIN, REGION_HEAD_START, REGION_WELCOME_WAIT,
+    };
+    let bound = Duration::from_secs(15);
+    let noticed = PEER_SILENCE_MAX + RECONNECT_WAIT_MIN;
+    let for_dial_and_attach = Duration::from_secs(1);
+    let silent = noticed + REGION_HEAD_START + QUIC_FALLBACK_AFTER + for_dial_and_attach;
+    let mute = noticed + REGION_WELCOME_WAIT + for_dial_and_attach;
+    assert!(silent <= bound, "nothing answers, and the second region has UDP blocked: {silent:?}");
+    assert!(mute <= bound, "the lost region takes a link and never welcomes it: {mute:?}");
+}
+
 /// Something that happens to a connector, to the region of that number.
 #[derive(Clone, Debug)]
 enum Happening {
