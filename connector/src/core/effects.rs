@@ -5,7 +5,9 @@ use flydex_agent_proto::v1::command_body::Kind as Body;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
 use flydex_domain::command::{CommandClass, Decision, Outcome};
 use flydex_domain::error::ErrorCode;
+use flydex_domain::gate::Known;
 use flydex_domain::id::ApprovalId;
+use flydex_domain::invariant::{begins, settles};
 use flydex_domain::journal::{Begun, Record, Settled, encode};
 use flydex_domain::limits::JOURNAL_RETRY_AFTER;
 use flydex_domain::stream::StreamId;
@@ -51,6 +53,7 @@ impl<P: CodexPort> Core<P> {
             at: self.now(),
             thread_id,
         });
+        debug_assert_eq!(begins(self.journal.get(&asked.key).is_some()), Ok(()));
         self.journal.record(&record);
         let as_of = self.rings.position(StreamId::MACHINE);
         let in_flight = self.in_flight.entry(asked.key).or_insert_with(|| InFlight::new(asked, as_of));
@@ -135,11 +138,18 @@ impl<P: CodexPort> Core<P> {
             CommandClass::Effect => {
                 let ids = kept(asked.kind, outcome, &answer.result);
                 let record = self.settled(&asked, outcome, ids);
+                debug_assert_eq!(settles(self.settled_as(&asked), outcome), Ok(()));
                 self.journal.record(&record);
                 self.audit_after(&asked, outcome);
                 self.write(&record, Waiting::Settle { asked, outcome, answer });
             }
         }
+    }
+
+    /// What the journal has said of it so far.
+    fn settled_as(&self, asked: &Asked) -> Option<Outcome> {
+        let remembered = self.journal.get(&asked.key)?.remembered();
+        if let Known::Settled(outcome) = remembered.state { Some(outcome) } else { None }
     }
 
     fn settled(&self, asked: &Asked, outcome: Outcome, ids: Vec<u8>) -> Record {

@@ -9,6 +9,7 @@
 
 use std::collections::BTreeMap;
 
+use crate::command::Outcome;
 use crate::epoch::Epoch;
 use crate::id::{CommandHash, Generation, Incarnation, SessionId};
 use crate::ledger::CommandKey;
@@ -133,6 +134,23 @@ impl Word {
             Self::Executed | Self::Refused | Self::Unknown => true,
         }
     }
+}
+
+/// INV-ONCE, when a machine begins a command: its journal has nothing of it.
+///
+/// # Errors
+/// [`Broken`] when it was begun before, or answered.
+pub const fn begins(known: bool) -> Result<(), Broken> {
+    holds(!known, Rule::Once, "a command that the journal knows was begun again")
+}
+
+/// INV-FINAL, when a machine settles a command: a final word stays, but `unknown` may be followed by a proof.
+///
+/// # Errors
+/// [`Broken`] when it would say something else than it said.
+pub fn settles(before: Option<Outcome>, outcome: Outcome) -> Result<(), Broken> {
+    let stays = before.is_none_or(|before| before == outcome || before == Outcome::Unknown);
+    holds(stays, Rule::Final, "a final word was followed by another")
 }
 
 // === Epochs ===

@@ -1,6 +1,7 @@
 //! A Redis that is away, slow, forgetful, in the past, a replica, loading, or a cluster.
 
-use flydex_domain::placement::{OwnerRecord, Reassertion};
+use flydex_domain::id::NodeId;
+use flydex_domain::placement::{LinkRecord, OwnerRecord, Reassertion};
 use flydex_store::directory::redis::Endpoint;
 use flydex_store::directory::{Acquire, Acquired, Cause, Directory, DirectoryError, Holding, conformance};
 use flydex_tests::redis::Redis;
@@ -106,9 +107,10 @@ async fn a_redis_that_went_back_in_time_is_noticed_and_brought_forward() -> anyh
     wait::within("the connection", connected.keeper.up()).await?;
     assert_eq!(directory.find(machine).await?.map(|record| record.epoch), Some(old));
     assert!(!directory.renew(conformance::record(second), 6).await?.continuous);
-    let holding = |epoch| vec![Holding { machine, epoch, link: None }];
+    let link = Some(LinkRecord { counter: 1, gateway_id: NodeId::try_from("gateway-1".to_owned())? });
+    let holding = |epoch| vec![Holding { machine, epoch, link: link.clone() }];
     assert_eq!(directory.reassert(holding(new)).await, Ok(vec![Reassertion::Kept]));
-    let record = OwnerRecord { holder: Some(second), epoch: new, link: None };
+    let record = OwnerRecord { holder: Some(second), epoch: new, link: link.clone() };
     assert_eq!(directory.reassert(holding(old)).await, Ok(vec![Reassertion::Lost(record)]));
     Ok(())
 }

@@ -1,6 +1,7 @@
 use uuid::Uuid;
 
 use super::*;
+use crate::error::ErrorCode;
 use crate::id::{CommandId, DeviceId};
 
 const HASH: CommandHash = CommandHash::from_bytes([7; 32]);
@@ -57,6 +58,18 @@ fn a_word_that_is_not_so_breaks_final() {
     assert_eq!(broken(&refused_after), [(1, Rule::Final)]);
     let refused_before = [Event::Told(key(1), HASH, Word::Refused), Event::Acted(key(1), HASH)];
     assert_eq!(broken(&refused_before), [(1, Rule::Final)]);
+}
+
+#[test]
+fn what_a_journal_knows_is_not_begun_again_and_a_final_word_stays() {
+    let refused = Outcome::Refused(ErrorCode::RemotePaused);
+    assert_eq!((begins(false).is_ok(), begins(true).map_err(|broken| broken.rule)), (true, Err(Rule::Once)));
+    assert_eq!(settles(None, refused), Ok(()));
+    assert_eq!(settles(Some(Outcome::Unknown), Outcome::Executed), Ok(()), "a proof");
+    for (before, after) in [(Outcome::Executed, refused), (refused, Outcome::Executed), (refused, Outcome::Unknown)] {
+        assert_eq!(settles(Some(before), after).map_err(|broken| broken.rule), Err(Rule::Final));
+        assert_eq!(settles(Some(before), before), Ok(()));
+    }
 }
 
 #[test]

@@ -20,6 +20,7 @@ use sha2::{Digest as _, Sha256};
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{Incarnation, LinkId, SessionId};
+use crate::invariant::sent_by;
 use crate::ledger::Ledger;
 use crate::limits::{ACTOR_BUSY_RETRY_AFTER, OWNER_LOOK_JITTER, OWNER_LOOK_WAIT_MAX, OWNER_LOOK_WAIT_MIN};
 use crate::machine::effect::{Dropped, Effect, Subject};
@@ -158,12 +159,13 @@ impl Machine {
         }
         let Ownership::Asking(asking) = std::mem::take(&mut self.ownership) else { return };
         match answer {
-            Answer::Owned(epoch) => self.now_owned(epoch, asking, effects),
-            Answer::Unavailable => {
-                let epoch = self.highest.above(self.node);
-                effects.push(Effect::Assert);
-                self.now_owned(epoch, asking, effects);
+            Answer::Owned(epoch) if epoch.incarnation == self.node => self.now_owned(epoch, asking, effects),
+            // INV-FENCE: under an epoch that names another node two would be obeyed. No directory that is well says so.
+            Answer::Owned(foreign) => {
+                self.highest = self.highest.max(foreign);
+                self.owned_provisionally(asking, effects);
             }
+            Answer::Unavailable => self.owned_provisionally(asking, effects),
             Answer::Held(owner) if asking.replacing != asking.replacing_next && asking.replacing_next == owner => {
                 self.ask_anew(Asking { replacing: owner, ..asking }, effects);
             }
@@ -178,7 +180,14 @@ impl Machine {
         }
     }
 
+    fn owned_provisionally(&mut self, asking: Asking, effects: &mut Effects) {
+        let epoch = self.highest.above(self.node);
+        effects.push(Effect::Assert);
+        self.now_owned(epoch, asking, effects);
+    }
+
     fn now_owned(&mut self, epoch: Epoch, asking: Asking, effects: &mut Effects) {
+        debug_assert_eq!(sent_by(epoch.incarnation, self.node), Ok(()));
         self.highest = self.highest.max(epoch);
         self.ownership = Ownership::Owned(epoch);
         self.ask_to_attach(epoch, effects);

@@ -115,6 +115,18 @@ fn without_a_directory_the_node_mints_the_epoch_and_asserts_it_later() {
 }
 
 #[test]
+fn an_epoch_that_names_another_node_is_not_used_whoever_hands_it_out() {
+    let mut world = World::new();
+    world.open_link(1, 1, 1);
+    let foreign = Epoch { counter: 4, incarnation: other_node() };
+    let effects = world.answer(Answer::Owned(foreign));
+    let asked =
+        effects.iter().find_map(|effect| if let Effect::ToLink { epoch, .. } = effect { Some(*epoch) } else { None });
+    assert_eq!(asked, Some(foreign.above(incarnation())));
+    assert!(effects.iter().any(|effect| matches!(effect, Effect::Assert)), "the record is put right");
+}
+
+#[test]
 fn an_owner_learns_from_the_directory_that_it_is_none_any_more() {
     let mut world = World::linked();
     let command = command(1, 1, 1, CommandKind::StartTurn, "one");
