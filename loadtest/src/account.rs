@@ -29,6 +29,7 @@ pub struct Account {
     /// Where it is reached.
     base: String,
     cookie: String,
+    extra_pem: Option<String>,
     /// The account that was signed in to.
     pub account_id: AccountId,
 }
@@ -60,8 +61,7 @@ impl Account {
     pub async fn sign_in_trusting(link: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
         let (page, token) = link.split_once('#').context("the link has no token")?;
         let origin = page.strip_suffix("/sign-in").context("the link is not a sign-in page")?.to_owned();
-        let tls = flydex_runtime::tls::client_config(extra_pem, &[b"h2", b"http/1.1"])?;
-        let client = Client::builder().tls_backend_preconfigured(tls).build()?;
+        let client = client(extra_pem)?;
         let response = client
             .post(format!("{origin}/api/sign-in"))
             .header(ORIGIN, &origin)
@@ -77,7 +77,16 @@ impl Account {
         let body: Value = serde_json::from_str(&response.text().await?)?;
         let account_id = text(&body, "account_id")?.parse()?;
         let base = origin.clone();
-        Ok(Self { client, origin, base, cookie, account_id })
+        let extra_pem = extra_pem.map(ToOwned::to_owned);
+        Ok(Self { client, origin, base, cookie, extra_pem, account_id })
+    }
+
+    /// The same, over connections of its own: as another browser, which may have another address.
+    ///
+    /// # Errors
+    /// When TLS cannot be set up.
+    pub fn elsewhere(&self) -> anyhow::Result<Self> {
+        Ok(Self { client: client(self.extra_pem.as_deref())?, ..self.clone() })
     }
 
     /// The same, called at another address.
@@ -204,6 +213,11 @@ impl Account {
             }
         }
     }
+}
+
+fn client(extra_pem: Option<&str>) -> anyhow::Result<Client> {
+    let tls = flydex_runtime::tls::client_config(extra_pem, &[b"h2", b"http/1.1"])?;
+    Ok(Client::builder().tls_backend_preconfigured(tls).build()?)
 }
 
 /// A pairing that waits for the desk.

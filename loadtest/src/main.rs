@@ -93,6 +93,8 @@ A scenario is TOML; a field that is unknown or out of bounds is named. Rates are
   sessions_per_machine = 2      # at most 64
   threads_per_machine = 1       # each session watches one
   quic_share = 0.5              # of links; the others are WebSockets
+  session_round_trip_ms = 40    # what an answer of the gateway takes at least; on this computer only
+  link_round_trip_ms = 20       # the same for links over WebSockets
   [stub]                        # in place of Codex
   answer_ms = [0, 5]            # thinks so long before it answers
   event_bytes = 256
@@ -108,6 +110,9 @@ A scenario is TOML; a field that is unknown or out of bounds is named. Rates are
   fault = \"kill-owner\"          # passed to --fault-hook as the phase begins
   cut_links = 0.5               # share of links that this process breaks
   cut_sessions = 0.5            # and of sessions
+  silence_links = 0.5           # share of links over WebSockets whose network falls silent: no socket closes
+  silence_sessions = 0.2        # and of sessions; nothing is asked of these meanwhile
+  slow_sessions = 0.2           # share of sessions that read nothing in the phase; nothing is asked of them
   [phase.must]                  # judged at the end; p50_ms, p99_ms, max_ms, least and most can be set
   \"first delivered\" = { p99_ms = 1000, least = 4 }
   errors = { most = 0 }
@@ -121,6 +126,7 @@ What is reported for each phase, with p50, p90, p99, p99.9 and max:
   session opened    from nothing to admitted and watching
   session gap       from the loss of a session or its streams until it is admitted and watches again
   session back      the same, from the beginning of a phase of kind fault: what it breaks may be noticed late
+  socket to live    the part of it from an open WebSocket on
   link gap          from the loss of a link until an owner has attached again, as the connector sees it
   link back         the same, from the beginning of a phase of kind fault
   fault: NAME       how long the fault hook took

@@ -196,8 +196,8 @@ impl Phone {
     }
 }
 
-fn connect(phone: &Phone) -> impl Future<Output = anyhow::Result<Connection>> + Send + 'static {
-    let opening = tokio::time::timeout(HANDSHAKE_MAX, Connection::open(phone));
+fn connect(phone: &Phone, eager: bool) -> impl Future<Output = anyhow::Result<Connection>> + Send + 'static {
+    let opening = tokio::time::timeout(HANDSHAKE_MAX, Connection::open(phone, eager));
     async move { opening.await.context("the handshake took too long")? }
 }
 
@@ -257,7 +257,7 @@ impl Life {
 
     /// One socket from its opening to its end, and those that take its place.
     async fn session(&mut self) -> anyhow::Result<()> {
-        let mut connection = connect(&self.phone).await?;
+        let mut connection = connect(&self.phone, true).await?;
         loop {
             self.begin(&mut connection).await?;
             let mut next = None;
@@ -302,7 +302,7 @@ impl Life {
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     self.wake(connection).await?;
                     if connection.leaves(self.world().clock.instant()) {
-                        *next = Some(Box::pin(connect(&self.phone)));
+                        *next = Some(Box::pin(connect(&self.phone, false)));
                     }
                 }
                 Some(opened) = OptionFuture::from(next.as_mut()) => {

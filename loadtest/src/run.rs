@@ -193,7 +193,7 @@ impl Fleet {
         let regions = api.regions().await?.endpoints(api.origin(), pem.as_deref());
         let first = accounts.first().context("no account")?;
         let entrance = entrance(first, pem.as_deref()).await?;
-        let (machines, machine_txs) = start_machines(world, &api, &accounts, &regions).await?;
+        let (machines, machine_txs) = start_machines(world, &api, &accounts, &regions, pem.as_deref()).await?;
         let attached = stream::iter(&machines).map(Machine::attached).buffer_unordered(64).try_collect::<()>();
         tokio::time::timeout(SET_UP_MAX, attached).await.context("the machines were not attached in time")??;
 
@@ -349,6 +349,7 @@ async fn start_machines(
     api: &Api,
     accounts: &[Account],
     regions: &[RegionEndpoint],
+    pem: Option<&str>,
 ) -> anyhow::Result<(Vec<Machine>, Vec<mpsc::Sender<Due>>)> {
     let fleet = world.scenario.fleet;
     let quic = share_of(fleet.machines, fleet.quic_share);
@@ -363,7 +364,9 @@ async fn start_machines(
                 true => (None, regions.to_vec()),
                 false => network::link_line(&world.scenario, without_quic).await?,
             };
-            Machine::start(world, api, account, (line, regions), due).await
+            // Each comes over connections of its own, since rates are counted by address.
+            let api = Api::new(api.origin().clone(), pem, world.clock.clone())?;
+            Machine::start(world, &api, &account.elsewhere()?, (line, regions), due).await
         }
     });
     let machines: Vec<Machine> = stream::iter(starting).buffered(PAIRINGS_AT_ONCE).try_collect().await?;

@@ -34,8 +34,9 @@ pub(super) struct Connection {
 }
 
 impl Connection {
-    /// Opens one: ticket, hello, proof, and with the proof the machine.
-    pub(super) fn open(phone: &Phone) -> impl Future<Output = anyhow::Result<Self>> + Send + 'static {
+    /// Opens one: ticket, hello, proof, and with the proof the machine. An eager one does not wait for the welcome where
+    /// the challenge names the session already; what is refused then ends it.
+    pub(super) fn open(phone: &Phone, eager: bool) -> impl Future<Output = anyhow::Result<Self>> + Send + 'static {
         let (account, device) = (phone.account.clone(), phone.device.clone());
         let (entrance, world, line) = (phone.entrance.clone(), phone.world.clone(), phone.line.clone());
         let machine_id = Bytes::copy_from_slice(phone.machine.machine_id.as_bytes());
@@ -61,8 +62,10 @@ impl Connection {
             let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
             send(&mut socket, Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
             send(&mut socket, Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
-            let session_down::Kind::Welcome(welcome) = receive(&mut socket).await? else { bail!("no welcome came") };
-            let session_id = welcome.session_id.as_ref().try_into()?;
+            let session_id = match SessionId::try_from(challenge.session_id.as_ref()) {
+                Ok(session_id) if eager => session_id,
+                Ok(_) | Err(_) => welcomed(&mut socket).await?,
+            };
             let now = world.clock.instant();
             let (heard_at, ping_at) = (now, now + PING_INTERVAL);
             let (boot_id, open_at, leave_at, is_left) = (None, None, None, false);
@@ -102,6 +105,11 @@ pub(super) fn down(message: Message) -> anyhow::Result<Option<session_down::Kind
         Message::Text(_) => bail!("a text message came"),
         Message::Ping(_) | Message::Pong(_) | Message::Frame(_) => Ok(None),
     }
+}
+
+async fn welcomed(socket: &mut Socket) -> anyhow::Result<SessionId> {
+    let session_down::Kind::Welcome(welcome) = receive(socket).await? else { bail!("no welcome came") };
+    Ok(welcome.session_id.as_ref().try_into()?)
 }
 
 /// The next message of a handshake.

@@ -40,6 +40,8 @@ fn a_field_that_is_wrong_is_named() {
         ("phase[0].must.\"event\".p99_ms", "[phase]\nmust = { event = { p99_ms = -1 } }"),
         ("phase[0].must.\"event\"", "[phase]\nmust = { event = {} }"),
         ("p98_ms", "[phase]\nmust = { event = { p98_ms = 1 } }"),
+        ("fleet.session_round_trip_ms", "[fleet]\nsession_round_trip_ms = 5000"),
+        ("phase[0].slow_sessions", "[phase]\nslow_sessions = 0.5"),
         ("sesions", "[fleet]\nsesions = 3"),
         ("kind", "[phase]\nkind = \"steep\""),
     ] {

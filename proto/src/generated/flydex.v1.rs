@@ -771,6 +771,9 @@ pub struct SessionChallenge {
     /// by the clock of the gateway
     #[prost(uint64, tag = "4")]
     pub server_time_ms: u64,
+    /// 16 bytes, as in the welcome: what is signed for it may come right behind the proof
+    #[prost(bytes = "bytes", tag = "5")]
+    pub session_id: ::prost::bytes::Bytes,
 }
 /// The signature covers the transcript ("flydex/v1/session-proof", nonce, SHA-256(ticket), gateway_id, origin).
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]

@@ -98,11 +98,14 @@ async fn open(
     let version = codec::negotiate(hello.version, hello.version_min).ok_or(ErrorCode::UnsupportedVersion)?;
     let claimed = auth::claim_session(gateway, &hello)?;
     let nonce: [u8; 32] = rand::random();
+    // Told before it is earned, so that a device that comes back need not wait for the welcome to sign what it wants.
+    let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
     let challenge = v1::SessionChallenge {
         version,
         nonce: Bytes::copy_from_slice(&nonce),
         gateway_id: gateway.config.gateway_id.as_str().to_owned(),
         server_time_ms: gateway.clock.unix_millis(),
+        session_id: wire_id(session_id),
     };
     send(outbox, Down::Challenge(challenge))?;
     let Some(Up::Proof(proof)) = frame::receive::<v1::SessionUp>(reader).await?.kind else {
@@ -110,7 +113,6 @@ async fn open(
     };
     let permit = gateway.admission.session()?;
     let identity = claimed.prove(gateway, &nonce, &proof).await?;
-    let session_id = SessionId::try_from(rand::random::<[u8; 16]>().as_slice()).map_err(|_| ErrorCode::Internal)?;
     send(outbox, Down::Welcome(welcome(session_id)))?;
     gateway.arrivals.count(gateway.clock.instant());
     Ok(Opened {

@@ -91,6 +91,24 @@ async fn a_newer_browser_is_answered_in_the_newest_common_version_with_the_docum
 }
 
 #[tokio::test]
+async fn a_browser_that_comes_back_sends_all_it_wants_behind_its_proof() {
+    let mut world = World::start().await;
+    let mut browser = Browser::connect(&world).await;
+    let hello = hello(&world, 1);
+    let ticket = hello.ticket.clone();
+    let challenge = browser.hello(hello).await.unwrap();
+    browser.send_proof(&challenge, &ticket, &device_key()).await;
+    browser.send(open(1)).await;
+    browser.send(command(1, 7, 10)).await;
+    let (_, opened) = soon(world.host.session_opened()).await;
+    assert_eq!(opened.session_id, challenge.session_id);
+    let arrived = soon(world.host.next()).await;
+    assert!(matches!(arrived.frame.kind, Some(ToNode::SessionMessage(_))));
+    let Down::Welcome(welcome) = browser.next().await else { panic!("a welcome follows a proof") };
+    assert_eq!(welcome.session_id, challenge.session_id);
+}
+
+#[tokio::test]
 async fn frames_travel_both_ways_under_the_account_of_the_ticket() {
     let mut world = World::start().await;
     let (mut browser, session_id) = Browser::open(&world, 1).await;

@@ -140,16 +140,20 @@ impl Browser {
         ticket: &str,
         key: &SigningKey,
     ) -> Result<v1::SessionWelcome, Ended> {
-        let nonce: [u8; 32] = challenge.nonce.as_ref().try_into().unwrap();
-        let transcript = proof::session(&nonce, ticket, GATEWAY, ORIGIN);
-        let signature = Bytes::copy_from_slice(&sign(key, transcript));
-        self.send(Up::Proof(v1::SessionProof { signature })).await;
+        self.send_proof(challenge, ticket, key).await;
         let answer = self.next().await;
         if let Down::Welcome(welcome) = answer {
             return Ok(welcome);
         }
         let Down::End(end) = answer else { panic!("a welcome or an end follows a proof") };
         Err(self.ended(&end).await)
+    }
+
+    pub(super) async fn send_proof(&mut self, challenge: &v1::SessionChallenge, ticket: &str, key: &SigningKey) {
+        let nonce: [u8; 32] = challenge.nonce.as_ref().try_into().unwrap();
+        let transcript = proof::session(&nonce, ticket, GATEWAY, ORIGIN);
+        let signature = Bytes::copy_from_slice(&sign(key, transcript));
+        self.send(Up::Proof(v1::SessionProof { signature })).await;
     }
 
     pub(super) async fn send(&mut self, kind: Up) {
