@@ -212,6 +212,12 @@ impl Report {
         self.phases.iter().filter_map(|phase| phase.times.get(kind)).map(|times| times.count).sum()
     }
 
+    /// How many sessions were not usable at the end, or still waited for an answer.
+    #[must_use]
+    pub fn unsettled(&self) -> u64 {
+        self.phases.iter().filter_map(|phase| phase.counts.get(UNSETTLED)).sum()
+    }
+
     /// Whether all holds that had to be so. A void run may be so too, and yet says nothing.
     #[must_use]
     pub fn holds(&self) -> bool {

@@ -143,6 +143,8 @@ struct Cursor {
 struct Life {
     phone: Phone,
     asked: BTreeMap<CommandId, Asked>,
+    /// The cursors of attaches and watches of this socket that are not waited for any more: their verdict may yet come.
+    given_up: BTreeMap<CommandId, u64>,
     /// The machine's stream and the thread's, once they were begun.
     machine_stream: Option<Cursor>,
     thread_stream: Option<Cursor>,
@@ -164,6 +166,7 @@ impl Phone {
         let mut life = Life {
             phone: self,
             asked: BTreeMap::new(),
+            given_up: BTreeMap::new(),
             machine_stream: None,
             thread_stream: None,
             boot_id: None,
@@ -362,7 +365,8 @@ impl Life {
         }
         // The other half went down with an owner.
         let is_stuck = |asked: &Asked| now.saturating_duration_since(asked.due.intended) >= SUBSCRIBE_MAX;
-        self.asked.retain(|_, asked| !(asked.subscribes() && is_stuck(asked)));
+        let given_up = self.asked.extract_if(.., |_, asked| asked.subscribes() && is_stuck(asked));
+        self.given_up.extend(given_up.map(|(id, asked)| (id, asked.cursor_seq)));
         self.ask_again(connection, now).await?;
         self.admit(connection).await
     }

@@ -161,6 +161,7 @@ impl Life {
     pub(super) fn forget_reads(&mut self) {
         let now = self.world().clock.instant();
         self.asked.retain(|_, asked| matches!(asked.what, What::Load(_)));
+        self.given_up.clear();
         for asked in self.asked.values_mut() {
             asked.again_at = Some(now);
         }

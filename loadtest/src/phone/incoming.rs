@@ -246,8 +246,9 @@ impl Life {
 
     /// The cursor that an attach or a watch carried; what came late on the old subscription is after it.
     fn cursor_sent(&self, command_id: &[u8]) -> u64 {
-        let asked = CommandId::try_from(command_id).ok().and_then(|id| self.asked.get(&id));
-        asked.map_or(0, |asked| asked.cursor_seq)
+        let Ok(id) = CommandId::try_from(command_id) else { return 0 };
+        let sent = self.asked.get(&id).map(|asked| asked.cursor_seq);
+        sent.or_else(|| self.given_up.get(&id).copied()).unwrap_or(0)
     }
 
     async fn event(&mut self, connection: &mut Connection, event: &v1::Event) -> anyhow::Result<()> {
