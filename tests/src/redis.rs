@@ -2,7 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
-use anyhow::{Context as _, ensure};
+use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
@@ -202,9 +202,19 @@ fn write_settings(path: &Path, port: u16, master_port: u16) -> anyhow::Result<()
     std::fs::write(path, lines.join("\n") + "\n").context("write the sentinel's settings")
 }
 
+/// Ports that the system gives to nobody by itself, so that none is taken as the near end of some connection meanwhile.
+const PORTS: std::ops::Range<u16> = 15_000..32_000;
+
 /// A port that nobody had a moment ago.
 pub(crate) async fn free_port() -> anyhow::Result<u16> {
-    Ok(TcpListener::bind(("127.0.0.1", 0)).await?.local_addr()?.port())
+    for _ in PORTS {
+        let [a, b, ..] = uuid::Uuid::new_v4().into_bytes();
+        let port = PORTS.start + u16::from_be_bytes([a, b]) % (PORTS.end - PORTS.start);
+        if TcpListener::bind(("127.0.0.1", port)).await.is_ok() {
+            return Ok(port);
+        }
+    }
+    bail!("every port of {PORTS:?} is taken")
 }
 
 async fn answers(port: u16) -> anyhow::Result<()> {
