@@ -2,6 +2,7 @@
 
 mod bench;
 mod check;
+mod cluster;
 mod count;
 mod demo;
 mod fuzz;
@@ -46,6 +47,12 @@ enum Task {
     ///
     /// A seed that fails is printed with the command that replays it.
     Simulate(simulate::Arguments),
+    /// Start a cluster on this computer (`up`), or run the fault suite on one (`check`).
+    ///
+    /// Three gateways, three nodes and two control processes with Redis and PostgreSQL, which are installed where they
+    /// are missing (Debian packages, as root). `check` kills, freezes, drains and cuts them off under load, and ends
+    /// with a table of figures beside their bounds and `N passed, N failed`.
+    Cluster(cluster::Arguments),
     /// Generate the code of the `.proto` files, in Rust and for the web app, and docs/protocol-reference.md.
     Proto(proto::Arguments),
     /// Build the web app into services/web/dist when its sources changed.
@@ -72,6 +79,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Bench(arguments) => bench::run(&root, &arguments),
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Task::Simulate(arguments) => simulate::run(&root, &arguments),
+        Task::Cluster(arguments) => cluster::run(&root, &arguments),
         Task::Proto(arguments) => proto::run(&root, &arguments).map(|()| true),
         Task::Web(arguments) => web::run(&root, &arguments).map(|()| true),
     }
