@@ -1,10 +1,12 @@
 //! What the black-box tests stand on: a scripted model, the real Codex, the real binaries, a real browser.
 //!
-//! Nothing here links the server or the connector: they are processes, started and watched from outside. The
-//! only part that is not real is the [`model`] behind Codex.
+//! Nothing here links the server: its roles are processes, started and watched from outside, as the connector is. The
+//! only part that is not real is the [`model`] behind Codex. Under load connectors are many in one process, and a stub
+//! stands in place of Codex (`flydex-loadtest`).
 
 pub mod browser;
 pub mod canary;
+pub mod cluster;
 pub mod codex;
 pub mod connector;
 pub mod log;

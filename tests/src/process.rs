@@ -61,7 +61,22 @@ impl Process {
     /// # Errors
     /// When it cannot be started.
     pub fn start_foreign(name: &str, command: &mut Command) -> anyhow::Result<Self> {
-        let err = tempfile::tempfile().context("make a file for standard error")?;
+        Self::start_writing(name, command, tempfile::tempfile().context("make a file for standard error")?)
+    }
+
+    /// Starts one of FlyDex's own programs, as [`Process::start`] does, with its log in a file that people can read.
+    ///
+    /// # Errors
+    /// When the file cannot be written, or the program not be started.
+    pub fn start_logging(name: &str, command: &mut Command, log: &Path) -> anyhow::Result<Self> {
+        let err = File::options().read(true).write(true).create(true).truncate(true).open(log);
+        let err = err.with_context(|| format!("write to {}", log.display()))?;
+        let mut process = Self::start_writing(name, command, err)?;
+        process.expected = Some(Mutex::default());
+        Ok(process)
+    }
+
+    fn start_writing(name: &str, command: &mut Command, err: File) -> anyhow::Result<Self> {
         command.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(err.try_clone()?).kill_on_drop(true);
         let mut child = command.spawn().with_context(|| format!("start {name}"))?;
         let stdin = child.stdin.take();

@@ -1,0 +1,41 @@
+//! The fault suite in a bounded form: a small fleet on a whole cluster of real processes. What devices asked and were
+//! told and what machines did is judged; figures are left to `cargo xtask cluster check`.
+
+use flydex_loadtest::figures::Report;
+use flydex_tests::cluster::suite::Trial;
+
+async fn survives(name: &str) -> anyhow::Result<Report> {
+    flydex_runtime::tls::install_provider();
+    let report = Trial::named(name)?.run(true, None).await?;
+    let table = report.table();
+    assert_eq!(report.verdict.violations, Vec::<String>::new(), "{table}");
+    assert_eq!(report.verdict.unanswered, 0, "{table}");
+    assert_eq!(report.unsettled(), 0, "{table}");
+    assert!(report.verdict.acted > 0 && report.verdict.seen > 0, "{table}");
+    Ok(report)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_and_a_frozen_owner_lose_and_repeat_nothing() -> anyhow::Result<()> {
+    survives("owner").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_killed_and_a_frozen_gateway_lose_and_repeat_nothing() -> anyhow::Result<()> {
+    survives("gateway").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_redis_that_is_killed_flushed_and_rolled_back_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    survives("redis").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_restarted_database_and_control_away_lose_and_repeat_nothing() -> anyhow::Result<()> {
+    survives("control").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_rolling_restart_of_every_process_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    survives("roll").await.map(drop)
+}

@@ -1,0 +1,206 @@
+//! A cluster on this computer: gateways, nodes and control as processes of their own, with a real Redis for each region
+//! and a real PostgreSQL, and a [`balancer`] before whatever clients reach.
+//!
+//! ```text
+//! clients --> balancer of a region --> its gateways --mTLS--> its nodes --> its Redis
+//!    '------> balancer of control --> control processes --> PostgreSQL
+//! ```
+
+pub mod balancer;
+pub mod fault;
+pub mod part;
+mod plan;
+pub mod suite;
+
+use std::path::Path;
+
+use flydex_domain::encoding::sha256;
+use flydex_domain::id::{AccountId, UserId};
+use flydex_domain::limits::SIGN_IN_LINK_LIFETIME;
+use flydex_domain::scope::Role as UserRole;
+use flydex_domain::time::UnixMillis;
+use flydex_loadtest::account::encode;
+use flydex_runtime::clock::Clock;
+use flydex_store::sql::{Account, Sql, User};
+use futures_util::future::try_join_all;
+use tempfile::TempDir;
+use uuid::Uuid;
+
+use self::balancer::Balancer;
+use self::part::Part;
+use self::plan::Plan;
+use crate::postgres::Postgres;
+use crate::redis::{Redis, Sentinel};
+
+/// One region of a cluster.
+#[derive(Clone, Debug)]
+pub struct RegionSettings {
+    /// Its name.
+    pub name: &'static str,
+    /// How many gateways it has.
+    pub gateways: usize,
+    /// How many nodes it has.
+    pub nodes: usize,
+}
+
+/// What a cluster is made of.
+#[derive(Clone, Debug)]
+pub struct Settings {
+    /// The regions, best first.
+    pub regions: Vec<RegionSettings>,
+    /// How many control processes there are.
+    pub controls: usize,
+    /// Whether each region's Redis is a master and a replica under a sentinel.
+    pub sentinel: bool,
+    /// Port of the web app and the API; 0 takes a free one.
+    pub port: u16,
+    /// Whether links may use QUIC.
+    pub quic: bool,
+    /// Whether the last node lives in a network of its own, which can be cut off. Needs root.
+    pub island: bool,
+    /// What is logged, where it is not as shipped.
+    pub log_filter: Option<String>,
+}
+
+impl Default for Settings {
+    fn default() -> Self {
+        Self {
+            regions: vec![RegionSettings { name: "one", gateways: 3, nodes: 3 }],
+            controls: 2,
+            sentinel: false,
+            port: 0,
+            quic: true,
+            island: false,
+            log_filter: None,
+        }
+    }
+}
+
+/// A running cluster. Everything ends when it is dropped.
+pub struct Cluster {
+    // In this order they end.
+    /// The regions, in the order of the settings.
+    pub regions: Vec<Region>,
+    /// The control processes.
+    pub controls: Vec<Part>,
+    /// Before the control processes.
+    pub front: Balancer,
+    /// What control stands on.
+    pub postgres: Postgres,
+    origin: String,
+    certificate_pem: String,
+    folder: TempDir,
+}
+
+/// A region of a running cluster.
+pub struct Region {
+    /// Its name.
+    pub name: String,
+    /// Before its gateways.
+    pub balancer: Balancer,
+    /// Its gateways.
+    pub gateways: Vec<Part>,
+    /// Its nodes.
+    pub nodes: Vec<Part>,
+    /// Its directory.
+    pub store: Store,
+}
+
+/// The Redis of a region.
+pub enum Store {
+    /// One alone.
+    Alone(Redis),
+    /// A master and a replica under a sentinel.
+    Sentinel(Box<Sentinel>),
+}
+
+impl Cluster {
+    /// Starts everything and waits until every process is ready.
+    ///
+    /// # Errors
+    /// When something does not come up; the error holds what it wrote.
+    pub async fn start(settings: Settings) -> anyhow::Result<Self> {
+        Plan::draw(settings).await?.build().await
+    }
+
+    /// The origin of the web app.
+    #[must_use]
+    pub fn origin(&self) -> &str {
+        &self.origin
+    }
+
+    /// The certificate that clients must be told to trust.
+    #[must_use]
+    pub fn certificate_pem(&self) -> &str {
+        &self.certificate_pem
+    }
+
+    /// Where its configurations, certificates and logs are.
+    #[must_use]
+    pub fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The first region.
+    ///
+    /// # Panics
+    /// Never: there is one.
+    #[must_use]
+    pub fn region(&self) -> &Region {
+        &self.regions[0]
+    }
+
+    /// The first region, to do something to it.
+    ///
+    /// # Panics
+    /// Never: there is one.
+    pub fn region_mut(&mut self) -> &mut Region {
+        &mut self.regions[0]
+    }
+
+    /// Every process of ours.
+    pub fn parts(&self) -> impl Iterator<Item = &Part> {
+        let regions = self.regions.iter().flat_map(|region| region.gateways.iter().chain(&region.nodes));
+        regions.chain(&self.controls)
+    }
+
+    /// The logs of all of them may hold lines with this text at WARN or above, for that reason.
+    pub fn may_log(&mut self, text: &'static str, why: &'static str) {
+        let regions = self.regions.iter_mut();
+        let gateways_and_nodes = regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes));
+        for part in gateways_and_nodes.chain(&mut self.controls) {
+            part.may_log(text, why);
+        }
+    }
+
+    /// Makes an account with an owner, and returns the one-time link that signs the owner in.
+    ///
+    /// # Errors
+    /// When the database does not take it.
+    pub async fn account(&self) -> anyhow::Result<String> {
+        let now = UnixMillis(Clock::system().unix_millis());
+        let account_id = AccountId::from_uuid(Uuid::new_v4());
+        let user = User { account_id, user_id: UserId::from_uuid(Uuid::new_v4()), role: UserRole::Owner };
+        let token = sha256(Uuid::new_v4().as_bytes());
+        let sql = Sql::connect_postgres(&self.postgres.url().parse()?).await?;
+        let mut tx = sql.write().await?;
+        tx.create_account(&Account { account_id, name: "load".to_owned() }, now).await?;
+        tx.create_user(&user, now).await?;
+        let scope = user.principal().scope();
+        tx.create_link(scope, &user, &sha256(&token), now, now.plus(SIGN_IN_LINK_LIFETIME)).await?;
+        tx.commit().await?;
+        sql.close().await;
+        Ok(format!("{}/sign-in#{}", self.origin, encode(&token)))
+    }
+
+    /// Stops every process as an orchestrator would, gateways first.
+    ///
+    /// # Errors
+    /// When one does not end in time.
+    pub async fn stop(mut self) -> anyhow::Result<()> {
+        let regions = self.regions.iter_mut();
+        let gateways_and_nodes = regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes));
+        let parts = gateways_and_nodes.chain(&mut self.controls).filter(|part| part.runs());
+        try_join_all(parts.map(Part::stop)).await.map(drop)
+    }
+}

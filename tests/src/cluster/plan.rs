@@ -1,0 +1,221 @@
+//! How a cluster comes to be: ports, certificates and configurations first, then the processes in the order of what they
+//! need.
+
+use std::fs;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use anyhow::Context as _;
+use flydex_runtime::clock::Clock;
+use flydex_runtime::mutual::authority::Authority;
+use flydex_runtime::mutual::{PeerIdentity, Role};
+use flydex_runtime::tls::Identity;
+use futures_util::future::try_join_all;
+use tempfile::TempDir;
+use toml::{Table, Value};
+
+use super::balancer::Balancer;
+use super::part::{Kind, Part};
+use super::{Cluster, Region, RegionSettings, Settings, Store};
+use crate::postgres::Postgres;
+use crate::process::{self, Process};
+use crate::redis::{self, MASTER_NAME, Redis, Sentinel};
+
+/// Lifetime of the certificates between processes: longer than any run.
+const CERTIFICATE_LIFETIME: Duration = Duration::from_secs(30 * 24 * 3600);
+/// Gateways and nodes beside those that run, so that a rolling restart begins a new one before it ends an old one.
+const SPARES: usize = 1;
+/// Where everything listens.
+const LOOPBACK: &str = "127.0.0.1";
+
+/// What is known before anything runs.
+pub(super) struct Plan {
+    settings: Settings,
+    folder: TempDir,
+    authority: Authority,
+    front: Balancer,
+    origin: String,
+    certificate_pem: String,
+    /// Where each control process listens: in public, and inside.
+    control_ports: Vec<(u16, u16)>,
+}
+
+impl Plan {
+    pub(super) async fn draw(settings: Settings) -> anyhow::Result<Self> {
+        let folder = tempfile::Builder::new().prefix("fx-cluster").tempdir()?;
+        let identity = Identity::self_made(folder.path(), "localhost")?;
+        let front = Balancer::start(settings.port).await?;
+        let origin = format!("https://localhost:{}", front.port());
+        let mut control_ports = Vec::new();
+        for _ in 0..settings.controls {
+            control_ports.push((redis::free_port().await?, redis::free_port().await?));
+        }
+        let certificate_pem = identity.self_made_pem().context("the certificate is self-made")?.to_owned();
+        Ok(Self { settings, folder, authority: Authority::new()?, front, origin, certificate_pem, control_ports })
+    }
+
+    pub(super) async fn build(self) -> anyhow::Result<Cluster> {
+        let (postgres, stores) = tokio::try_join!(Postgres::start(), self.stores())?;
+        self.migrate(&postgres).await?;
+        let mut regions = Vec::new();
+        for (settings, store) in self.settings.regions.iter().zip(stores) {
+            regions.push(self.region(settings, store).await?);
+        }
+        let mut controls = self.controls(&postgres, &regions)?;
+        try_join_all(controls.iter_mut().map(Part::start)).await?;
+        for control in &controls {
+            self.front.put(&control.name, control.address()?, control.admin()?);
+        }
+        for (region, settings) in regions.iter_mut().zip(&self.settings.regions) {
+            try_join_all(region.nodes[..settings.nodes].iter_mut().map(Part::start)).await?;
+            try_join_all(region.gateways[..settings.gateways].iter_mut().map(Part::start)).await?;
+            for gateway in &region.gateways[..settings.gateways] {
+                region.balancer.put(&gateway.name, gateway.address()?, gateway.admin()?);
+            }
+        }
+        Ok(Cluster {
+            regions,
+            controls,
+            front: self.front,
+            postgres,
+            origin: self.origin,
+            certificate_pem: self.certificate_pem,
+            folder: self.folder,
+        })
+    }
+
+    async fn stores(&self) -> anyhow::Result<Vec<Store>> {
+        let mut stores = Vec::new();
+        for _ in &self.settings.regions {
+            stores.push(if self.settings.sentinel {
+                Store::Sentinel(Box::new(Sentinel::start().await?))
+            } else {
+                Store::Alone(Redis::start().await?)
+            });
+        }
+        Ok(stores)
+    }
+
+    async fn migrate(&self, postgres: &Postgres) -> anyhow::Result<()> {
+        let path = self.folder.path().join("migrate.toml");
+        fs::write(&path, toml::to_string(&self.database(postgres))?)?;
+        let mut command = tokio::process::Command::new(process::binary("flydex-server")?);
+        let mut migrate = Process::start("migrate", command.args(["migrate", "--config"]).arg(&path))?;
+        let status = migrate.ended().await?;
+        anyhow::ensure!(status.success(), "{}", migrate.story());
+        Ok(())
+    }
+
+    fn database(&self, postgres: &Postgres) -> Table {
+        table([("database", table([("url", postgres.url().into())]).into())])
+    }
+
+    async fn region(&self, settings: &RegionSettings, store: Store) -> anyhow::Result<Region> {
+        let balancer = Balancer::start(0).await?;
+        let mut nodes = Vec::new();
+        for number in 1..=settings.nodes + SPARES {
+            let name = format!("{}-node-{number}", settings.name);
+            let mut config = self.member(&name, settings.name, Role::Machines, &store)?;
+            config.insert("listen".to_owned(), format!("{LOOPBACK}:0").into());
+            nodes.push(self.part(&name, Kind::Node, &config)?);
+        }
+        let mut gateways = Vec::new();
+        for number in 1..=settings.gateways + SPARES {
+            let name = format!("{}-gateway-{number}", settings.name);
+            let mut config = self.member(&name, settings.name, Role::Gateway, &store)?;
+            config.extend(table([
+                ("listen", format!("{LOOPBACK}:0").into()),
+                ("public_origin", self.origin.clone().into()),
+                ("quic", self.settings.quic.into()),
+                ("tls", self.tls().into()),
+            ]));
+            gateways.push(self.part(&name, Kind::Gateway, &config)?);
+        }
+        Ok(Region { name: settings.name.to_owned(), balancer, gateways, nodes, store })
+    }
+
+    fn controls(&self, postgres: &Postgres, regions: &[Region]) -> anyhow::Result<Vec<Part>> {
+        let regions: Vec<Value> = regions.iter().map(|region| self.entrance(region).into()).collect();
+        let mut parts = Vec::new();
+        for (index, (public, internal)) in self.control_ports.iter().enumerate() {
+            let name = format!("control-{}", index + 1);
+            let mut config = self.database(postgres);
+            config.extend(self.common(&name, "global", Role::Control)?);
+            config.extend(table([
+                ("listen", format!("{LOOPBACK}:{public}").into()),
+                ("internal_listen", format!("{LOOPBACK}:{internal}").into()),
+                ("public_origin", self.origin.clone().into()),
+                ("regions", regions.clone().into()),
+                ("tls", self.tls().into()),
+            ]));
+            parts.push(self.part(&name, Kind::Control, &config)?);
+        }
+        Ok(parts)
+    }
+
+    /// What clients are told of a region.
+    fn entrance(&self, region: &Region) -> Table {
+        let port = region.balancer.port();
+        let mut entrance = table([
+            ("region", region.name.clone().into()),
+            ("gateway_url", format!("wss://localhost:{port}").into()),
+            ("certificate_file", self.file("localhost.crt")),
+        ]);
+        if self.settings.quic {
+            entrance.insert("quic_address".to_owned(), format!("localhost:{port}").into());
+        }
+        entrance
+    }
+
+    /// What gateways and nodes have in common.
+    fn member(&self, name: &str, region: &str, role: Role, store: &Store) -> anyhow::Result<Table> {
+        let mut config = self.common(name, region, role)?;
+        let control = self.control_ports.iter().map(|(_, internal)| Value::from(format!("{LOOPBACK}:{internal}")));
+        let control: Vec<_> = control.collect();
+        config.extend(table([("control", control.into()), ("redis", store.config().into())]));
+        Ok(config)
+    }
+
+    fn common(&self, name: &str, region: &str, role: Role) -> anyhow::Result<Table> {
+        let process = PeerIdentity { region: region.to_owned(), role, node_id: name.to_owned() };
+        let now = Clock::system().unix_millis();
+        let mutual = self.authority.write(self.folder.path(), &process, now, CERTIFICATE_LIFETIME)?;
+        let mut config = table([("mutual", Value::try_from(mutual)?)]);
+        if let Some(filter) = &self.settings.log_filter {
+            let telemetry = table([("log_filter", filter.clone().into())]);
+            config.insert("telemetry".to_owned(), telemetry.into());
+        }
+        Ok(config)
+    }
+
+    fn part(&self, name: &str, kind: Kind, config: &Table) -> anyhow::Result<Part> {
+        Part::new(name, kind, self.folder.path(), config, None)
+    }
+
+    fn tls(&self) -> Table {
+        table([("certificate_file", self.file("localhost.crt")), ("key_file", self.file("localhost.key"))])
+    }
+
+    fn file(&self, name: &str) -> Value {
+        let path: PathBuf = self.folder.path().join(name);
+        path.to_string_lossy().into_owned().into()
+    }
+}
+
+impl Store {
+    /// How gateways and nodes are told of it.
+    fn config(&self) -> Table {
+        match self {
+            Self::Alone(redis) => table([("url", redis.url().into())]),
+            Self::Sentinel(sentinel) => table([
+                ("url", sentinel.master.url().into()),
+                ("master", MASTER_NAME.into()),
+                ("sentinels", vec![Value::from(sentinel.url())].into()),
+            ]),
+        }
+    }
+}
+
+fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {
+    entries.into_iter().map(|(key, value)| (key.to_owned(), value)).collect()
+}
