@@ -39,3 +39,22 @@ async fn a_restarted_database_and_control_away_lose_and_repeat_nothing() -> anyh
 async fn a_rolling_restart_of_every_process_loses_and_repeats_nothing() -> anyhow::Result<()> {
     survives("roll").await.map(drop)
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_failover_of_redis_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    survives("sentinel").await.map(drop)
+}
+
+/// Only root can take a node's network away.
+#[tokio::test(flavor = "multi_thread")]
+async fn a_node_that_is_cut_off_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    if !rustix::process::geteuid().is_root() {
+        return Ok(());
+    }
+    survives("partition").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_network_that_goes_dark_loses_and_repeats_nothing() -> anyhow::Result<()> {
+    survives("dark").await.map(drop)
+}

@@ -8,6 +8,7 @@
 
 pub mod balancer;
 pub mod fault;
+pub mod island;
 pub mod part;
 mod plan;
 pub mod suite;
@@ -27,6 +28,7 @@ use tempfile::TempDir;
 use uuid::Uuid;
 
 use self::balancer::Balancer;
+use self::island::Island;
 use self::part::Part;
 use self::plan::Plan;
 use crate::postgres::Postgres;
@@ -56,7 +58,7 @@ pub struct Settings {
     pub port: u16,
     /// Whether links may use QUIC.
     pub quic: bool,
-    /// Whether the last node lives in a network of its own, which can be cut off. Needs root.
+    /// Whether the last node of the first region lives in a network of its own, which can be cut off. Needs root.
     pub island: bool,
     /// What is logged, where it is not as shipped.
     pub log_filter: Option<String>,
@@ -87,6 +89,7 @@ pub struct Cluster {
     pub front: Balancer,
     /// What control stands on.
     pub postgres: Postgres,
+    island: Option<Island>,
     origin: String,
     certificate_pem: String,
     folder: TempDir,
@@ -109,7 +112,7 @@ pub struct Region {
 /// The Redis of a region.
 pub enum Store {
     /// One alone.
-    Alone(Redis),
+    Alone(Box<Redis>),
     /// A master and a replica under a sentinel.
     Sentinel(Box<Sentinel>),
 }
@@ -156,6 +159,12 @@ impl Cluster {
     /// Never: there is one.
     pub fn region_mut(&mut self) -> &mut Region {
         &mut self.regions[0]
+    }
+
+    /// The network of the node that can be cut off.
+    #[must_use]
+    pub const fn island(&self) -> Option<&Island> {
+        self.island.as_ref()
     }
 
     /// Every process of ours.

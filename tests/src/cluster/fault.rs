@@ -30,40 +30,50 @@ pub enum Fault {
     FreezeGateway,
     /// Every gateway, node and control process is replaced, one after the other.
     Roll,
-    /// Redis is killed, and starts again with nothing.
-    KillRedis,
-    /// Redis forgets everything.
-    FlushRedis,
-    /// Redis goes back to what it saved some seconds ago.
-    RollBackRedis,
-    /// Redis does not answer for a while, and goes on.
-    FreezeRedis,
-    /// The master of Redis is killed, and the sentinel makes the replica the master.
-    FailOverRedis,
+    /// Something is done to the first region's Redis.
+    Redis(RedisFault),
     /// PostgreSQL crashes, and starts again.
     RestartPostgres,
     /// Every control process is killed, and started again.
     StopControl,
     /// Nothing passes between clients and gateways for a while, and nobody is told.
     Dark,
+    /// A node is cut off from everybody for a while, and nobody is told.
+    Partition,
     /// The first region is lost: gateways, nodes and Redis.
     LoseRegion,
 }
 
-const NAMES: [(&str, Fault); 14] = [
+/// What is done to a Redis.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RedisFault {
+    /// It is killed, and starts again with nothing.
+    Kill,
+    /// It forgets everything.
+    Flush,
+    /// It goes back to what it saved some seconds ago.
+    RollBack,
+    /// It does not answer for a while, and goes on.
+    Freeze,
+    /// The master is killed, and the sentinel makes the replica the master.
+    FailOver,
+}
+
+const NAMES: [(&str, Fault); 15] = [
     ("kill-owner", Fault::KillOwner),
     ("freeze-owner", Fault::FreezeOwner),
     ("kill-gateway", Fault::KillGateway),
     ("freeze-gateway", Fault::FreezeGateway),
     ("roll", Fault::Roll),
-    ("kill-redis", Fault::KillRedis),
-    ("flush-redis", Fault::FlushRedis),
-    ("roll-back-redis", Fault::RollBackRedis),
-    ("freeze-redis", Fault::FreezeRedis),
-    ("fail-over-redis", Fault::FailOverRedis),
+    ("kill-redis", Fault::Redis(RedisFault::Kill)),
+    ("flush-redis", Fault::Redis(RedisFault::Flush)),
+    ("roll-back-redis", Fault::Redis(RedisFault::RollBack)),
+    ("freeze-redis", Fault::Redis(RedisFault::Freeze)),
+    ("fail-over-redis", Fault::Redis(RedisFault::FailOver)),
     ("restart-postgres", Fault::RestartPostgres),
     ("stop-control", Fault::StopControl),
     ("dark", Fault::Dark),
+    ("partition", Fault::Partition),
     ("lose-region", Fault::LoseRegion),
 ];
 
@@ -88,9 +98,7 @@ impl Fault {
             Self::KillGateway => kill_gateway(cluster.region_mut(), 0).await,
             Self::FreezeGateway => frozen(&cluster.region().gateways[1]).await,
             Self::Roll => roll(cluster).await,
-            Self::KillRedis | Self::FlushRedis | Self::RollBackRedis | Self::FreezeRedis | Self::FailOverRedis => {
-                self.strike_redis(&mut cluster.region_mut().store).await
-            }
+            Self::Redis(fault) => fault.strike(&mut cluster.region_mut().store).await,
             Self::RestartPostgres => {
                 cluster.postgres.crash().await?;
                 tokio::time::sleep(STORE_AWAY).await;
@@ -103,31 +111,39 @@ impl Fault {
                 cluster.region().balancer.set_dark(false);
                 Ok(())
             }
+            Self::Partition => {
+                let island = cluster.island().context("the cluster has no island")?;
+                island.cut(true).await?;
+                tokio::time::sleep(FROZEN).await;
+                island.cut(false).await
+            }
             Self::LoseRegion => lose(cluster.region_mut()).await,
         }
     }
+}
 
-    async fn strike_redis(self, store: &mut Store) -> anyhow::Result<()> {
+impl RedisFault {
+    async fn strike(self, store: &mut Store) -> anyhow::Result<()> {
         let redis = match (self, store) {
-            (Self::FailOverRedis, Store::Sentinel(sentinel)) => return sentinel.master.kill().await,
-            (Self::FailOverRedis, Store::Alone(_)) => bail!("a failover needs sentinels"),
+            (Self::FailOver, Store::Sentinel(sentinel)) => return sentinel.master.kill().await,
+            (Self::FailOver, Store::Alone(_)) => bail!("a failover needs sentinels"),
             (_, Store::Sentinel(_)) => bail!("this is done to a Redis alone"),
             (_, Store::Alone(redis)) => redis,
         };
         match self {
-            Self::FlushRedis => redis.ask(&["FLUSHALL"]).await.map(drop),
-            Self::FreezeRedis => {
+            Self::Flush => redis.ask(&["FLUSHALL"]).await.map(drop),
+            Self::Freeze => {
                 signal(redis.pid(), true)?;
                 tokio::time::sleep(STORE_AWAY).await;
                 signal(redis.pid(), false)
             }
-            Self::RollBackRedis => {
+            Self::RollBack => {
                 redis.save().await?;
                 tokio::time::sleep(SAVED_BEFORE).await;
                 redis.kill().await?;
                 redis.run().await
             }
-            _ => {
+            Self::Kill | Self::FailOver => {
                 redis.kill().await?;
                 tokio::time::sleep(STORE_AWAY).await;
                 redis.run_empty().await

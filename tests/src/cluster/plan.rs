@@ -15,6 +15,7 @@ use tempfile::TempDir;
 use toml::{Table, Value};
 
 use super::balancer::Balancer;
+use super::island::Island;
 use super::part::{Kind, Part};
 use super::{Cluster, Region, RegionSettings, Settings, Store};
 use crate::postgres::Postgres;
@@ -36,6 +37,7 @@ pub(super) struct Plan {
     front: Balancer,
     origin: String,
     certificate_pem: String,
+    island: Option<Island>,
     /// Where each control process listens: in public, and inside.
     control_ports: Vec<(u16, u16)>,
 }
@@ -51,7 +53,9 @@ impl Plan {
             control_ports.push((redis::free_port().await?, redis::free_port().await?));
         }
         let certificate_pem = identity.self_made_pem().context("the certificate is self-made")?.to_owned();
-        Ok(Self { settings, folder, authority: Authority::new()?, front, origin, certificate_pem, control_ports })
+        let island = if settings.island { Some(Island::rise().await?) } else { None };
+        let authority = Authority::new()?;
+        Ok(Self { settings, folder, authority, front, origin, certificate_pem, island, control_ports })
     }
 
     pub(super) async fn build(self) -> anyhow::Result<Cluster> {
@@ -78,6 +82,7 @@ impl Plan {
             controls,
             front: self.front,
             postgres,
+            island: self.island,
             origin: self.origin,
             certificate_pem: self.certificate_pem,
             folder: self.folder,
@@ -90,7 +95,10 @@ impl Plan {
             stores.push(if self.settings.sentinel {
                 Store::Sentinel(Box::new(Sentinel::start().await?))
             } else {
-                Store::Alone(Redis::start().await?)
+                // The island is not loopback, where alone Redis takes clients without a password.
+                let reached = ["--bind", "0.0.0.0", "--protected-mode", "no"];
+                let arguments = if self.island.is_some() { &reached[..] } else { &[] };
+                Store::Alone(Box::new(Redis::start_with(arguments).await?))
             });
         }
         Ok(stores)
@@ -115,27 +123,31 @@ impl Plan {
         let mut nodes = Vec::new();
         for number in 1..=settings.nodes + SPARES {
             let name = format!("{}-node-{number}", settings.name);
-            let mut config = self.member(&name, settings.name, Role::Machines, &store)?;
-            config.insert("listen".to_owned(), format!("{LOOPBACK}:0").into());
-            nodes.push(self.part(&name, Kind::Node, &config)?);
+            let island = self.island.as_ref().filter(|_| number == settings.nodes);
+            let mut config = self.member(&name, settings.name, Role::Machines, &store, island)?;
+            let host = island.map_or(LOOPBACK, Island::address);
+            config
+                .extend(table([("listen", format!("{host}:0").into()), ("admin_listen", format!("{host}:0").into())]));
+            nodes.push(self.part(&name, Kind::Node, &config, island)?);
         }
         let mut gateways = Vec::new();
         for number in 1..=settings.gateways + SPARES {
             let name = format!("{}-gateway-{number}", settings.name);
-            let mut config = self.member(&name, settings.name, Role::Gateway, &store)?;
+            let mut config = self.member(&name, settings.name, Role::Gateway, &store, None)?;
             config.extend(table([
                 ("listen", format!("{LOOPBACK}:0").into()),
                 ("public_origin", self.origin.clone().into()),
                 ("quic", self.settings.quic.into()),
                 ("tls", self.tls().into()),
             ]));
-            gateways.push(self.part(&name, Kind::Gateway, &config)?);
+            gateways.push(self.part(&name, Kind::Gateway, &config, None)?);
         }
         Ok(Region { name: settings.name.to_owned(), balancer, gateways, nodes, store })
     }
 
     fn controls(&self, postgres: &Postgres, regions: &[Region]) -> anyhow::Result<Vec<Part>> {
         let regions: Vec<Value> = regions.iter().map(|region| self.entrance(region).into()).collect();
+        let inside = if self.island.is_some() { "0.0.0.0" } else { LOOPBACK };
         let mut parts = Vec::new();
         for (index, (public, internal)) in self.control_ports.iter().enumerate() {
             let name = format!("control-{}", index + 1);
@@ -143,12 +155,12 @@ impl Plan {
             config.extend(self.common(&name, "global", Role::Control)?);
             config.extend(table([
                 ("listen", format!("{LOOPBACK}:{public}").into()),
-                ("internal_listen", format!("{LOOPBACK}:{internal}").into()),
+                ("internal_listen", format!("{inside}:{internal}").into()),
                 ("public_origin", self.origin.clone().into()),
                 ("regions", regions.clone().into()),
                 ("tls", self.tls().into()),
             ]));
-            parts.push(self.part(&name, Kind::Control, &config)?);
+            parts.push(self.part(&name, Kind::Control, &config, None)?);
         }
         Ok(parts)
     }
@@ -168,11 +180,19 @@ impl Plan {
     }
 
     /// What gateways and nodes have in common.
-    fn member(&self, name: &str, region: &str, role: Role, store: &Store) -> anyhow::Result<Table> {
+    fn member(
+        &self,
+        name: &str,
+        region: &str,
+        role: Role,
+        store: &Store,
+        island: Option<&Island>,
+    ) -> anyhow::Result<Table> {
         let mut config = self.common(name, region, role)?;
-        let control = self.control_ports.iter().map(|(_, internal)| Value::from(format!("{LOOPBACK}:{internal}")));
+        let host = island.map_or(LOOPBACK, Island::mainland);
+        let control = self.control_ports.iter().map(|(_, internal)| Value::from(format!("{host}:{internal}")));
         let control: Vec<_> = control.collect();
-        config.extend(table([("control", control.into()), ("redis", store.config().into())]));
+        config.extend(table([("control", control.into()), ("redis", store.config(host).into())]));
         Ok(config)
     }
 
@@ -188,8 +208,8 @@ impl Plan {
         Ok(config)
     }
 
-    fn part(&self, name: &str, kind: Kind, config: &Table) -> anyhow::Result<Part> {
-        Part::new(name, kind, self.folder.path(), config, None)
+    fn part(&self, name: &str, kind: Kind, config: &Table, island: Option<&Island>) -> anyhow::Result<Part> {
+        Part::new(name, kind, self.folder.path(), config, island.map(Island::name))
     }
 
     fn tls(&self) -> Table {
@@ -203,10 +223,10 @@ impl Plan {
 }
 
 impl Store {
-    /// How gateways and nodes are told of it.
-    fn config(&self) -> Table {
+    /// How gateways and nodes are told of it that reach it at `host`.
+    fn config(&self, host: &str) -> Table {
         match self {
-            Self::Alone(redis) => table([("url", redis.url().into())]),
+            Self::Alone(redis) => table([("url", format!("redis://{host}:{}", redis.port()).into())]),
             Self::Sentinel(sentinel) => table([
                 ("url", sentinel.master.url().into()),
                 ("master", MASTER_NAME.into()),

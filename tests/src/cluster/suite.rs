@@ -30,6 +30,7 @@ pub struct Trial {
     pub name: &'static str,
     scenario: &'static str,
     sentinel: bool,
+    island: bool,
 }
 
 /// Every trial.
@@ -38,11 +39,16 @@ pub const TRIALS: &[Trial] = &[
     trial("gateway", include_str!("../../../loadtest/scenarios/gateway.toml")),
     trial("redis", include_str!("../../../loadtest/scenarios/redis.toml")),
     trial("control", include_str!("../../../loadtest/scenarios/control.toml")),
+    Trial { sentinel: true, ..trial("sentinel", include_str!("../../../loadtest/scenarios/sentinel.toml")) },
+    Trial { island: true, ..trial("partition", include_str!("../../../loadtest/scenarios/partition.toml")) },
+    trial("dark", include_str!("../../../loadtest/scenarios/dark.toml")),
+    trial("network", include_str!("../../../loadtest/scenarios/network.toml")),
+    trial("resume", include_str!("../../../loadtest/scenarios/resume.toml")),
     trial("roll", include_str!("../../../loadtest/scenarios/roll.toml")),
 ];
 
 const fn trial(name: &'static str, scenario: &'static str) -> Trial {
-    Trial { name, scenario, sentinel: false }
+    Trial { name, scenario, sentinel: false, island: false }
 }
 
 /// Lines that are right while things break.
@@ -76,7 +82,8 @@ impl Trial {
         if bounded {
             bound(&mut scenario);
         }
-        let mut cluster = Cluster::start(Settings { sentinel: self.sentinel, ..Settings::default() }).await?;
+        let settings = Settings { sentinel: self.sentinel, island: self.island, ..Settings::default() };
+        let mut cluster = Cluster::start(settings).await?;
         for (text, why) in EXPECTED {
             cluster.may_log(text, why);
         }
