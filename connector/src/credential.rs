@@ -193,8 +193,8 @@ impl Keyring {
         }
     }
 
-    /// Asks for the list of regions now and then, and soon when no region can be reached, until `stop`. What does not
-    /// help is done ever more rarely.
+    /// Asks for the list of regions now and then, until `stop`; and soon when no region can be reached, then with a new
+    /// credential too, for the pin may have moved. What does not help is done ever more rarely.
     pub async fn keep_regions(
         self: Arc<Self>,
         api: Api,
@@ -212,8 +212,7 @@ impl Keyring {
                 Ok(_) = report.wait_for(|report| report.stuck) => in_vain += 1,
                 () = tokio::time::sleep(spread(REGIONS_REFRESH_INTERVAL)) => in_vain = 0,
             }
-            let asked = async { self.adopt_regions(api.regions().await?) };
-            if let Err(error) = asked.await {
+            if let Err(error) = self.ask_for_regions(&api, in_vain > 0).await {
                 tracing::info!(error.code = error.code().name(), "the list of regions is not renewed");
             }
             let pause = REGIONS_REFRESH_PAUSE.saturating_mul(1 << in_vain.min(16)).min(REGIONS_REFRESH_INTERVAL);
@@ -223,6 +222,13 @@ impl Keyring {
                 () = tokio::time::sleep(spread(pause)) => {}
             }
         }
+    }
+
+    async fn ask_for_regions(&self, api: &Api, stuck: bool) -> Result<(), CredentialError> {
+        if stuck && self.renew(api).await.is_ok() {
+            return Ok(());
+        }
+        self.adopt_regions(api.regions().await?)
     }
 
     /// How long the present credential is still young; nothing when it is old.

@@ -245,7 +245,7 @@ async fn a_credential_is_renewed_stored_and_published_and_an_older_one_is_not() 
 }
 
 #[tokio::test]
-async fn the_list_of_regions_is_asked_for_when_none_can_be_reached_and_now_and_then() {
+async fn regions_are_asked_for_now_and_then_and_with_a_new_credential_when_none_can_be_reached() {
     use crate::paired::RegionReport;
     for stuck in [true, false] {
         let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
@@ -256,7 +256,8 @@ async fn the_list_of_regions_is_asked_for_when_none_can_be_reached_and_now_and_t
         let origin = relay.origin().parse().unwrap();
         let clock = machine.context.clock.clone();
         let keyring = Arc::new(crate::credential::Keyring::new(state.clone(), record, key, origin, clock));
-        let mut regions = keyring.regions();
+        let (mut regions, credential) = (keyring.regions(), keyring.credential());
+        let before = credential.borrow().clone();
         let (report, report_rx) = watch::channel(RegionReport::default());
         let shutdown = Shutdown::new();
         let entropy = machine.context.entropy.clone();
@@ -272,6 +273,7 @@ async fn the_list_of_regions_is_asked_for_when_none_can_be_reached_and_now_and_t
         let listed = tokio::time::timeout(Duration::from_secs(10), regions.wait_for(|regions| !regions.is_empty()));
         assert_eq!(listed.await.expect("a list").unwrap()[0].region, "local");
         assert_eq!(PairedRecord::load(state).unwrap().unwrap().regions.regions.len(), 1);
+        assert_eq!(*credential.borrow() != before, stuck, "a pin that moved is in the next credential");
         shutdown.begin();
     }
 }

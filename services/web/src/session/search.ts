@@ -16,7 +16,7 @@ export interface SearchDeps {
 /** A link takes a moment to be known: the first question comes this long after the loss. */
 const FIRST_WAIT_MS = 600;
 /** Two questions are never closer than this. */
-const WAIT_MIN_MS = 2_500;
+const WAIT_MIN_MS = 2_000;
 /** A computer that is just switched off is looked for this seldom in the end. */
 const WAIT_MAX_MS = 30_000;
 
