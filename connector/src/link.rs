@@ -14,7 +14,8 @@ use std::time::{Duration, Instant};
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::BootId;
 use flydex_domain::limits::{
-    LINK_SERVED_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REGION_HOLD_MIN,
+    LINK_SERVED_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REGION_HEAD_START,
+    REGION_HEAD_START_SERVED, REGION_HOLD_MIN,
 };
 use flydex_domain::region::Lost;
 use flydex_proto::v1;
@@ -86,6 +87,7 @@ pub fn start(config: Config, events: mpsc::Sender<LinkEvent>, clock: Clock, shut
         clock,
         shutdown: shutdown.clone(),
         failures: 0,
+        served: false,
         stay_until: tokio::time::Instant::now(),
     };
     shutdown.spawn(Box::pin(supervisor.run()));
@@ -105,6 +107,8 @@ struct Supervisor {
     shutdown: Shutdown,
     /// In a row; a link that served resets it.
     failures: u32,
+    /// The link before was only asked to go, and serves until the next one is there.
+    served: bool,
     /// A move that failed is not tried again before.
     stay_until: tokio::time::Instant,
 }
@@ -178,8 +182,12 @@ impl Supervisor {
 
     async fn open(&mut self) -> Next {
         let plan = self.survey.ready().await;
-        match Box::pin(race::open(&self.dialler, &self.survey, &plan)).await {
-            Ok(link) => self.took(link),
+        let head_start = if self.served { REGION_HEAD_START_SERVED } else { REGION_HEAD_START };
+        match Box::pin(race::open(&self.dialler, &self.survey, &plan, head_start)).await {
+            Ok(link) => {
+                self.served = false;
+                self.took(link)
+            }
             Err(error) => Next::Wait(self.failed(&error).await),
         }
     }
@@ -232,7 +240,10 @@ impl Supervisor {
         tokio::select! {
             biased; // what has ended is known to have ended
             ended = &mut link.ended => self.ended(link, ended).await,
-            () = tokio::time::sleep(wait) => Next::Replace,
+            () = tokio::time::sleep(wait) => {
+                self.served = true;
+                Next::Replace
+            }
         }
     }
 

@@ -3,8 +3,9 @@
 //! Both may be dialled at once, but only one is greeted at a time, since a greeting is what counts as a link.
 
 use std::pin::pin;
+use std::time::Duration;
 
-use flydex_domain::limits::{HANDSHAKE_TIMEOUT, REGION_HEAD_START, REGION_WELCOME_WAIT};
+use flydex_domain::limits::{HANDSHAKE_TIMEOUT, REGION_WELCOME_WAIT};
 
 use super::Running;
 use super::error::DialError;
@@ -12,13 +13,18 @@ use super::open::Dialler;
 use super::survey::{Plan, Survey};
 use crate::paired::RegionEndpoint;
 
-pub(super) async fn open(dialler: &Dialler, survey: &Survey, plan: &Plan) -> Result<Running, DialError> {
+pub(super) async fn open(
+    dialler: &Dialler,
+    survey: &Survey,
+    plan: &Plan,
+    head_start: Duration,
+) -> Result<Running, DialError> {
     let Plan { first, second } = plan;
     let Some(second) = second else {
         return judged(survey, first, dialler.open(first, HANDSHAKE_TIMEOUT).await);
     };
     let mut ahead = pin!(dialler.open(first, REGION_WELCOME_WAIT));
-    if let Ok(opened) = tokio::time::timeout(REGION_HEAD_START, &mut ahead).await {
+    if let Ok(opened) = tokio::time::timeout(head_start, &mut ahead).await {
         return match judged(survey, first, opened) {
             Err(error) if error.blames_region() => {
                 turn_to(dialler, survey, second).await.map_err(|other| telling(error, other))

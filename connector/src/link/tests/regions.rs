@@ -2,7 +2,7 @@
 
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 
-use flydex_domain::limits::{LINK_INCOMING_MAX, REGION_PROBE_INTERVAL, REGION_STAY_MIN};
+use flydex_domain::limits::{LINK_INCOMING_MAX, REGION_HEAD_START, REGION_PROBE_INTERVAL, REGION_STAY_MIN};
 use flydex_domain::region::DRAIN_HINT;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
@@ -24,6 +24,7 @@ struct Relay {
     accepted: Arc<AtomicUsize>,
     probes: Arc<AtomicUsize>,
     dead: Arc<AtomicBool>,
+    delay: watch::Sender<Duration>,
     _folder: tempfile::TempDir,
 }
 
@@ -35,16 +36,17 @@ impl Relay {
             RegionEndpoint { region: region.to_owned(), ..endpoint(address, "wss", identity.self_made_pem(), None) };
         let (tx, links) = mpsc::channel(4);
         let (accepted, probes, dead) = (Arc::default(), Arc::default(), Arc::default());
-        let relay = Self { endpoint, links, accepted, probes, dead, _folder: folder };
+        let relay = Self { endpoint, links, accepted, probes, dead, delay: watch::Sender::new(delay), _folder: folder };
         let (seen, counted, is_dead) = (relay.accepted.clone(), relay.probes.clone(), relay.dead.clone());
-        let acceptor = acceptor(&identity);
+        let (acceptor, delay) = (acceptor(&identity), relay.delay.subscribe());
         tokio::spawn(async move {
             while let Ok((stream, _)) = listener.accept().await {
                 seen.fetch_add(1, Ordering::Relaxed);
                 if is_dead.load(Ordering::Relaxed) {
                     continue;
                 }
-                let (tx, counted, acceptor) = (tx.clone(), Arc::clone(&counted), acceptor.clone());
+                let (tx, counted, acceptor, delay) =
+                    (tx.clone(), Arc::clone(&counted), acceptor.clone(), *delay.borrow());
                 tokio::spawn(async move {
                     tokio::time::sleep(delay).await;
                     let Ok(stream) = acceptor.accept(stream).await else { return };
@@ -271,6 +273,20 @@ async fn a_gateway_that_goes_is_replaced_in_its_own_region() {
     let (mut old, _) = near.linked().await;
     old.send(Down::GoAway(v1::GoAway { reconnect_in_ms: 1, try_for_ms: 1000, hint: String::new() })).await;
     near.linked().await;
+    far.nobody_links();
+}
+
+#[tokio::test]
+async fn a_region_that_is_slow_while_its_gateways_restart_is_not_left() {
+    let (mut near, mut far) = (Relay::start("near", NEAR).await, Relay::start("far", FAR).await);
+    let mut world = connect_to(both(&near, &far), Given::default());
+    let (mut old, _) = near.linked().await;
+    world.reports("far is measured", |report| measured(report.second.as_ref()) == Some("far")).await;
+    let accepted = far.accepted();
+    near.delay.send_replace(REGION_HEAD_START * 3 / 2);
+    old.send(Down::GoAway(v1::GoAway { reconnect_in_ms: 1, try_for_ms: 1000, hint: String::new() })).await;
+    near.linked().await;
+    assert_eq!(far.accepted(), accepted);
     far.nobody_links();
 }
 

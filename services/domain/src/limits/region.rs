@@ -46,6 +46,9 @@ pub const REGION_FIRST_GRACE: Duration = Duration::from_millis(100);
 /// Head start of the present region before the second is dialled as well. With 8 s until a loss is noticed, and a dial,
 /// a machine is back well within 15 s.
 pub const REGION_HEAD_START: Duration = Duration::from_secs(1);
+/// The same while the old link still serves, for its gateway only asked for another: a region that restarts its
+/// gateways is slow, and no reason to leave it.
+pub const REGION_HEAD_START_SERVED: Duration = Duration::from_secs(5);
 /// Time a region has to welcome a link while a second one waits its turn.
 pub const REGION_WELCOME_WAIT: Duration = Duration::from_secs(3);
 /// Time a planned move has, from the dial until the owner in the new region attaches; the old link serves meanwhile.
