@@ -66,10 +66,11 @@ pub struct GatewayConfig {
     /// connection then. Default false.
     #[serde(default)]
     pub tls_in_front: bool,
-    /// `host:port` whose addresses are those of the region's nodes, such as a headless service: where nodes are looked for
-    /// while Redis does not answer. Default none: a gateway that starts then waits for Redis.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    pub nodes_dns: Option<String>,
+    /// `host:port` whose addresses are those of the region's nodes, such as a headless service, or several, or one text with
+    /// commas: where nodes are looked for while Redis does not answer. Default none: a gateway that starts then waits for
+    /// Redis.
+    #[serde(default, deserialize_with = "cluster::list")]
+    pub nodes_dns: Vec<String>,
     /// Where Redis is. Needed.
     pub redis: RedisConfig,
     /// Who this process is, and whom it trusts. Needed; the role in the certificate is `gateway`.
@@ -95,7 +96,7 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
     let listener = TcpListener::bind(config.listen).await.with_context(|| format!("listen on {}", config.listen))?;
     let address = listener.local_addr().context("read the listening address")?;
 
-    let ways = ways(mutual, &region, config.nodes_dns.as_deref())?;
+    let ways = ways(mutual, &region, &config.nodes_dns)?;
     let drain_for = Duration::from_secs(config.drain_seconds);
     let verifier = Arc::new(TokenVerifier::unknowing());
     let gateway = flydex_gateway::Service::new(
@@ -137,10 +138,10 @@ fn public_url(configured: Option<&str>, origin: &PublicOrigin) -> Result<PublicO
 }
 
 /// The ways to nodes: to the process that a record names and to no other, and to any node of the region at `nodes_dns`.
-fn ways(mutual: MutualTls, region: &str, nodes_dns: Option<&str>) -> Result<Ways, BadField> {
+fn ways(mutual: MutualTls, region: &str, nodes_dns: &[String]) -> Result<Ways, BadField> {
     let nodes = Nodes { mutual, region: region.to_owned() };
-    let seeds = nodes_dns.map(|name| Names::new(name, nodes.clone())).transpose()?;
-    let seeds = seeds.map(|names| Arc::new(names) as Arc<dyn Seeds>);
+    let names = Names::new(nodes_dns, nodes.clone())?;
+    let seeds = (!nodes_dns.is_empty()).then(|| Arc::new(names) as Arc<dyn Seeds>);
     let dial = move |node: &NodeRecord| nodes.dial(&node.address, Some(node.node_id.as_str()));
     Ok(Ways { dial: Arc::new(dial), seeds })
 }

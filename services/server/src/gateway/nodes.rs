@@ -26,25 +26,36 @@ impl Nodes {
     }
 }
 
-/// A name in DNS whose addresses are those of the nodes.
+/// Names in DNS whose addresses are those of the nodes.
 pub(super) struct Names {
-    name: String,
+    names: Vec<String>,
     nodes: Nodes,
 }
 
 impl Names {
-    /// The name as `host:port`.
-    pub(super) fn new(name: &str, nodes: Nodes) -> Result<Self, BadField> {
-        let named = name.rsplit_once(':').filter(|(host, port)| !host.is_empty() && port.parse::<u16>().is_ok());
-        named.ok_or_else(|| BadField::new("nodes_dns", "it is not host:port"))?;
-        Ok(Self { name: name.to_owned(), nodes })
+    /// Each name as `host:port`.
+    pub(super) fn new(names: &[String], nodes: Nodes) -> Result<Self, BadField> {
+        let is_named = |(host, port): (&str, &str)| !host.is_empty() && port.parse::<u16>().is_ok();
+        if let Some(name) = names.iter().find(|name| !name.rsplit_once(':').is_some_and(is_named)) {
+            return Err(BadField::new("nodes_dns", format!("{name} is not host:port")));
+        }
+        Ok(Self { names: names.to_vec(), nodes })
     }
 }
 
 impl Seeds for Names {
     fn addresses(&self) -> BoxFuture<'_, std::io::Result<Vec<String>>> {
         Box::pin(async move {
-            let addresses: BTreeSet<_> = tokio::net::lookup_host(&self.name).await?.collect();
+            let (mut addresses, mut failed) = (BTreeSet::new(), None);
+            for name in &self.names {
+                match tokio::net::lookup_host(name).await {
+                    Ok(found) => addresses.extend(found),
+                    Err(error) => failed = Some(error),
+                }
+            }
+            if let (true, Some(error)) = (addresses.is_empty(), failed) {
+                return Err(error);
+            }
             Ok(addresses.into_iter().map(|address| format!("https://{address}")).collect())
         })
     }

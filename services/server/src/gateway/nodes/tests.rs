@@ -59,7 +59,7 @@ async fn gateway(mutual: MutualTls, name: &str, shutdown: &Shutdown) -> flydex_g
         public_url: "ws://localhost".to_owned(),
         drain_for: Duration::ZERO,
     };
-    let ways = ways(mutual, "eu", Some(name)).unwrap();
+    let ways = ways(mutual, "eu", &[name.to_owned()]).unwrap();
     let directory = Arc::new(RedisDirectory::new(keeper));
     let verifier = Arc::new(TokenVerifier::unknowing());
     flydex_gateway::Service::new(config, ways, directory, verifier, Clock::system(), shutdown.clone()).handle()
@@ -87,7 +87,7 @@ async fn who_is_at_the_address_must_have_the_certificate_of_a_node_of_the_region
         let address = node(member(&authority, identity), &shutdown).await;
         let mutual = member(&authority, "spiffe://flydex/eu/gateway/gateway-1");
         let nodes = Nodes { mutual, region: "eu".to_owned() };
-        let names = Names::new(&format!("localhost:{}", address.port()), nodes.clone()).unwrap();
+        let names = Names::new(&[format!("localhost:{}", address.port())], nodes.clone()).unwrap();
         let addresses = names.addresses().await.unwrap();
         assert!(addresses.contains(&format!("https://{address}")), "{addresses:?}");
         assert_eq!(answers(names.dial(&format!("https://{address}")).unwrap()).await, is_asked, "{identity}");
@@ -102,7 +102,7 @@ fn a_name_without_a_port_is_refused() {
     let mutual = member(&authority, "spiffe://flydex/eu/gateway/gateway-1");
     for name in ["nodes", "nodes:", ":1", "nodes:port"] {
         let nodes = Nodes { mutual: mutual.clone(), region: "eu".to_owned() };
-        assert!(Names::new(name, nodes).is_err(), "{name}");
+        assert!(Names::new(&[name.to_owned()], nodes).is_err(), "{name}");
     }
 }
 
