@@ -6,9 +6,9 @@ use std::time::Duration;
 
 /// Peers whose token ends are told to come back spread over this time.
 pub const NOTICE_SPREAD: Duration = Duration::from_secs(5);
-/// Peers that any gateway surely welcomes in a second: TLS and signatures take one core a millisecond, and the rest of the
-/// core has other work.
-pub const ACCEPT_RATE_MIN: u32 = 400;
+/// Peers that any gateway surely welcomes in a second: TLS and signatures take one core a millisecond, and what follows in
+/// other processes as much again.
+pub const ACCEPT_RATE_MIN: u32 = 300;
 /// The time over which arrivals are counted to know how many more it welcomes.
 pub const ACCEPT_RATE_WINDOW: Duration = Duration::from_secs(1);
 /// A drain sends as many away in a second as half of the highest rate at which they came: others have peers of their

@@ -2,7 +2,7 @@
 //!
 //! The session opens machines under the account of its ticket and under no other, so a machine of another account
 //! and one that does not exist are the same to it: offline (see the crate's documentation). A frame for a machine
-//! that is not open is answered `not_found`, whatever the id.
+//! that is not open is answered `not_found`, whatever the id; one that was closed under way is known to be so already.
 
 use std::sync::Arc;
 
@@ -204,7 +204,7 @@ async fn open_machine(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: M
     }
     match admitted.and_then(|()| session.open(machine_id)) {
         Ok(()) => place_homeless(gateway, opened),
-        Err(code) => session.tell_closed(machine_id, code.into()),
+        Err(code) => session.refuse(machine_id, code.into()),
     }
 }
 
@@ -246,7 +246,9 @@ async fn to_machine(
     mut message: v1::DeviceMessage,
 ) -> Result<(), End> {
     if !opened.session.is_open(machine_id) {
-        opened.session.tell_closed(machine_id, ErrorCode::NotFound.into());
+        if !opened.session.is_told_closed(machine_id) {
+            opened.session.tell_closed(machine_id, ErrorCode::NotFound.into());
+        }
         return Ok(());
     }
     sizes::check_device_message(&message)?;

@@ -1,6 +1,6 @@
 //! A session, and at which node each of its machines is open.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use bytes::Bytes;
@@ -40,6 +40,8 @@ pub(crate) struct SessionIdentity {
 #[derive(Default)]
 struct Machines {
     open: BTreeMap<MachineId, Open>,
+    /// Those that the device was told are closed: what it still says to them came before it heard.
+    closed: BTreeSet<MachineId>,
     openings: u64,
 }
 
@@ -86,6 +88,7 @@ impl Session {
         if machines.open.len() >= SESSION_MACHINES_MAX && !machines.open.contains_key(&machine_id) {
             return Err(ErrorCode::Overloaded);
         }
+        machines.closed.remove(&machine_id);
         machines.openings += 1;
         let opening = machines.openings;
         let open = Open { opening, home: Home::Homeless, forwards: Forwards::default(), spoken: false };
@@ -102,6 +105,11 @@ impl Session {
     /// Whether a machine is open.
     pub(crate) fn is_open(&self, machine_id: MachineId) -> bool {
         self.machines().open.contains_key(&machine_id)
+    }
+
+    /// Whether the device was told that a machine is closed, and has not opened it since.
+    pub(crate) fn is_told_closed(&self, machine_id: MachineId) -> bool {
+        self.machines().closed.contains(&machine_id)
     }
 
     /// Where a machine is open, for the device to speak to it.
@@ -211,8 +219,19 @@ impl Session {
     /// Closes a machine and tells the browser why; nothing when it is not open.
     pub(crate) fn close_with(&self, machine_id: MachineId, refusal: Refusal) {
         if self.close(machine_id).is_some() {
-            self.tell_closed(machine_id, refusal);
+            self.refuse(machine_id, refusal);
         }
+    }
+
+    /// Tells the browser that a machine is closed; what it has said to it until it hears of that is dropped.
+    pub(crate) fn refuse(&self, machine_id: MachineId, refusal: Refusal) {
+        let mut machines = self.machines();
+        if machines.closed.len() >= SESSION_MACHINES_MAX {
+            machines.closed.clear();
+        }
+        machines.closed.insert(machine_id);
+        drop(machines);
+        self.tell_closed(machine_id, refusal);
     }
 
     /// Tells the browser that a machine is not open.

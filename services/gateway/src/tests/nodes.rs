@@ -26,6 +26,13 @@ fn open() -> SessionUp {
     SessionUp::Open(v1::OpenMachine { machine_id: Bytes::copy_from_slice(machine(1).as_bytes()) })
 }
 
+fn probe() -> SessionUp {
+    let kind = Some(v1::device_message::Kind::Probe(v1::Probe { nonce: 1 }));
+    let message = Some(v1::DeviceMessage { trace: None, kind });
+    let machine_id = Bytes::copy_from_slice(machine(1).as_bytes());
+    SessionUp::ToMachine(v1::ToMachine { machine_id, message })
+}
+
 fn event(seq: u64) -> Said {
     Said::Event(v1::Event { stream_id: 0, seq, body: Bytes::from_static(b"x") })
 }
@@ -143,15 +150,16 @@ async fn a_device_that_has_spoken_to_a_machine_is_told_when_its_owner_changes() 
     let mut world = World::with_nodes(2).await;
     world.owned_by(1).await;
     let (mut browser, session_id, arrived) = session_at(&mut world, 1, 1).await;
-    let kind = Some(v1::device_message::Kind::Probe(v1::Probe { nonce: 1 }));
-    let message = Some(v1::DeviceMessage { trace: None, kind });
-    let machine_id = Bytes::copy_from_slice(machine(1).as_bytes());
-    browser.send(SessionUp::ToMachine(v1::ToMachine { machine_id, message })).await;
+    browser.send(probe()).await;
     soon(world.node(1).next()).await;
     arrived.answer(not_owner(Some(life(2)), &session_id)).await;
     told_that_it_moves(&mut browser).await;
+    // What it said before it heard of that is dropped without another word.
+    browser.send(probe()).await;
     browser.send(open()).await;
-    soon(world.node(2).session_opened()).await;
+    let (there, _) = soon(world.node(2).session_opened()).await;
+    there.answer(to_session(&session_id, event(1))).await;
+    assert_eq!(first_event(&mut browser).await, 1);
 }
 
 #[tokio::test]
