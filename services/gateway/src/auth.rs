@@ -81,7 +81,7 @@ impl Claimed {
             Err(DirectoryError::Full) => return Err(ErrorCode::Overloaded),
             Err(error @ (DirectoryError::Unavailable | DirectoryError::Format | DirectoryError::FromTheFuture)) => {
                 let error: &(dyn std::error::Error + 'static) = &error;
-                tracing::warn!(error, "ticket not spent: the directory does not answer");
+                tracing::debug!(error, "ticket not spent: the directory does not answer");
                 gateway.metrics.ticket_unspent();
             }
         }
