@@ -47,7 +47,7 @@ enum What {
         rounds: u32,
     },
     /// Events from links over a gateway's streams and a node to sessions, against bare tonic on the same streams.
-    #[command(after_help = "Ends with 4 when a rate is below 60 % of its floor.")]
+    #[command(after_help = "Ends with 4 when an event costs more CPU time than 60 % of the floor's rate allow.")]
     Forward {
         /// Seconds for each size, and as many for its floor.
         #[arg(long, default_value_t = 5.0)]

@@ -3,7 +3,9 @@
 //! Measured is all that lies between the sockets of two peers: the gateway's stream with its queue and fairness, mTLS
 //! over TCP on loopback, the node's stream, mailbox and actor with credit and fan-out, and back the gateway's route
 //! into a session's outbox, encoded as it would be written. The floor are frames of the same bytes that a bare service
-//! of the same connections, streams, windows and mTLS turns round, with nothing looked at. Both run in one process.
+//! of the same connections, streams, windows and mTLS turns round, with nothing looked at. Both run in one process and
+//! take all of its cores, so that what one event costs in CPU time says which rate is possible; unlike the rate itself
+//! that does not depend on what else the computer does.
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
@@ -42,36 +44,46 @@ const WARM_UP: Duration = Duration::from_millis(300);
 /// Time for set-up and for what is under way at the end.
 const PATIENCE: Duration = Duration::from_secs(10);
 
-/// A rate beside that of its floor.
+/// What one stretch was like.
+#[derive(Clone, Copy, Debug)]
+pub struct Pace {
+    /// How many passed in a second.
+    pub per_second: f64,
+    /// CPU time of this process for each, in microseconds.
+    pub cpu_us: f64,
+}
+
+/// A pace beside that of its floor.
 #[derive(Clone, Copy, Debug)]
 pub struct Rate {
     /// Content of one event, in bytes.
     pub event_bytes: usize,
-    /// Events of a second through gateway and node.
-    pub per_second: f64,
-    /// Frames of a second through bare tonic.
-    pub floor_per_second: f64,
+    /// Events through gateway and node.
+    pub real: Pace,
+    /// Frames through bare tonic.
+    pub floor: Pace,
 }
 
 impl Rate {
-    /// Which part of the floor's rate it is.
+    /// Which part of the floor's rate is possible: how much less a frame of the floor costs.
     #[must_use]
     pub fn share(&self) -> f64 {
-        self.per_second / self.floor_per_second.max(1.0)
+        self.floor.cpu_us / self.real.cpu_us
     }
 
     /// One line.
     #[must_use]
     pub fn line(&self) -> String {
-        let megabytes = |per_second: f64| per_second * self.event_bytes as f64 / 1e6;
+        let pace = |pace: &Pace| {
+            let megabytes = pace.per_second * self.event_bytes as f64 / 1e6;
+            format!("{:>7.0}/s {megabytes:>6.1} MB/s {:>6.1} us of CPU", pace.per_second, pace.cpu_us)
+        };
+        let (bytes, real, floor) = (self.event_bytes, pace(&self.real), pace(&self.floor));
+        let rate = self.real.per_second / self.floor.per_second * 100.0;
+        let share = self.share() * 100.0;
         format!(
-            "events of {:>5} B, link to session  {:>8.0}/s {:>7.1} MB/s  | bare tonic  {:>8.0}/s {:>7.1} MB/s  | {:>3.0} %",
-            self.event_bytes,
-            self.per_second,
-            megabytes(self.per_second),
-            self.floor_per_second,
-            megabytes(self.floor_per_second),
-            self.share() * 100.0,
+            "events of {bytes:>5} B, link to session {real}  | bare tonic {floor}  | {share:>3.0} % by CPU, {rate:>3.0} % \
+             by rate"
         )
     }
 }
@@ -104,15 +116,27 @@ pub async fn run(seconds: f64) -> anyhow::Result<Vec<Rate>> {
             floor.push(bare.turn(event_bytes, in_flight * MACHINES as usize / NODE_STREAMS, turn).await?);
             real.push(forward(&pairs, event_bytes, in_flight, turn).await?);
         }
-        rates.push(Rate { event_bytes, per_second: median(real), floor_per_second: median(floor) });
+        rates.push(Rate { event_bytes, real: median(&real), floor: median(&floor) });
     }
     region.shutdown.drain(PATIENCE).await;
     Ok(rates)
 }
 
-fn median(mut rates: Vec<f64>) -> f64 {
-    rates.sort_by(f64::total_cmp);
-    rates[rates.len() / 2]
+fn median(paces: &[Pace]) -> Pace {
+    let middle = |of: fn(&Pace) -> f64| {
+        let mut all: Vec<f64> = paces.iter().map(of).collect();
+        all.sort_by(f64::total_cmp);
+        all[all.len() / 2]
+    };
+    Pace { per_second: middle(|pace| pace.per_second), cpu_us: middle(|pace| pace.cpu_us) }
+}
+
+/// CPU time of this process, to a hundredth of a second; nothing where the system does not say.
+fn cpu_time() -> Duration {
+    let stat = std::fs::read_to_string("/proc/self/stat").unwrap_or_default();
+    // Behind the name of the program, which may hold anything, in parentheses: 11 fields, then user and system time.
+    let fields = stat.rsplit_once(')').map_or("", |(_, rest)| rest).split_whitespace().skip(11).take(2);
+    Duration::from_millis(fields.filter_map(|ticks| ticks.parse::<u64>().ok()).sum::<u64>() * 10)
 }
 
 /// What one stretch shares.
@@ -134,18 +158,21 @@ impl Turn {
         self.passed.fetch_add(1, Ordering::Relaxed);
     }
 
-    /// How many pass in a second, once it is warm; then it ends.
-    async fn measure(&self, length: Duration) -> f64 {
+    /// How it goes once it is warm; then it ends.
+    async fn measure(&self, length: Duration) -> Pace {
         tokio::time::sleep(WARM_UP).await;
-        let (since, before) = (tokio::time::Instant::now(), self.passed.load(Ordering::Relaxed));
+        let look = || (tokio::time::Instant::now(), cpu_time(), self.passed.load(Ordering::Relaxed));
+        let (since, cpu_before, before) = look();
         tokio::time::sleep(length).await;
-        let (took, after) = (since.elapsed(), self.passed.load(Ordering::Relaxed));
+        let (until, cpu_after, after) = look();
         self.runs.store(false, Ordering::Relaxed);
-        (after - before) as f64 / took.as_secs_f64()
+        let passed = (after - before).max(1) as f64;
+        let cpu = cpu_after.saturating_sub(cpu_before);
+        Pace { per_second: passed / (until - since).as_secs_f64(), cpu_us: cpu.as_secs_f64() * 1e6 / passed }
     }
 }
 
-async fn forward(pairs: &[Arc<Pair>], event_bytes: usize, in_flight: usize, length: Duration) -> anyhow::Result<f64> {
+async fn forward(pairs: &[Arc<Pair>], event_bytes: usize, in_flight: usize, length: Duration) -> anyhow::Result<Pace> {
     let turn = Turn::begin();
     let tasks: Vec<_> = pairs
         .iter()

@@ -18,7 +18,7 @@ use tokio_stream::wrappers::ReceiverStream;
 use tonic::service::Routes;
 use tonic::{Request, Response, Status, Streaming};
 
-use super::{PATIENCE, Turn};
+use super::{PATIENCE, Pace, Turn};
 use crate::bench::region::{Region, wire};
 
 /// Turns each event of a link round into one for a session.
@@ -74,7 +74,7 @@ impl Bare {
     }
 
     /// Frames of a second, with that many under way on each stream.
-    pub(super) async fn turn(&self, event_bytes: usize, in_flight: usize, length: Duration) -> anyhow::Result<f64> {
+    pub(super) async fn turn(&self, event_bytes: usize, in_flight: usize, length: Duration) -> anyhow::Result<Pace> {
         let turn = Turn::begin();
         let run = |stream: &Arc<BareStream>| tokio::spawn(stream.clone().turn(turn.clone(), event_bytes, in_flight));
         let tasks: Vec<_> = self.0.iter().map(run).collect();
