@@ -3,7 +3,8 @@
 //! Measured is all that lies between the sockets of two peers: the gateway's stream with its queue and fairness, mTLS
 //! over TCP on loopback, the node's stream, mailbox and actor with credit and fan-out, and back the gateway's route
 //! into a session's outbox, encoded as it would be written. The floor are frames of the same bytes that a bare service
-//! of the same connections, streams, windows and mTLS turns round, with nothing looked at. Both run in one process and
+//! of the same connections, streams, windows and mTLS turns round, with nothing looked at. It is the least there is: one task at each end of a stream makes and takes
+//! what here are a task for each peer, and nothing is handed from stream to peer, as every forwarder must. Both run in one process and
 //! take all of its cores, so that what one event costs in CPU time says which rate is possible; unlike the rate itself
 //! that does not depend on what else the computer does.
 

@@ -33,7 +33,6 @@ pub struct Way {
 
 /// A link or a session's machine on its way to the node.
 pub struct Peer {
-    machine: MachineKey,
     bound: Bound,
     outbox: Arc<Outbox>,
     _registered: Registered,
@@ -67,7 +66,7 @@ impl Way {
         let outbox = Arc::new(Outbox::new(Framing::Message));
         let link = Link::new(link_id, machine, outbox.clone(), Ending::default());
         link.bind(bound.clone());
-        Some(Peer { machine, bound, outbox, _registered: self.context.registry.add_link(link) })
+        Some(Peer { bound, outbox, _registered: self.context.registry.add_link(link) })
     }
 
     /// A session's machine; nothing when the node does not answer.
@@ -83,7 +82,7 @@ impl Way {
         for (machine_id, opening) in session.take_homeless() {
             session.bind(machine_id, opening, bound.clone());
         }
-        Some(Peer { machine, bound, outbox, _registered: self.context.registry.add_session(session) })
+        Some(Peer { bound, outbox, _registered: self.context.registry.add_session(session) })
     }
 }
 
@@ -93,7 +92,7 @@ impl Peer {
     /// # Errors
     /// What the sender of the frame would be told.
     pub async fn send(&self, kind: Kind) -> Result<(), ErrorCode> {
-        self.bound.send(self.machine, ACTOR_CALL_TIMEOUT, kind).await.map_err(|error| error.code())
+        self.bound.send(ACTOR_CALL_TIMEOUT, kind).await.map_err(|error| error.code())
     }
 
     /// The next frame, as it would be written to the peer's WebSocket; nothing once its connection would end.

@@ -9,6 +9,7 @@ use std::hash::{DefaultHasher, Hash as _, Hasher as _};
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::Incarnation;
 use flydex_domain::limits;
@@ -72,8 +73,14 @@ pub(crate) struct Stream {
 
 /// A session's machine or a link on its stream to the node that it was opened at. Cheap to clone.
 #[derive(Clone)]
-pub(crate) struct Bound {
+pub(crate) struct Bound(Arc<Binding>);
+
+struct Binding {
     node: Incarnation,
+    machine: MachineKey,
+    /// The machine's names as every frame carries them.
+    account_id: Bytes,
+    machine_id: Bytes,
     stream: Stream,
     _carried: Arc<()>,
 }
@@ -142,7 +149,14 @@ impl Node {
         // A stream that stays unknown hangs somewhere on the way: as good as none.
         let known = tokio::time::timeout(limits::NODE_SEND_TIMEOUT, known).await.ok()?.ok()?;
         let State::Up(stream) = &*known else { return None };
-        Some(Bound { node: self.incarnation, stream: stream.clone(), _carried: self.carried.clone() })
+        Some(Bound(Arc::new(Binding {
+            node: self.incarnation,
+            machine,
+            account_id: Bytes::copy_from_slice(machine.account_id().as_bytes()),
+            machine_id: Bytes::copy_from_slice(machine.machine_id().as_bytes()),
+            stream: stream.clone(),
+            _carried: self.carried.clone(),
+        })))
     }
 
     /// Whether the node is known not to answer for that machine.
@@ -183,57 +197,85 @@ fn stream_of(machine: MachineKey) -> usize {
 impl Bound {
     /// The life of the node.
     pub(crate) fn node(&self) -> Incarnation {
-        self.node
+        self.0.node
     }
 
     /// Whether both are the same life of the same stream.
     pub(crate) fn is_same(&self, other: &Self) -> bool {
-        self.is_on(&other.stream)
+        self.is_on(&other.0.stream)
     }
 
     /// Whether it is bound to exactly that life of that stream.
     pub(crate) fn is_on(&self, stream: &Stream) -> bool {
-        Arc::ptr_eq(&self.stream.queue, &stream.queue)
+        Arc::ptr_eq(&self.0.stream.queue, &stream.queue)
     }
 
     /// Whether the stream has ended. Whoever binds and then finds it so is not told of the end, or just was.
     pub(crate) fn is_over(&self) -> bool {
-        self.stream.over.is_cancelled()
+        self.0.stream.over.is_cancelled()
     }
 
-    /// Waits at most [`limits::NODE_SEND_TIMEOUT`] for room for a frame about a machine.
+    /// Waits at most [`limits::NODE_SEND_TIMEOUT`] for room for a frame about the machine.
     ///
     /// # Errors
     /// Each [`NodeError`].
-    pub(crate) async fn room(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<Ready, NodeError> {
-        let room = self.stream.room(machine, frame(machine, deadline, kind));
-        tokio::time::timeout(limits::NODE_SEND_TIMEOUT, room).await.unwrap_or(Err(NodeError::Full))
+    pub(crate) async fn room(&self, deadline: Duration, kind: ToNode) -> Result<Ready, NodeError> {
+        let Binding { stream, machine, .. } = &*self.0;
+        let frame = self.frame(deadline, kind);
+        // Nearly always there is room, and neither a timer nor a wait for the stream's end is needed.
+        let room = match stream.room_now(*machine, &frame)? {
+            Some(room) => room,
+            None => {
+                let room = stream.room(*machine, &frame);
+                tokio::time::timeout(limits::NODE_SEND_TIMEOUT, room).await.unwrap_or(Err(NodeError::Full))?
+            }
+        };
+        Ok(Ready { queue: stream.queue.clone(), room, frame })
     }
 
-    /// Sends a frame about a machine; waits at most [`limits::NODE_SEND_TIMEOUT`] for room.
+    /// Sends a frame about the machine; waits at most [`limits::NODE_SEND_TIMEOUT`] for room.
     ///
     /// # Errors
     /// Each [`NodeError`]; the frame was not sent.
-    pub(crate) async fn send(&self, machine: MachineKey, deadline: Duration, kind: ToNode) -> Result<(), NodeError> {
-        self.room(machine, deadline, kind).await.map(Ready::send)
+    pub(crate) async fn send(&self, deadline: Duration, kind: ToNode) -> Result<(), NodeError> {
+        self.room(deadline, kind).await.map(Ready::send)
     }
 
     /// Sends that a session or link has ended, however long there is no room: a node that is not told keeps it.
     /// Whoever waits holds its own place meanwhile. A stream that ends has ended it as well.
-    pub(crate) async fn send_ending(&self, machine: MachineKey, kind: ToNode) {
-        let room = self.stream.room(machine, frame(machine, Duration::ZERO, kind)).await;
-        let _ = room.map(Ready::send);
+    pub(crate) async fn send_ending(&self, kind: ToNode) {
+        let Binding { stream, machine, .. } = &*self.0;
+        let frame = self.frame(Duration::ZERO, kind);
+        if let Ok(room) = stream.room(*machine, &frame).await {
+            stream.queue.push(frame, room);
+        }
+    }
+
+    fn frame(&self, deadline: Duration, kind: ToNode) -> v1::GatewayFrame {
+        v1::GatewayFrame {
+            account_id: self.0.account_id.clone(),
+            machine_id: self.0.machine_id.clone(),
+            deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
+            kind: Some(kind),
+        }
     }
 }
 
 impl Stream {
-    async fn room(&self, machine: MachineKey, frame: v1::GatewayFrame) -> Result<Ready, NodeError> {
-        let room = tokio::select! {
+    async fn room(&self, machine: MachineKey, frame: &v1::GatewayFrame) -> Result<Room, NodeError> {
+        tokio::select! {
             biased;
-            () = self.over.cancelled() => return Err(NodeError::Down),
-            room = self.queue.room(machine.account_id(), &frame) => room.map_err(|TooLarge| NodeError::Full)?,
-        };
-        Ok(Ready { queue: self.queue.clone(), room, frame })
+            () = self.over.cancelled() => Err(NodeError::Down),
+            room = self.queue.room(machine.account_id(), frame) => room.map_err(|TooLarge| NodeError::Full),
+        }
+    }
+
+    /// The room if there is some without waiting.
+    fn room_now(&self, machine: MachineKey, frame: &v1::GatewayFrame) -> Result<Option<Room>, NodeError> {
+        if self.over.is_cancelled() {
+            return Err(NodeError::Down);
+        }
+        self.queue.room_now(machine.account_id(), frame).map_err(|TooLarge| NodeError::Full)
     }
 }
 
@@ -241,15 +283,6 @@ impl Ready {
     /// Sends the frame at once.
     pub(crate) fn send(self) {
         self.queue.push(self.frame, self.room);
-    }
-}
-
-fn frame(machine: MachineKey, deadline: Duration, kind: ToNode) -> v1::GatewayFrame {
-    v1::GatewayFrame {
-        account_id: bytes::Bytes::copy_from_slice(machine.account_id().as_bytes()),
-        machine_id: bytes::Bytes::copy_from_slice(machine.machine_id().as_bytes()),
-        deadline_ms: u32::try_from(deadline.as_millis()).unwrap_or(u32::MAX),
-        kind: Some(kind),
     }
 }
 
@@ -319,8 +352,7 @@ impl Keeper {
         let ended = over.clone().drop_guard();
         let hello =
             v1::GatewayFrame { kind: Some(ToNode::Hello(self.context.hello.clone())), ..v1::GatewayFrame::default() };
-        let outgoing = tokio_stream::once(hello).chain(queue.clone().frames());
-        let outgoing = futures_util::StreamExt::take_until(outgoing, over.clone().cancelled_owned());
+        let outgoing = tokio_stream::once(hello).chain(queue.clone().frames(over.clone()));
         let mut client = MachineHostClient::new(self.channel.clone());
         let opened = tokio::time::timeout(limits::NODE_CONNECT_TIMEOUT, async {
             let mut incoming = client.exchange(outgoing).await?.into_inner();

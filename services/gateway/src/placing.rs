@@ -78,7 +78,7 @@ async fn open(
         let replacing = choice.replacing.or(lost).filter(|replacing| *replacing != choice.node);
         let replacing = replacing.map_or_else(Bytes::new, |node| Bytes::copy_from_slice(node.as_bytes()));
         // Room first, so that nothing else can come between the bond and the frame.
-        let room = match bound.room(machine, limits::ACTOR_CALL_TIMEOUT, subject.open(replacing)).await {
+        let room = match bound.room(limits::ACTOR_CALL_TIMEOUT, subject.open(replacing)).await {
             Ok(room) => room,
             Err(NodeError::Down) => continue,
             Err(error @ NodeError::Full) => return Err(error.code().into()),

@@ -13,6 +13,7 @@ use flydex_proto::v1;
 use futures_util::stream::{self, Stream};
 use prost::Message as _;
 use tokio::sync::{Notify, OwnedSemaphorePermit, Semaphore};
+use tokio_util::sync::CancellationToken;
 
 /// The queue of one stream.
 pub(crate) struct Queue {
@@ -77,15 +78,22 @@ impl Queue {
     /// # Errors
     /// [`TooLarge`], at once.
     pub(crate) async fn room(&self, account_id: AccountId, frame: &v1::GatewayFrame) -> Result<Room, TooLarge> {
-        let bytes = frame.encoded_len() + limits::QUEUED_FRAME_OVERHEAD_BYTES;
-        if bytes > limits::NODE_STREAM_ACCOUNT_BYTES_MAX {
-            return Err(TooLarge);
-        }
-        let permits = u32::try_from(bytes).map_err(|_| TooLarge)?;
+        let (bytes, permits) = cost(frame)?;
         // Nobody closes the semaphores.
         let share = self.share(account_id).acquire_many_owned(permits).await.map_err(|_| TooLarge)?;
         let room = self.room.clone().acquire_many_owned(permits).await.map_err(|_| TooLarge)?;
         Ok(Room { account_id, bytes, _permits: [share, room] })
+    }
+
+    /// The room if there is some at once. Whoever waits for room goes first.
+    ///
+    /// # Errors
+    /// [`TooLarge`].
+    pub(crate) fn room_now(&self, account_id: AccountId, frame: &v1::GatewayFrame) -> Result<Option<Room>, TooLarge> {
+        let (bytes, permits) = cost(frame)?;
+        let Ok(share) = self.share(account_id).try_acquire_many_owned(permits) else { return Ok(None) };
+        let Ok(room) = self.room.clone().try_acquire_many_owned(permits) else { return Ok(None) };
+        Ok(Some(Room { account_id, bytes, _permits: [share, room] }))
     }
 
     /// Queues a frame in its room.
@@ -102,14 +110,20 @@ impl Queue {
         self.bell.notify_one();
     }
 
-    /// The frames as they are to be sent; for one reader, and without an end.
-    pub(crate) fn frames(self: Arc<Self>) -> impl Stream<Item = v1::GatewayFrame> + Send {
-        stream::unfold(self, |queue| async {
+    /// The frames as they are to be sent, until it is over; for one reader.
+    pub(crate) fn frames(self: Arc<Self>, over: CancellationToken) -> impl Stream<Item = v1::GatewayFrame> + Send {
+        stream::unfold((self, over), |(queue, over)| async {
             loop {
-                if let Some(frame) = queue.pop() {
-                    return Some((frame, queue));
+                if over.is_cancelled() {
+                    return None;
                 }
-                queue.bell.notified().await;
+                if let Some(frame) = queue.pop() {
+                    return Some((frame, (queue, over)));
+                }
+                tokio::select! {
+                    () = over.cancelled() => {}
+                    () = queue.bell.notified() => {}
+                }
             }
         })
     }
@@ -150,6 +164,15 @@ impl Queue {
     fn lines(&self) -> MutexGuard<'_, Lines> {
         self.lines.lock().unwrap_or_else(PoisonError::into_inner)
     }
+}
+
+/// What a frame takes of the room, in bytes and in permits.
+fn cost(frame: &v1::GatewayFrame) -> Result<(usize, u32), TooLarge> {
+    let bytes = frame.encoded_len() + limits::QUEUED_FRAME_OVERHEAD_BYTES;
+    if bytes > limits::NODE_STREAM_ACCOUNT_BYTES_MAX {
+        return Err(TooLarge);
+    }
+    Ok((bytes, u32::try_from(bytes).map_err(|_| TooLarge)?))
 }
 
 #[cfg(test)]

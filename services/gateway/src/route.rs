@@ -122,11 +122,15 @@ impl Route<'_> {
     }
 
     fn session(&self, session_id: &[u8]) -> Option<Arc<Session>> {
-        let Some(session) = self.find_session(session_id) else {
-            self.context.metrics.dropped(Dropped::NoSession);
-            return None;
+        let session = SessionId::try_from(session_id).ok();
+        let session = session.and_then(|session_id| self.context.registry.session(self.account_id, session_id));
+        let dropped = match session.as_ref().and_then(|session| session.is_on(self.machine_id, self.stream)) {
+            Some(true) => return session,
+            Some(false) => Dropped::NotBound,
+            None => Dropped::NoSession,
         };
-        self.on_this_stream(session.bound(self.machine_id)).map(|_| session)
+        self.context.metrics.dropped(dropped);
+        None
     }
 
     fn link(&self, link_id: &[u8]) -> Option<Arc<Link>> {
@@ -134,7 +138,11 @@ impl Route<'_> {
             self.context.metrics.dropped(Dropped::NoLink);
             return None;
         };
-        self.on_this_stream(link.bound()).map(|_| link)
+        if link.is_on(self.stream) {
+            return Some(link);
+        }
+        self.context.metrics.dropped(Dropped::NotBound);
+        None
     }
 
     /// The session with that id, if it is of that account and has that machine open.

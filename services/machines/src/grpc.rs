@@ -4,7 +4,7 @@
 //! machine's key is formed from what they say (INV-SCOPE). A machine id of another account thus names a machine
 //! that nobody ever links, exactly as one that does not exist: it is offline, for ever.
 
-use std::pin::Pin;
+use std::pin::{Pin, pin};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -77,12 +77,13 @@ async fn read(
     mut frames: Streaming<GatewayFrame>,
 ) {
     let hard = host.context.shutdown.hard();
+    let (mut hard, mut finished) = (pin!(hard.cancelled()), pin!(peer.finished()));
     loop {
         tokio::select! {
             // The end goes before another frame.
             biased;
-            () = hard.cancelled() => break,
-            () = peer.finished() => break,
+            () = &mut hard => break,
+            () = &mut finished => break,
             frame = frames.message() => match frame {
                 Ok(Some(frame)) if peer.gateway_id().is_none() => {
                     if let Err(error) = greet(&host, &peer, certificate.as_ref(), frame) {

@@ -14,7 +14,6 @@ use flydex_domain::machine::message::Input;
 use flydex_domain::status::MachineStatus;
 use flydex_store::directory::Holding;
 use ractor::{ActorId, ActorRef, RpcReplyPort};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
 use crate::host::Context;
 use crate::peer::Peer;
@@ -38,11 +37,10 @@ pub(crate) enum Envelope {
     Fail,
 }
 
-/// The part of a mailbox that a message holds.
-#[derive(Debug)]
+/// The part of a mailbox that a message holds; given back on drop.
 pub(crate) struct Permit {
-    _message: OwnedSemaphorePermit,
-    _bytes: OwnedSemaphorePermit,
+    gate: Arc<Gate>,
+    held: u64,
 }
 
 /// What an actor says of itself.
@@ -99,10 +97,14 @@ pub(crate) struct MachineHandle {
     gate: Arc<Gate>,
 }
 
+/// One message in [`Gate::held`]. Bytes stay below it: twice the bound fits.
+const ONE_MESSAGE: u64 = 1 << 32;
+const _: () = assert!((ACTOR_MAILBOX_BYTES_MAX as u64) * 2 < ONE_MESSAGE, "bytes do not run over into messages");
+
 /// What an actor and its senders share.
 pub(crate) struct Gate {
-    messages: Arc<Semaphore>,
-    bytes: Arc<Semaphore>,
+    /// What the mailbox holds: messages in the upper half, their bytes in the lower.
+    held: AtomicU64,
     /// When a tick is due, in milliseconds of the node's own count; `u64::MAX` for never.
     tick_at: AtomicU64,
     idle: AtomicBool,
@@ -117,8 +119,7 @@ impl Gate {
     /// The bounds of one mailbox, all of it free.
     pub(crate) fn new() -> Arc<Self> {
         Arc::new(Self {
-            messages: Arc::new(Semaphore::new(ACTOR_MAILBOX_MESSAGES_MAX)),
-            bytes: Arc::new(Semaphore::new(ACTOR_MAILBOX_BYTES_MAX)),
+            held: AtomicU64::new(0),
             tick_at: AtomicU64::new(u64::MAX),
             idle: AtomicBool::new(false),
             holding: Mutex::default(),
@@ -148,11 +149,25 @@ impl Gate {
         self.holding.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn permit(&self, bytes: usize) -> Option<Permit> {
-        let bytes = u32::try_from(bytes).ok()?;
-        let message = Arc::clone(&self.messages).try_acquire_owned().ok()?;
-        let bytes = Arc::clone(&self.bytes).try_acquire_many_owned(bytes).ok()?;
-        Some(Permit { _message: message, _bytes: bytes })
+    fn permit(self: &Arc<Self>, bytes: usize) -> Option<Permit> {
+        if bytes > ACTOR_MAILBOX_BYTES_MAX {
+            return None;
+        }
+        let more = ONE_MESSAGE + bytes as u64;
+        let fits = |held: u64| {
+            let held = held + more;
+            let bounded = held / ONE_MESSAGE <= ACTOR_MAILBOX_MESSAGES_MAX as u64
+                && held % ONE_MESSAGE <= ACTOR_MAILBOX_BYTES_MAX as u64;
+            bounded.then_some(held)
+        };
+        self.held.fetch_update(Ordering::AcqRel, Ordering::Relaxed, fits).ok()?;
+        Some(Permit { gate: Arc::clone(self), held: more })
+    }
+}
+
+impl Drop for Permit {
+    fn drop(&mut self) {
+        self.gate.held.fetch_sub(self.held, Ordering::Release);
     }
 }
 
@@ -204,7 +219,7 @@ impl MachineHandle {
 
     /// Whether the actor has long had nothing to do and nothing waits for it.
     pub(crate) fn is_idle(&self) -> bool {
-        self.gate.idle.load(Ordering::Acquire) && self.gate.messages.available_permits() == ACTOR_MAILBOX_MESSAGES_MAX
+        self.gate.idle.load(Ordering::Acquire) && self.gate.held.load(Ordering::Acquire) == 0
     }
 
     /// Has the directory told of what is owned here, with the next renewal that it answers.

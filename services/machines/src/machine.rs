@@ -9,6 +9,8 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use bytes::Bytes;
+use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{LinkId, SessionId};
 use flydex_domain::ledger::CommandKey;
@@ -48,11 +50,26 @@ pub(crate) struct State {
     context: Arc<Context>,
     gate: Arc<Gate>,
     handle: MachineHandle,
-    sessions: BTreeMap<SessionId, Arc<Peer>>,
+    sessions: BTreeMap<SessionId, Seat>,
     links: BTreeMap<LinkId, Arc<Peer>>,
     commands: BTreeMap<CommandKey, (Span, Instant)>,
+    /// What the gate was last told is owned here.
+    shown: Shown,
+    /// The machine's names as every frame carries them.
+    account_id: Bytes,
+    machine_id: Bytes,
     span: Span,
 }
+
+/// A session as its stream knows it.
+struct Seat {
+    peer: Arc<Peer>,
+    /// Its id as every frame carries it.
+    session_id: Bytes,
+}
+
+/// The epoch that is owned, and the link that has attached with its counter.
+type Shown = (Option<Epoch>, Option<(LinkId, u64)>);
 
 /// Who asked for a session and is refused; the id may be another's.
 type Refused<'a> = Option<(SessionId, &'a Arc<Peer>)>;
@@ -124,6 +141,9 @@ impl State {
             sessions: BTreeMap::new(),
             links: BTreeMap::new(),
             commands: BTreeMap::new(),
+            shown: (None, None),
+            account_id: copy(key.account_id().as_bytes()),
+            machine_id: copy(key.machine_id().as_bytes()),
             span,
         }
     }
@@ -155,7 +175,7 @@ impl State {
             self.machine.handle(input, now)
         };
         // Before the effects: what is to be asserted must be there to be asserted.
-        self.gate.hold(self.holding());
+        self.show_holding();
         let refused = asker.filter(|(asked, _)| {
             let ends = |effect: &Effect| matches!(effect, Effect::EndSession { session_id, .. } if session_id == asked);
             effects.iter().any(ends)
@@ -185,7 +205,7 @@ impl State {
         let from = peer.map(|peer| peer.number());
         match input {
             Input::SessionMessage { session_id, .. } | Input::SessionClosed(session_id) => {
-                from.is_some() && self.sessions.get(session_id).map(|peer| peer.number()) == from
+                from.is_some() && self.sessions.get(session_id).map(|seat| seat.peer.number()) == from
             }
             Input::LinkFrame { link_id, .. } | Input::LinkClosed(link_id) => {
                 from.is_some() && self.links.get(link_id).map(|peer| peer.number()) == from
@@ -207,15 +227,16 @@ impl State {
         let key = self.machine.key();
         match effect {
             Effect::SessionOpened(session_id) => {
-                if let Some(peer) = self.sessions.get(&session_id) {
-                    peer.send(key, Kind::SessionOpened(v1::SessionOpened { session_id: copy(session_id.as_bytes()) }));
+                if let Some(Seat { peer, session_id }) = self.sessions.get(&session_id) {
+                    peer.send(key, Kind::SessionOpened(v1::SessionOpened { session_id: session_id.clone() }));
                 }
             }
             Effect::ToSession { session_id, message } => {
-                if let Some(peer) = self.sessions.get(&session_id) {
+                if let Some(Seat { peer, session_id }) = self.sessions.get(&session_id) {
                     let message = Some(wire_machine_message(message));
-                    let session_id = copy(session_id.as_bytes());
-                    peer.send(key, Kind::ToSession(v1::NodeToSession { session_id, message }));
+                    let session_id = session_id.clone();
+                    let kind = Kind::ToSession(v1::NodeToSession { session_id, message });
+                    peer.send_raw(self.account_id.clone(), self.machine_id.clone(), kind);
                 }
             }
             Effect::EndSession { session_id, code, retry_after } => {
@@ -293,6 +314,15 @@ impl State {
         }
     }
 
+    /// Shows what is owned here to the lease keeper, when it has changed: for an event it has not.
+    fn show_holding(&mut self) {
+        let owned = (self.machine.owned(), self.machine.linked());
+        if self.shown != owned {
+            self.shown = owned;
+            self.gate.hold(self.holding());
+        }
+    }
+
     /// What this node owns here, as the directory is told.
     fn holding(&self) -> Option<Holding> {
         let epoch = self.machine.owned()?;
@@ -313,7 +343,8 @@ impl State {
     }
 
     fn bind_session(&mut self, session_id: SessionId, peer: &Arc<Peer>) {
-        match self.sessions.insert(session_id, Arc::clone(peer)) {
+        let seat = Seat { peer: Arc::clone(peer), session_id: copy(session_id.as_bytes()) };
+        match self.sessions.insert(session_id, seat).map(|before| before.peer) {
             None => self.context.metrics.bound(metrics::Subject::Session, 1),
             Some(before) if before.number() != peer.number() => {
                 before.end_session(self.machine.key(), session_id, ErrorCode::Conflict, Duration::ZERO);
@@ -323,7 +354,7 @@ impl State {
     }
 
     fn unbind_session(&mut self, session_id: SessionId) -> Option<Arc<Peer>> {
-        let peer = self.sessions.remove(&session_id)?;
+        let peer = self.sessions.remove(&session_id)?.peer;
         self.context.metrics.bound(metrics::Subject::Session, -1);
         Some(peer)
     }

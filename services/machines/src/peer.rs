@@ -5,6 +5,7 @@
 //! gateway's concern here: its event credit ends its streams long before.
 
 use std::collections::BTreeMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -19,7 +20,7 @@ use flydex_proto::v1::node_frame::Kind;
 use flydex_proto::v1::{self, NodeFrame};
 use futures_util::Stream;
 use prost::Message as _;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc};
+use tokio::sync::mpsc;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
 use crate::convert::{copy, millis};
@@ -27,14 +28,16 @@ use crate::convert::{copy, millis};
 /// A frame and the bytes that it holds of the queue's bound.
 struct Queued {
     frame: NodeFrame,
-    _bytes: OwnedSemaphorePermit,
+    bytes: usize,
 }
 
 /// One stream of a gateway.
 pub(crate) struct Peer {
     number: u64,
     queue: mpsc::Sender<Queued>,
-    bytes: Arc<Semaphore>,
+    /// Bytes that are queued.
+    bytes: Arc<AtomicUsize>,
+    bytes_max: usize,
     members: Mutex<Members>,
     gateway_id: OnceLock<NodeId>,
     /// Nothing more is taken in; what is queued still goes out.
@@ -65,6 +68,7 @@ impl<Id> Named<Id> {
 /// The reading end of a peer's queue.
 pub(crate) struct Outgoing {
     queue: mpsc::Receiver<Queued>,
+    bytes: Arc<AtomicUsize>,
     finish: CancellationToken,
     _gone: DropGuard,
 }
@@ -77,16 +81,18 @@ impl Peer {
 
     pub(crate) fn with_bounds(number: u64, frames_max: usize, bytes_max: usize) -> (Arc<Self>, Outgoing) {
         let (queue, outgoing) = mpsc::channel(frames_max);
+        let bytes = Arc::new(AtomicUsize::new(0));
         let finish = CancellationToken::new();
         let peer = Self {
             number,
             queue,
-            bytes: Arc::new(Semaphore::new(bytes_max)),
+            bytes: Arc::clone(&bytes),
+            bytes_max,
             members: Mutex::default(),
             gateway_id: OnceLock::new(),
             finish: finish.clone(),
         };
-        let outgoing = Outgoing { queue: outgoing, finish: finish.clone(), _gone: finish.drop_guard() };
+        let outgoing = Outgoing { queue: outgoing, bytes, finish: finish.clone(), _gone: finish.drop_guard() };
         (Arc::new(peer), outgoing)
     }
 
@@ -120,12 +126,13 @@ impl Peer {
         self.send_raw(copy(key.account_id().as_bytes()), copy(key.machine_id().as_bytes()), kind);
     }
 
-    /// Queues an answer to a frame that was refused before its ids meant anything: they go back as they came.
+    /// Queues one frame under names that are encoded already: the machine's, or those that a refused frame came with.
     pub(crate) fn send_raw(&self, account_id: bytes::Bytes, machine_id: bytes::Bytes, kind: Kind) {
         let frame = NodeFrame { account_id, machine_id, kind: Some(kind) };
-        let cost = u32::try_from(frame.encoded_len()).unwrap_or(u32::MAX);
-        let room = Arc::clone(&self.bytes).try_acquire_many_owned(cost);
-        let sent = room.is_ok_and(|permit| self.queue.try_send(Queued { frame, _bytes: permit }).is_ok());
+        let bytes = frame.encoded_len();
+        // Those of a frame that is not taken stay counted: then the stream has ended.
+        let before = self.bytes.fetch_add(bytes, Ordering::AcqRel);
+        let sent = before + bytes <= self.bytes_max && self.queue.try_send(Queued { frame, bytes }).is_ok();
         if !sent && !self.finish.is_cancelled() {
             let gateway_id = self.gateway_id().map(tracing::field::display);
             tracing::warn!("gateway.id" = gateway_id, limit = "node_reply_queue", "gateway stream is stuck");
@@ -251,15 +258,24 @@ impl Outgoing {
     pub(crate) fn into_stream(self) -> impl Stream<Item = Result<NodeFrame, tonic::Status>> + Send {
         futures_util::stream::unfold(self, |mut outgoing| async {
             loop {
+                // Under load something waits nearly always, and the end need not be waited for.
+                if let Ok(queued) = outgoing.queue.try_recv() {
+                    return Some((outgoing.taken(queued), outgoing));
+                }
                 let closed = outgoing.queue.is_closed();
                 tokio::select! {
                     // What is queued goes first; the end matters only once.
                     biased;
-                    queued = outgoing.queue.recv() => return queued.map(|queued| (Ok(queued.frame), outgoing)),
+                    queued = outgoing.queue.recv() => return queued.map(|queued| (outgoing.taken(queued), outgoing)),
                     () = outgoing.finish.cancelled(), if !closed => outgoing.queue.close(),
                 }
             }
         })
+    }
+
+    fn taken(&self, Queued { frame, bytes }: Queued) -> Result<NodeFrame, tonic::Status> {
+        self.bytes.fetch_sub(bytes, Ordering::AcqRel);
+        Ok(frame)
     }
 }
 

@@ -10,7 +10,6 @@ use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{MachineId, SessionId};
 use flydex_domain::limits;
-use flydex_domain::scope::MachineKey;
 use flydex_domain::token::Claims as _;
 use flydex_proto::v1;
 use flydex_proto::v1::device_message::Kind as DeviceKind;
@@ -234,8 +233,7 @@ async fn home(gateway: &Arc<Gateway>, opened: &mut Opened, machine_id: MachineId
 async fn close_machine(session: &Session, machine_id: MachineId) {
     if let Some(Home::At(bound)) = session.close(machine_id) {
         let close = v1::CloseSession { session_id: wire_id(session.session_id) };
-        let machine = MachineKey::new(session.scope, machine_id);
-        bound.send_ending(machine, ToNode::CloseSession(close)).await;
+        bound.send_ending(ToNode::CloseSession(close)).await;
     }
 }
 
@@ -275,7 +273,7 @@ async fn to_machine(
         let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
         // A lost credit would stall the machine's streams without a word, so something ends: the machine, when the
         // stream to its node did and so nobody there has it open; else the session, which closes it there as well.
-        match to_node(bound, session, machine_id, ToNode::SessionMessage(message)).await {
+        match to_node(bound, ToNode::SessionMessage(message)).await {
             Ok(()) => {}
             Err(NodeError::Down) => session.close_with(machine_id, Refusal::moving()),
             Err(error @ NodeError::Full) => return Err(error.code().into()),
@@ -286,7 +284,7 @@ async fn to_machine(
     trace::reparent(&mut message.trace, &span);
     let trace = message.trace.clone();
     let message = v1::SessionMessage { session_id: wire_id, message: Some(message) };
-    let sent = to_node(bound, session, machine_id, ToNode::SessionMessage(message)).instrument(span).await;
+    let sent = to_node(bound, ToNode::SessionMessage(message)).instrument(span).await;
     gateway.metrics.command(sent.err().map(NodeError::code));
     if let Err(error) = sent {
         session.send(failure(machine_id, command_id, trace, error.refusal()));
@@ -294,14 +292,8 @@ async fn to_machine(
     Ok(())
 }
 
-async fn to_node(
-    bound: Option<Bound>,
-    session: &Session,
-    machine_id: MachineId,
-    kind: ToNode,
-) -> Result<(), NodeError> {
-    let machine = MachineKey::new(session.scope, machine_id);
-    bound.ok_or(NodeError::Down)?.send(machine, limits::ACTOR_CALL_TIMEOUT, kind).await
+async fn to_node(bound: Option<Bound>, kind: ToNode) -> Result<(), NodeError> {
+    bound.ok_or(NodeError::Down)?.send(limits::ACTOR_CALL_TIMEOUT, kind).await
 }
 
 /// Nothing was sent, so the command did not take effect; it may be sent again under its id.

@@ -71,7 +71,7 @@ pub(crate) async fn run(
     let end = serve(gateway, reader, opened).instrument(span.clone()).await;
     if let Some(bound) = link.bound() {
         let close = v1::CloseLink { link_id: wire_id(link.link_id) };
-        bound.send_ending(link.machine, ToNode::CloseLink(close)).await;
+        bound.send_ending(ToNode::CloseLink(close)).await;
     }
     drop(registered);
     span.in_scope(|| tracing::info!(error.code = end.code().map_or("none", ErrorCode::name), "link ended"));
@@ -242,7 +242,7 @@ async fn handle(gateway: &Arc<Gateway>, link: &Link, message: v1::LinkUp) -> Res
 /// one asks for everything anew.
 async fn to_node(link: &Link, kind: ToNode) -> Result<(), End> {
     let Some(bound) = link.bound() else { return Ok(()) };
-    match bound.send(link.machine, limits::ACTOR_CALL_TIMEOUT, kind).await {
+    match bound.send(limits::ACTOR_CALL_TIMEOUT, kind).await {
         Ok(()) | Err(NodeError::Down) => Ok(()),
         Err(error @ NodeError::Full) => Err(error.code().into()),
     }

@@ -84,7 +84,7 @@ fn shares_that_nobody_uses_are_forgotten() {
 #[tokio::test]
 async fn a_reader_that_waits_gets_the_frame_that_comes() {
     let queue = Queue::new();
-    let frames = queue.clone().frames();
+    let frames = queue.clone().frames(CancellationToken::new());
     tokio::pin!(frames);
     assert!(frames.next().now_or_never().is_none());
     assert!(push(&queue, frame(1, 7, 1)));

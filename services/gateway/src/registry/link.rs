@@ -46,6 +46,11 @@ impl Link {
         self.place().bound.clone()
     }
 
+    /// Whether it is open on that stream.
+    pub(crate) fn is_on(&self, stream: &Stream) -> bool {
+        self.place().bound.as_ref().is_some_and(|bound| bound.is_on(stream))
+    }
+
     /// Waits until a place is to be looked for: at first, and whenever one was lost.
     pub(crate) async fn homeless(&self) {
         self.homeless.notified().await;

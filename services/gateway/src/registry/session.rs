@@ -128,6 +128,14 @@ impl Session {
         }
     }
 
+    /// Whether a machine is open on that stream; nothing when it is not open at all.
+    pub(crate) fn is_on(&self, machine_id: MachineId, stream: &Stream) -> Option<bool> {
+        match &self.machines().open.get(&machine_id)?.home {
+            Home::At(bound) => Some(bound.is_on(stream)),
+            Home::Homeless | Home::Placing => Some(false),
+        }
+    }
+
     /// The open machines.
     pub(crate) fn open_machines(&self) -> Vec<MachineId> {
         self.machines().open.keys().copied().collect()
