@@ -335,6 +335,12 @@ impl Life {
         send(&mut connection.socket, Lane::Control, session_up::Kind::Open(open)).await
     }
 
+    /// Waits no more for the attaches and watches that `is_over` names.
+    fn give_up(&mut self, is_over: impl Fn(&Asked) -> bool) {
+        let over = self.asked.extract_if(.., |_, asked| asked.subscribes() && is_over(asked));
+        self.given_up.extend(over.map(|(id, asked)| (id, asked.cursor_seq)));
+    }
+
     fn machine_id(&self) -> Bytes {
         Bytes::copy_from_slice(self.phone.machine.machine_id.as_bytes())
     }
@@ -365,8 +371,7 @@ impl Life {
         }
         // The other half went down with an owner.
         let is_stuck = |asked: &Asked| now.saturating_duration_since(asked.due.intended) >= SUBSCRIBE_MAX;
-        let given_up = self.asked.extract_if(.., |_, asked| asked.subscribes() && is_stuck(asked));
-        self.given_up.extend(given_up.map(|(id, asked)| (id, asked.cursor_seq)));
+        self.give_up(is_stuck);
         self.ask_again(connection, now).await?;
         self.admit(connection).await
     }

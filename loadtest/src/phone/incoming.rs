@@ -180,7 +180,7 @@ impl Life {
 
     fn ask_all_again(&mut self) {
         let at = self.world().clock.instant();
-        self.asked.retain(|_, asked| matches!(asked.what, What::Load(_)));
+        self.give_up(|_| true);
         for asked in self.asked.values_mut() {
             asked.again_at.get_or_insert(at);
         }
@@ -282,7 +282,7 @@ impl Life {
 
     /// The machine went away. What of its streams is still on the way on their own lane may yet come.
     fn pause_streams(&mut self) {
-        self.asked.retain(|_, asked| !asked.subscribes());
+        self.give_up(|_| true);
         for stream in [&mut self.machine_stream, &mut self.thread_stream].into_iter().flatten() {
             stream.live = false;
         }
