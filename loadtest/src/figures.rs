@@ -33,8 +33,8 @@ pub const UNSETTLED: &str = "sessions unsettled at the end";
 pub const FAULT: &str = "fault: ";
 /// The longest time that is told apart, in microseconds: five minutes.
 const TIME_US_MAX: u64 = 300_000_000;
-/// Own lateness, at p99, that voids a run.
-const LAG_MAX: Duration = Duration::from_millis(5);
+/// Own lateness, at p99, that never voids a run: two cores that the relay shares are late by that much alone.
+const LAG_IGNORED: Duration = Duration::from_millis(5);
 /// Share of the measured p99 that a run's own lateness may have.
 const LAG_SHARE_MAX: f64 = 0.1;
 /// Answers below which a phase's p99 says nothing.
@@ -118,7 +118,7 @@ fn late(phase: &Phase) -> Option<Void> {
         }
     }
     let answer = answers.filter(|answers| answers.len() >= ANSWERS_MIN).map(|answers| at(&answers));
-    let most = answer.map_or(LAG_MAX, |answer| LAG_MAX.min(answer.mul_f64(LAG_SHARE_MAX)));
+    let most = answer.map_or(LAG_IGNORED, |answer| LAG_IGNORED.max(answer.mul_f64(LAG_SHARE_MAX)));
     let why = || match answer {
         Some(answer) => format!("in {:?} its own lag was {lag:?} at p99, beside answers of {answer:?}", phase.name),
         None => format!("in {:?} its own lag was {lag:?} at p99", phase.name),
@@ -292,9 +292,9 @@ mod tests {
     #[test]
     fn a_run_that_was_late_itself_is_void() {
         let (quick, slow) = (Duration::from_millis(2), Duration::from_millis(6));
-        assert_eq!(report(slow, Duration::from_secs(1)).void[0].cause, Cause::Lag);
-        assert_eq!(report(quick, Duration::from_millis(10)).void[0].cause, Cause::Lag);
-        let sound = report(quick, Duration::from_millis(100));
+        assert_eq!(report(slow, Duration::from_millis(10)).void[0].cause, Cause::Lag);
+        assert!(report(slow, Duration::from_secs(1)).void.is_empty(), "a small part of what was measured");
+        let sound = report(quick, Duration::from_millis(10));
         assert!(sound.void.is_empty(), "{:?}", sound.void);
         let table = sound.table();
         assert!(table.contains("answer: list_threads") && table.contains("failed: moving"), "{table}");

@@ -133,7 +133,7 @@ What is reported for each phase, with p50, p90, p99, p99.9 and max:
   floor             a round trip through a bare WebSocket forwarder, at the same times
   own lag           how late this process was itself
 
-A phase in which its own lag is over 5 ms at p99, or over a tenth of the answers' p99, voids the run.
+A phase in which its own lag is over 5 ms at p99 and over a tenth of the answers' p99 voids the run.
 
 What must be so names a kind of these, or of what is counted, or all kinds that begin with the name and a colon. Its \
 times are held to p50_ms, p99_ms and max_ms, and how many there are to least and most. `errors` counts all that is \
