@@ -11,7 +11,7 @@
 use std::cmp::Reverse;
 
 use crate::id::Incarnation;
-use crate::limits::{REBALANCE_LOAD_PERCENT_MAX, REBALANCE_ROUNDS_OF_LOAD};
+use crate::limits::{REBALANCE_LOAD_PERCENT_MAX, REBALANCE_MACHINES_MIN, REBALANCE_ROUNDS_OF_LOAD};
 use crate::placement::Member;
 
 /// The nodes that shall get a machine each in this round from `own`, which has `held` machines.
@@ -61,7 +61,9 @@ fn is_even(loads: &[Load], total: u64) -> bool {
     let count = loads.len() as u64;
     loads.iter().all(|load| {
         let scaled = load.machines * count;
-        scaled * 100 <= total * REBALANCE_LOAD_PERCENT_MAX && total * 100 <= scaled * REBALANCE_LOAD_PERCENT_MAX
+        let is_near = scaled.abs_diff(total) <= REBALANCE_MACHINES_MIN * count;
+        is_near
+            || scaled * 100 <= total * REBALANCE_LOAD_PERCENT_MAX && total * 100 <= scaled * REBALANCE_LOAD_PERCENT_MAX
     })
 }
 

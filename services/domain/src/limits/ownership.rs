@@ -28,6 +28,9 @@ pub const REBALANCE_INTERVAL: Duration = Duration::from_secs(10);
 pub const REBALANCE_ROUNDS_OF_LOAD: u64 = 100;
 /// Percent of the mean load above which a node gives machines away; one below the mean by as much is given some.
 pub const REBALANCE_LOAD_PERCENT_MAX: u64 = 115;
+/// Machines more or fewer than the mean that are left as they are: evening them out spares a node nothing, and each that
+/// moves costs its sessions a moment.
+pub const REBALANCE_MACHINES_MIN: u64 = 8;
 /// How often a node asserts everything that it owns, needed or not: another that took a machine by force, because its
 /// gateway could not reach the owner, hides the owner's link until that hears of it.
 pub const ASSERT_ALL_INTERVAL: Duration = Duration::from_secs(30);

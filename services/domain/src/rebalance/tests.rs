@@ -75,6 +75,16 @@ fn a_new_node_gets_its_share_and_then_nothing_moves() {
 }
 
 #[test]
+fn a_few_machines_more_or_less_are_left_as_they_are() {
+    let few = u32::try_from(REBALANCE_MACHINES_MIN).unwrap();
+    for loads in [[20 + few, 20, 20 - few], [few, 0, 0]] {
+        assert!(plan(node(0), loads[0], &members(&loads)).is_empty(), "{loads:?}");
+    }
+    let more = [22 + few, 20, 18 - few];
+    assert!(!plan(node(0), more[0], &members(&more)).is_empty());
+}
+
+#[test]
 fn an_empty_node_among_many_is_not_left_empty() {
     let mut loads = [100; 20];
     loads[0] = 0;
