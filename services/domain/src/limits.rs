@@ -160,6 +160,9 @@ pub const NODE_CONNECTION_WINDOW_BYTES: u32 = 8 * 1024 * 1024;
 pub const PLACES_MAX: usize = GATEWAY_LINKS_MAX + GATEWAY_SESSIONS_MAX;
 /// How long it remembers one without asking the directory again.
 pub const PLACE_KEPT: Duration = Duration::from_secs(60);
+/// How old the view of the nodes may be where a hand-over depends on it: many machines move in one such time, and the
+/// directory is asked once.
+pub const MEMBERS_FRESH_FOR: Duration = Duration::from_millis(50);
 /// How often an open is sent on to another node; then its sender is told `moving`.
 pub const FORWARDS_MAX: u8 = 2;
 /// Time after which an open counts as one that held, so that the next forward is the first again.

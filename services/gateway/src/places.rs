@@ -6,7 +6,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use flydex_domain::id::Incarnation;
-use flydex_domain::limits::{PLACE_KEPT, PLACES_MAX};
+use flydex_domain::limits::{MEMBERS_FRESH_FOR, PLACE_KEPT, PLACES_MAX};
 use flydex_domain::placement::{Member, Place, place, place_by_rendezvous};
 use flydex_domain::scope::MachineKey;
 use flydex_store::directory::Directory;
@@ -55,8 +55,12 @@ impl Places {
 
     /// The node to open a machine at; nothing when no node takes machines on.
     pub(crate) async fn find(self: &Arc<Self>, machine: MachineKey) -> Option<Choice> {
-        let remembered = self.cache.get(machine).filter(|node| !self.pool.is_lost(*node, machine));
-        if let Some(node) = remembered {
+        let remembered = self.cache.get(machine);
+        // One that a node names in its place may have come after the members were asked for.
+        if remembered.is_some_and(|node| !self.pool.knows(node)) {
+            self.refresh().await;
+        }
+        if let Some(node) = remembered.filter(|node| !self.pool.is_lost(*node, machine)) {
             self.metrics.place(Source::Cache);
             return Some(Choice { node, replacing: None });
         }
@@ -91,6 +95,10 @@ impl Places {
         let (place, source) = match self.directory.find(machine).await {
             Ok(record) => {
                 let holder = record.as_ref().and_then(|record| record.holder);
+                // Who has just let it go says by now that it takes none on.
+                if record.is_some() && holder.is_none() {
+                    self.refresh().await;
+                }
                 let members = self.members_with(holder).await;
                 (place(record.as_ref(), &members, is_lost, rand::random()), Source::Directory)
             }
@@ -107,6 +115,12 @@ impl Places {
         };
         self.metrics.place(source);
         Some(choice)
+    }
+
+    /// Has the members asked for, unless they were a moment ago.
+    async fn refresh(&self) {
+        let now = Instant::now();
+        self.pool.refresh_since(now.checked_sub(MEMBERS_FRESH_FOR).unwrap_or(now)).await;
     }
 
     /// The members; an owner that has just come, or a first node, is not taken for gone.

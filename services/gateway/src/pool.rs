@@ -64,6 +64,11 @@ impl Pool {
         node.bound(machine).await
     }
 
+    /// Whether this gateway keeps streams to a node.
+    pub(crate) fn knows(&self, node: Incarnation) -> bool {
+        self.node(node).is_some()
+    }
+
     /// Whether a node is not there for a machine, whatever the directory says of it.
     pub(crate) fn is_lost(&self, node: Incarnation, machine: MachineKey) -> bool {
         self.node(node).is_none_or(|node| node.is_lost(machine))

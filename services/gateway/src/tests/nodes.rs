@@ -228,6 +228,20 @@ async fn an_owner_that_has_just_come_is_asked_for_before_it_is_taken_for_gone() 
 }
 
 #[tokio::test]
+async fn a_machine_is_handed_over_to_a_node_that_has_just_come() {
+    let mut world = World::with_nodes(1).await;
+    world.owned_by(1).await;
+    let (_connector, link_id) = Connector::open(&world, Over::ALL[0]).await;
+    let (arrived, _) = soon(world.node(1).link_opened()).await;
+    world.directory.release(machine_key_1(), life(1)).await.unwrap();
+    world.add_node(2).await;
+    arrived.answer(not_owner(Some(life(2)), &link_id)).await;
+    let (_, open) = soon(world.node(2).link_opened()).await;
+    assert_eq!(open.link_id, link_id);
+    assert!(world.node(1).is_idle(), "the one that goes is not asked again");
+}
+
+#[tokio::test]
 async fn a_killed_nodes_links_are_placed_again_and_its_machines_closed_in_sessions() {
     for over in Over::ALL {
         let mut world = World::with_nodes(2).await;
