@@ -2,6 +2,7 @@
 //! told and what machines did is judged; figures are left to `cargo xtask cluster check`.
 
 use flydex_loadtest::figures::Report;
+use flydex_tests::cluster::region;
 use flydex_tests::cluster::suite::Trial;
 
 async fn survives(name: &str) -> anyhow::Result<Report> {
@@ -57,4 +58,10 @@ async fn a_node_that_is_cut_off_loses_and_repeats_nothing() -> anyhow::Result<()
 #[tokio::test(flavor = "multi_thread")]
 async fn a_network_that_goes_dark_loses_and_repeats_nothing() -> anyhow::Result<()> {
     survives("dark").await.map(drop)
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_phone_goes_on_without_a_gap_when_the_region_of_its_machine_is_lost() -> anyhow::Result<()> {
+    flydex_runtime::tls::install_provider();
+    region::lost().await.map(drop)
 }

@@ -11,6 +11,7 @@ pub mod fault;
 pub mod island;
 pub mod part;
 mod plan;
+pub mod region;
 pub mod suite;
 
 use std::path::Path;

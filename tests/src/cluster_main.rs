@@ -46,7 +46,7 @@ struct UpArguments {
 struct CheckArguments {
     /// Only the trials whose name contains this.
     filter: Option<String>,
-    /// Write every figure and every history into this folder.
+    /// Write every figure, every history and every log into this folder.
     #[arg(long, value_name = "FOLDER")]
     keep: Option<PathBuf>,
 }

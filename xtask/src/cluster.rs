@@ -25,6 +25,11 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     need::postgres(root)?;
     web::build(root, false)?;
     let measures = arguments.rest.first().is_some_and(|word| word == "check");
+    if measures {
+        need::codex(root)?;
+        need::chromium(root)?;
+        need::browser_driver(root)?;
+    }
     let profile = if measures { "release" } else { "debug" };
     let names = ["flydex-server", "flydex-connector", "flydex-tests"];
     let packages = names.into_iter().flat_map(|name| ["--package", name]);

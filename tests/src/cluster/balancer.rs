@@ -15,7 +15,7 @@ use anyhow::Context as _;
 use bytes::Bytes;
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
-use tokio::net::{TcpListener, TcpStream, UdpSocket};
+use tokio::net::{TcpListener, TcpSocket, TcpStream, UdpSocket};
 use tokio::sync::{mpsc, watch};
 use tokio::time::{Instant, MissedTickBehavior};
 use tokio_util::sync::{CancellationToken, DropGuard};
@@ -224,11 +224,19 @@ async fn both(
 
 async fn connect(shared: &Shared) -> Option<TcpStream> {
     for address in shared.candidates() {
-        if let Ok(Ok(stream)) = tokio::time::timeout(CONNECT_TIMEOUT, TcpStream::connect(address)).await {
+        if let Ok(Ok(stream)) = tokio::time::timeout(CONNECT_TIMEOUT, dial(address)).await {
             return Some(stream);
         }
     }
     None
+}
+
+/// Each connection comes from an address of its own, as those of many computers do: rates are by address.
+async fn dial(address: SocketAddr) -> io::Result<TcpStream> {
+    let [near, ..] = uuid::Uuid::new_v4().into_bytes();
+    let socket = TcpSocket::new_v4()?;
+    socket.bind((Ipv4Addr::new(127, 0, 0, near.max(2)), 0).into())?;
+    socket.connect(address).await
 }
 
 /// One direction: read at once, written when it is due.

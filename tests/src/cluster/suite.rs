@@ -6,6 +6,7 @@
 use std::fs;
 use std::path::Path;
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use flydex_loadtest::figures::Report;
@@ -14,7 +15,7 @@ use flydex_loadtest::scenario::Scenario;
 use tokio::sync::Mutex;
 
 use super::fault::Fault;
-use super::{Cluster, Settings};
+use super::{Cluster, Settings, region};
 
 /// Machines of a bounded trial.
 const BOUNDED_MACHINES: usize = 12;
@@ -103,10 +104,24 @@ impl Trial {
         let report = Box::pin(run::run(scenario, &options)).await;
         drop(options);
         let cluster = Arc::into_inner(cluster).context("a fault is still under way")?.into_inner();
+        if let Some(history) = history {
+            keep_logs(&cluster, &history.with_extension("logs"))?;
+        }
         let report = report?;
         cluster.stop().await?;
         Ok(report)
     }
+}
+
+fn keep_logs(cluster: &Cluster, folder: &Path) -> anyhow::Result<()> {
+    fs::create_dir_all(folder)?;
+    for file in fs::read_dir(cluster.folder())? {
+        let path = file?.path();
+        if let Some(name) = path.file_name().filter(|_| path.extension().is_some_and(|extension| extension == "log")) {
+            fs::copy(&path, folder.join(name)).with_context(|| format!("keep {}", path.display()))?;
+        }
+    }
+    Ok(())
 }
 
 fn strike(cluster: Arc<Mutex<Cluster>>) -> OnFault {
@@ -128,43 +143,78 @@ fn bound(scenario: &mut Scenario) {
     }
 }
 
+/// The time within which the machines of a lost region must be usable again.
+const REGION_LOST_MAX: Duration = Duration::from_secs(15);
+/// The one that is no scenario: a real connector and a real browser.
+const REGION: &str = "region";
+
+/// What a check has found so far.
+#[derive(Default)]
+struct Table {
+    rows: Vec<String>,
+    passed: u32,
+    failed: u32,
+}
+
+impl Table {
+    fn settle(&mut self, holds: bool) {
+        *(if holds { &mut self.passed } else { &mut self.failed }) += 1;
+    }
+
+    fn report(&mut self, trial: &str, report: &Report) {
+        self.rows.extend(report.judgements.iter().map(|judgement| format!("{trial:<10} {judgement}")));
+        self.rows.extend(report.void.iter().map(|void| format!("{trial:<10} VOID   {}", void.why)));
+        self.settle(report.holds() && report.void.is_empty());
+    }
+
+    fn region(&mut self, took: Duration) {
+        let holds = took <= REGION_LOST_MAX;
+        let (word, what) = (if holds { "holds " } else { "MISSED" }, "until a phone reads and writes again");
+        self.rows.push(format!(
+            "{REGION:<10} {word} {:<24} {what:<40} {took:>12.1?}   must be at most {REGION_LOST_MAX:.1?}",
+            "a region is lost"
+        ));
+        self.settle(holds);
+    }
+
+    fn failure(&mut self, trial: &str, error: &anyhow::Error) {
+        self.rows.push(format!("{trial:<10} FAILED {error:#}"));
+        self.settle(false);
+    }
+}
+
 /// Runs the trials whose name contains `filter`, and says a table and a count.
 ///
 /// # Errors
 /// When a report cannot be written.
 pub async fn check(filter: Option<&str>, keep: Option<&Path>, say: &impl Fn(&str)) -> anyhow::Result<bool> {
-    let (mut passed, mut failed) = (0, 0);
-    let mut rows = Vec::new();
-    for trial in TRIALS.iter().filter(|trial| filter.is_none_or(|filter| trial.name.contains(filter))) {
+    let is_wanted = |name: &str| filter.is_none_or(|filter| name.contains(filter));
+    let mut table = Table::default();
+    for trial in TRIALS.iter().filter(|trial| is_wanted(trial.name)) {
         say(&format!("== {}", trial.name));
         let history = keep.map(|folder| folder.join(format!("{}.ndjson", trial.name)));
         // In a task, since a log with a line that nobody expected makes whoever drops it panic.
         let run = tokio::spawn(async move { Box::pin(trial.run(false, history.as_deref())).await });
-        match run.await.map_err(anyhow::Error::from).and_then(|report| report) {
+        match run.await.map_err(anyhow::Error::from).flatten() {
             Ok(report) => {
                 say(&report.table());
                 if let Some(folder) = keep {
                     fs::write(folder.join(format!("{}.json", trial.name)), serde_json::to_vec_pretty(&report)?)?;
                 }
-                for judgement in &report.judgements {
-                    rows.push(format!("{:<16} {judgement}", trial.name));
-                }
-                for void in &report.void {
-                    rows.push(format!("{:<16} VOID   {}", trial.name, void.why));
-                }
-                let sound = report.holds() && report.void.is_empty();
-                *(if sound { &mut passed } else { &mut failed }) += 1;
+                table.report(trial.name, &report);
             }
-            Err(error) => {
-                rows.push(format!("{:<16} FAILED {error:#}", trial.name));
-                failed += 1;
-            }
+            Err(error) => table.failure(trial.name, &error),
         }
     }
-    say("\nwhat was done    holds  in which phase           what                                           figure");
-    for row in rows {
-        say(&row);
+    if is_wanted(REGION) {
+        say(&format!("== {REGION}"));
+        match tokio::spawn(Box::pin(region::lost())).await.map_err(anyhow::Error::from).flatten() {
+            Ok(took) => table.region(took),
+            Err(error) => table.failure(REGION, &error),
+        }
     }
-    say(&format!("{passed} passed, {failed} failed"));
-    Ok(failed == 0)
+    say("\nwhat was done, whether it holds, in which phase, what, its figure and its bound:");
+    table.rows.iter().for_each(|row| say(row));
+    say(&format!("{} passed, {} failed", table.passed, table.failed));
+    Ok(table.failed == 0)
 }
