@@ -58,7 +58,7 @@ impl Places {
         let remembered = self.cache.get(machine);
         // One that a node names in its place may have come after the members were asked for.
         if remembered.is_some_and(|node| !self.pool.knows(node)) {
-            self.refresh().await;
+            self.pool.refresh_since(Instant::now()).await;
         }
         if let Some(node) = remembered.filter(|node| !self.pool.is_lost(*node, machine)) {
             self.metrics.place(Source::Cache);
@@ -97,7 +97,8 @@ impl Places {
                 let holder = record.as_ref().and_then(|record| record.holder);
                 // Who has just let it go says by now that it takes none on.
                 if record.is_some() && holder.is_none() {
-                    self.refresh().await;
+                    let now = Instant::now();
+                    self.pool.refresh_since(now.checked_sub(MEMBERS_FRESH_FOR).unwrap_or(now)).await;
                 }
                 let members = self.members_with(holder).await;
                 (place(record.as_ref(), &members, is_lost, rand::random()), Source::Directory)
@@ -115,12 +116,6 @@ impl Places {
         };
         self.metrics.place(source);
         Some(choice)
-    }
-
-    /// Has the members asked for, unless they were a moment ago.
-    async fn refresh(&self) {
-        let now = Instant::now();
-        self.pool.refresh_since(now.checked_sub(MEMBERS_FRESH_FOR).unwrap_or(now)).await;
     }
 
     /// The members; an owner that has just come, or a first node, is not taken for gone.
