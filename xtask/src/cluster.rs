@@ -26,6 +26,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     web::build(root, false)?;
     let measures = arguments.rest.first().is_some_and(|word| word == "check");
     if measures {
+        need::networks(root)?;
         need::codex(root)?;
         need::chromium(root)?;
         need::browser_driver(root)?;

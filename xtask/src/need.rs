@@ -80,6 +80,22 @@ pub(crate) fn redis(root: &Path) -> anyhow::Result<()> {
     if works() { Ok(()) } else { bail!("redis-server does not run: {hint}") }
 }
 
+/// The tool that makes networks for a node of their own, installed from Debian when it is missing and this is root. Who is
+/// not root can make none, and needs none.
+///
+/// # Errors
+/// When it cannot be installed; the message says how to get it.
+pub(crate) fn networks(root: &Path) -> anyhow::Result<()> {
+    if !is_root(root) || shell::works(&mut shell::command(root, "ip", &["-V"])) {
+        return Ok(());
+    }
+    let hint = "install iproute2 (`apt-get install iproute2`)";
+    if !Path::new("/usr/bin/apt-get").exists() {
+        bail!("no ip found: {hint}");
+    }
+    debian_package(root, "iproute2").context(hint)
+}
+
 /// A PostgreSQL server, installed from Debian when there is none and this is root.
 ///
 /// # Errors

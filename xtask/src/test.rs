@@ -46,6 +46,7 @@ fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
         need::browser_driver(root)?;
         need::redis(root)?;
         need::postgres(root)?;
+        need::networks(root)?;
     }
     web::build(root, false)?;
     Ok(codex)
