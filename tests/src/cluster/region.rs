@@ -6,7 +6,7 @@ use anyhow::Context as _;
 use flydex_runtime::clock::Clock;
 
 use super::fault::Fault;
-use super::{Cluster, RegionSettings, Settings};
+use super::{Cluster, RegionSettings, Settings, suite};
 use crate::browser::Browser;
 use crate::codex::{CodexHome, Desk};
 use crate::connector::Machine;
@@ -26,6 +26,9 @@ pub async fn lost() -> anyhow::Result<Duration> {
     let regions = ["near", "far"].map(|name| RegionSettings { name, gateways: 1, nodes: 1 });
     let settings = Settings { regions: regions.into(), controls: 1, ..Settings::default() };
     let mut cluster = Cluster::start(settings).await?;
+    for (text, why) in suite::EXPECTED {
+        cluster.may_log(text, why);
+    }
     cluster.regions[1].balancer.set_delay(FARTHER);
     let model = Model::start().await?;
     let codex = CodexHome::create(&model)?;

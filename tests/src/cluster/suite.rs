@@ -53,7 +53,7 @@ const fn trial(name: &'static str, scenario: &'static str) -> Trial {
 }
 
 /// Lines that are right while things break.
-const EXPECTED: &[(&str, &str)] = &[
+pub(super) const EXPECTED: &[(&str, &str)] = &[
     ("stream to a node broke", "nodes are killed, frozen and replaced"),
     ("nodes not asked for: the last view holds", "Redis is away, or the gateway was frozen"),
     ("directory is away; the node goes on without it", "Redis is away, or the node was frozen"),
@@ -61,6 +61,7 @@ const EXPECTED: &[(&str, &str)] = &[
     ("connection to the directory lost", "Redis is killed"),
     ("terminating connection due to immediate shutdown", "PostgreSQL crashes"),
     ("time to acquire exceeded slow threshold", "PostgreSQL is away"),
+    ("there is already a transaction in progress", "a request ended while it began one; nothing was in it"),
     ("revocations late", "PostgreSQL is away"),
     ("control is not followed any more; asking again", "control is away, or the process was frozen"),
 ];

@@ -15,6 +15,8 @@ use tracing_subscriber::layer::SubscriberExt as _;
 
 use super::harness::{Answer, World, assert_code, encode, page_request};
 
+/// Far over what a loaded machine needs.
+const PATIENCE: std::time::Duration = std::time::Duration::from_secs(30);
 const PARENT: &str = "00-0af7651916cd43dd8448eb211c80319c-00f067aa0ba902b7-01";
 const TRACE_ID: &str = "0af7651916cd43dd8448eb211c80319c";
 
@@ -36,8 +38,17 @@ async fn traced(world: &World, method: Method, path: &str, body: Option<Value>) 
     let provider = SdkTracerProvider::builder().with_simple_exporter(exported.clone()).build();
     let layer = tracing_opentelemetry::layer().with_tracer(provider.tracer("test"));
     let answer = world.send(request).with_subscriber(tracing_subscriber::registry().with(layer)).await;
-    let spans = std::mem::take(&mut *exported.0.lock().expect("no panic meanwhile"));
-    (answer, spans)
+    // The database's own thread may hold the span for a moment after the answer.
+    let ended = async {
+        loop {
+            let spans = std::mem::take(&mut *exported.0.lock().expect("no panic meanwhile"));
+            if !spans.is_empty() {
+                return spans;
+            }
+            tokio::task::yield_now().await;
+        }
+    };
+    (answer, tokio::time::timeout(PATIENCE, ended).await.expect("the request's span ends"))
 }
 
 #[tokio::test]
