@@ -1,7 +1,9 @@
 //! The control plane as the connector calls it: typed requests, signed where the machine speaks, and answers
 //! of bounded size.
 
-use ::http::{HeaderName, Method, header};
+use std::sync::Arc;
+
+use ::http::{HeaderName, Method, StatusCode, header};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
@@ -14,6 +16,7 @@ use flydex_runtime::clock::Clock;
 use flydex_runtime::tls;
 use serde::Serialize;
 use serde::de::DeserializeOwned;
+use tokio::sync::OnceCell;
 use zeroize::Zeroizing;
 
 use crate::regions::{Regions, ServerOrigin};
@@ -26,15 +29,20 @@ pub use error::{ApiError, next_step};
 pub use types::*;
 
 use self::http::{base_client, is_json, transport_error};
+use self::types::Whereabouts;
 
+/// Where an origin says where its API is.
+const WHERE_THE_API_IS: &str = "/.well-known/flydex.json";
 const TIMESTAMP_HEADER: HeaderName = HeaderName::from_static("flydex-timestamp");
 const SIGNATURE_HEADER: HeaderName = HeaderName::from_static("flydex-signature");
 
-/// A client of one server.
+/// A client of one relay.
 #[derive(Clone, Debug)]
 pub struct Api {
     http: reqwest::Client,
     origin: ServerOrigin,
+    /// Where requests go, once it is known.
+    base: Arc<OnceCell<ServerOrigin>>,
     clock: Clock,
 }
 
@@ -51,7 +59,7 @@ impl Api {
             builder = builder.no_proxy();
         }
         let http = builder.build().map_err(|error| ApiError::Client(error.into()))?;
-        Ok(Self { http, origin, clock })
+        Ok(Self { http, origin, base: Arc::default(), clock })
     }
 
     /// Like [`Api::new`]; besides, a self-made certificate of a server on this machine is fetched and trusted.
@@ -73,7 +81,8 @@ impl Api {
         // Nobody is between two processes of one machine: this fetch is as good as one over plain http.
         let unchecked = base_client().no_proxy().danger_accept_invalid_certs(true);
         let http = unchecked.build().map_err(|error| ApiError::Client(error.into()))?;
-        let regions = Self { http, origin: origin.clone(), clock: clock.clone() }.regions().await?;
+        let unchecked = Self { http, origin: origin.clone(), base: Arc::default(), clock: clock.clone() };
+        let regions = unchecked.regions().await?;
         let Some(self_made) = regions.self_made_pem(&origin) else {
             return Err(untrusted);
         };
@@ -81,7 +90,7 @@ impl Api {
         Ok((Self::new(origin, Some(&pem), clock)?, Some(pem)))
     }
 
-    /// The server.
+    /// The origin that the relay is known by.
     #[must_use]
     pub const fn origin(&self) -> &ServerOrigin {
         &self.origin
@@ -92,7 +101,7 @@ impl Api {
     /// # Errors
     /// Each [`ApiError`].
     pub async fn regions(&self) -> Result<Regions, ApiError> {
-        self.read(self.request(Method::GET, "/api/regions")).await
+        self.read(self.request(Method::GET, "/api/regions").await?).await
     }
 
     /// The server's clock by its `Date` header, in milliseconds since the epoch; whole seconds.
@@ -100,7 +109,7 @@ impl Api {
     /// # Errors
     /// Each [`ApiError`].
     pub async fn server_time_ms(&self) -> Result<u64, ApiError> {
-        let answer = self.request(Method::GET, "/api/keys").send().await.map_err(transport_error)?;
+        let answer = self.request(Method::GET, "/api/keys").await?.send().await.map_err(transport_error)?;
         let date = answer.headers().get(header::DATE).and_then(|date| date.to_str().ok());
         let date = date.and_then(|date| jiff::fmt::rfc2822::parse(date).ok()).ok_or(ApiError::Malformed)?;
         u64::try_from(date.timestamp().as_millisecond()).map_err(|_| ApiError::Malformed)
@@ -111,7 +120,7 @@ impl Api {
     /// # Errors
     /// Each [`ApiError`].
     pub async fn start_local_connect(&self, request: &StartRequest) -> Result<StartAnswer, ApiError> {
-        self.read(self.request(Method::POST, "/api/local-connect/start").json(request)).await
+        self.read(self.request(Method::POST, "/api/local-connect/start").await?.json(request)).await
     }
 
     /// `GET /api/local-connect/{id}`: at once, or when the status is no longer `after`, or after ten seconds.
@@ -128,7 +137,7 @@ impl Api {
         if let Some(after) = after {
             path = format!("{path}?wait_ms={}&after={after}", LONG_POLL_MAX.as_millis());
         }
-        self.read(self.request(Method::GET, &path).bearer_auth(token)).await
+        self.read(self.request(Method::GET, &path).await?.bearer_auth(token)).await
     }
 
     /// `POST /api/local-connect/{id}/agent-status` with `confirmed`.
@@ -137,7 +146,7 @@ impl Api {
     /// Each [`ApiError`].
     pub async fn confirm(&self, id: LocalConnectId, token: &str, mac: &[u8]) -> Result<ConfirmedAnswer, ApiError> {
         let body = AgentStatus::Confirmed { machine_mac: URL_SAFE_NO_PAD.encode(mac) };
-        self.read(self.agent_status_request(id, token, &body)).await
+        self.read(self.agent_status_request(id, token, &body).await?).await
     }
 
     /// `POST /api/local-connect/{id}/agent-status` with anything else.
@@ -145,12 +154,17 @@ impl Api {
     /// # Errors
     /// Each [`ApiError`].
     pub async fn agent_status(&self, id: LocalConnectId, token: &str, status: &AgentStatus) -> Result<(), ApiError> {
-        self.send(self.agent_status_request(id, token, status)).await.map(drop)
+        self.send(self.agent_status_request(id, token, status).await?).await.map(drop)
     }
 
-    fn agent_status_request(&self, id: LocalConnectId, token: &str, body: &AgentStatus) -> reqwest::RequestBuilder {
+    async fn agent_status_request(
+        &self,
+        id: LocalConnectId,
+        token: &str,
+        body: &AgentStatus,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
         let path = format!("/api/local-connect/{id}/agent-status");
-        self.request(Method::POST, &path).bearer_auth(token).json(body)
+        Ok(self.request(Method::POST, &path).await?.bearer_auth(token).json(body))
     }
 
     /// `POST /api/machines/{id}/credential`, proven by the machine key.
@@ -181,6 +195,7 @@ impl Api {
         let signature = machine.sign(&Method::POST, &path, &body, now_ms, self.origin.as_str());
         let request = self
             .request(Method::POST, &path)
+            .await?
             .header(header::AUTHORIZATION, format!("FlyDex-Machine {}", machine.credential))
             .header(TIMESTAMP_HEADER, now_ms.to_string())
             .header(SIGNATURE_HEADER, signature)
@@ -189,8 +204,22 @@ impl Api {
         self.read(request).await
     }
 
-    fn request(&self, method: Method, path: &str) -> reqwest::RequestBuilder {
-        self.http.request(method, format!("{}{path}", self.origin))
+    async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, ApiError> {
+        let base = self.base.get_or_try_init(|| self.find()).await?;
+        Ok(self.http.request(method, format!("{base}{path}")))
+    }
+
+    /// Asks the web app's origin, which is what the relay is known by, where its API is. One that has no answer has the
+    /// API itself.
+    async fn find(&self) -> Result<ServerOrigin, ApiError> {
+        let request = self.http.get(format!("{}{WHERE_THE_API_IS}", self.origin));
+        let answer = request.send().await.map_err(transport_error)?;
+        if answer.status() == StatusCode::NOT_FOUND {
+            return Ok(self.origin.clone());
+        }
+        let content = bounded(answer).await?;
+        let found: Whereabouts = serde_json::from_slice(&content).map_err(|_| ApiError::Malformed)?;
+        as_private(&found.api_origin, &self.origin).ok_or(ApiError::Malformed)
     }
 
     async fn read<A: DeserializeOwned>(&self, request: reqwest::RequestBuilder) -> Result<A, ApiError> {
@@ -199,16 +228,10 @@ impl Api {
     }
 
     async fn send(&self, request: reqwest::RequestBuilder) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-        let mut answer = request.send().await.map_err(transport_error)?;
+        let answer = request.send().await.map_err(transport_error)?;
         let status = answer.status();
         let is_json = is_json(answer.headers());
-        let mut content = Zeroizing::new(Vec::new());
-        while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
-            if content.len() + chunk.len() > API_ANSWER_BYTES_MAX {
-                return Err(ApiError::Malformed);
-            }
-            content.extend_from_slice(&chunk);
-        }
+        let content = bounded(answer).await?;
         if status.is_success() {
             return Ok(content);
         }
@@ -216,6 +239,23 @@ impl Api {
         let code = refusal.and_then(|refusal| ErrorCode::from_number(refusal.error.number));
         Err(code.map_or(ApiError::Malformed, ApiError::Refused))
     }
+}
+
+/// An API that may be called for a relay of that origin: one that is encrypted if the origin is.
+fn as_private(found: &str, origin: &ServerOrigin) -> Option<ServerOrigin> {
+    let base: ServerOrigin = found.parse().ok()?;
+    (base.is_encrypted() || !origin.is_encrypted()).then_some(base)
+}
+
+async fn bounded(mut answer: reqwest::Response) -> Result<Zeroizing<Vec<u8>>, ApiError> {
+    let mut content = Zeroizing::new(Vec::new());
+    while let Some(chunk) = answer.chunk().await.map_err(transport_error)? {
+        if content.len() + chunk.len() > API_ANSWER_BYTES_MAX {
+            return Err(ApiError::Malformed);
+        }
+        content.extend_from_slice(&chunk);
+    }
+    Ok(content)
 }
 
 /// What a machine proves itself with.
@@ -240,3 +280,6 @@ impl MachineAuth<'_> {
         URL_SAFE_NO_PAD.encode(key::sign(self.key, transcript))
     }
 }
+
+#[cfg(test)]
+mod tests;

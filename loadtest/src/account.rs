@@ -62,8 +62,10 @@ impl Account {
         let (page, token) = link.split_once('#').context("the link has no token")?;
         let origin = page.strip_suffix("/sign-in").context("the link is not a sign-in page")?.to_owned();
         let client = client(extra_pem)?;
+        let found: Value = client.get(format!("{origin}/.well-known/flydex.json")).send().await?.json().await?;
+        let base = text(&found, "api_origin")?.to_owned();
         let response = client
-            .post(format!("{origin}/api/sign-in"))
+            .post(format!("{base}/api/sign-in"))
             .header(ORIGIN, &origin)
             .header(CONTENT_TYPE, "application/json")
             .body(json!({ "token": token }).to_string())
@@ -76,7 +78,6 @@ impl Account {
         let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
         let body: Value = serde_json::from_str(&response.text().await?)?;
         let account_id = text(&body, "account_id")?.parse()?;
-        let base = origin.clone();
         let extra_pem = extra_pem.map(ToOwned::to_owned);
         Ok(Self { client, origin, base, cookie, extra_pem, account_id })
     }
@@ -93,6 +94,12 @@ impl Account {
     #[must_use]
     pub fn reached_by(&self, base: String) -> Self {
         Self { base, ..self.clone() }
+    }
+
+    /// Where it is called.
+    #[must_use]
+    pub fn base(&self) -> &str {
+        &self.base
     }
 
     /// The origin that was signed in to.

@@ -16,3 +16,4 @@ mod scripted_codex;
 mod sql;
 mod tidy;
 mod traces;
+mod web_origin;

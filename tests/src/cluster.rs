@@ -3,7 +3,8 @@
 //!
 //! ```text
 //! clients --> balancer of a region --> its gateways --mTLS--> its nodes --> its Redis
-//!    '------> balancer of control --> control processes --> PostgreSQL
+//!    |------> balancer of control --> control processes --> PostgreSQL
+//!    '------> balancer of the web app --> its process, which knows nobody
 //! ```
 
 pub mod balancer;
@@ -55,7 +56,7 @@ pub struct Settings {
     pub controls: usize,
     /// Whether each region's Redis is a master and a replica under a sentinel.
     pub sentinel: bool,
-    /// Port of the web app and the API; 0 takes a free one.
+    /// Port of the web app; 0 takes a free one.
     pub port: u16,
     /// Whether links may use QUIC.
     pub quic: bool,
@@ -84,8 +85,12 @@ pub struct Cluster {
     // In this order they end.
     /// The regions, in the order of the settings.
     pub regions: Vec<Region>,
+    /// The web app.
+    pub web: Part,
     /// The control processes.
     pub controls: Vec<Part>,
+    /// Before the web app: an origin of its own.
+    pub app: Balancer,
     /// Before the control processes.
     pub front: Balancer,
     /// What control stands on.
@@ -171,14 +176,14 @@ impl Cluster {
     /// Every process of ours.
     pub fn parts(&self) -> impl Iterator<Item = &Part> {
         let regions = self.regions.iter().flat_map(|region| region.gateways.iter().chain(&region.nodes));
-        regions.chain(&self.controls)
+        regions.chain(&self.controls).chain([&self.web])
     }
 
     /// The logs of all of them may hold lines with this text at WARN or above, for that reason.
     pub fn may_log(&mut self, text: &'static str, why: &'static str) {
         let regions = self.regions.iter_mut();
         let gateways_and_nodes = regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes));
-        for part in gateways_and_nodes.chain(&mut self.controls) {
+        for part in gateways_and_nodes.chain(&mut self.controls).chain([&mut self.web]) {
             part.may_log(text, why);
         }
     }
@@ -210,7 +215,8 @@ impl Cluster {
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let regions = self.regions.iter_mut();
         let gateways_and_nodes = regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes));
-        let parts = gateways_and_nodes.chain(&mut self.controls).filter(|part| part.runs());
+        let others = self.controls.iter_mut().chain([&mut self.web]);
+        let parts = gateways_and_nodes.chain(others).filter(|part| part.runs());
         try_join_all(parts.map(Part::stop)).await.map(drop)
     }
 }

@@ -89,7 +89,8 @@ async fn up(arguments: &UpArguments) -> anyhow::Result<()> {
 
 /// Where everything is, a line each.
 fn places(cluster: &Cluster) -> anyhow::Result<String> {
-    let mut lines = vec![format!("web app      {}", cluster.origin())];
+    let mut lines = vec![format!("web app      {}", cluster.origin()), place(&cluster.web)?];
+    lines.push(format!("API          https://localhost:{}", cluster.front.port()));
     for control in &cluster.controls {
         lines.push(place(control)?);
     }

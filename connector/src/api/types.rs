@@ -14,6 +14,12 @@ use zeroize::Zeroizing;
 
 use crate::spool::SpoolRecord;
 
+/// Where an origin that a relay is known by says its API is.
+#[derive(Deserialize)]
+pub(super) struct Whereabouts {
+    pub(super) api_origin: String,
+}
+
 /// A text that lets its holder in: never printed, overwritten when it goes.
 #[derive(Clone, PartialEq, Eq)]
 pub struct SecretText(Zeroizing<String>);

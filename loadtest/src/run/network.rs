@@ -53,7 +53,7 @@ pub(super) async fn far_account(scenario: &Scenario, account: &Account) -> anyho
         return Ok(account.clone());
     }
     let line = Line::new(Duration::from_millis(round_trip_ms));
-    Ok(account.reached_by(by(&line, account.origin()).await?))
+    Ok(account.reached_by(by(&line, account.base()).await?))
 }
 
 /// The same address with the port at which a line listens.

@@ -23,10 +23,9 @@ use flydex_runtime::tls::Identity;
 use flydex_store::directory::{Directory, InProcessDirectory};
 use flydex_store::sql::Sql;
 use tokio::net::TcpListener;
-use tower_http::set_header::SetResponseHeaderLayer;
 
 use crate::config::AllConfig;
-use crate::{assets, quic};
+use crate::{assets, quic, web};
 
 /// Time that sessions and links have to go elsewhere on a stop; here there is nowhere, so it is short.
 const DRAIN_GRACE: Duration = Duration::from_secs(5);
@@ -170,11 +169,8 @@ impl Roles {
     }
 
     fn router(&self, origin: &PublicOrigin) -> Router {
-        let mut router = self.control.router().merge(traced(self.gateway.router())).merge(assets::router());
-        for (name, value) in assets::security_headers(origin.is_https()) {
-            router = router.layer(SetResponseHeaderLayer::if_not_present(name, value));
-        }
-        router
+        let router = self.control.router().merge(traced(self.gateway.router())).merge(assets::router(origin));
+        web::with_headers(router, origin, &[])
     }
 
     async fn announce_owner_link(&self, wanted: bool, say: &impl Fn(&str)) -> anyhow::Result<()> {

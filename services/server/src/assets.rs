@@ -1,11 +1,17 @@
 //! The web app, embedded at build time, with the headers that keep its device keys safe.
+//!
+//! Whoever serves it controls the code that uses device keys. It can have an origin of its own, whose process holds no
+//! secret and reaches no database (the role `web`); then [`WHERE_THE_API_IS`] leads from there to the API.
 
-use axum::Router;
 use axum::body::Body;
 use axum::extract::Request;
 use axum::response::{IntoResponse as _, Response};
+use axum::routing::get;
+use axum::{Json, Router};
+use flydex_runtime::origin::PublicOrigin;
 use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use rust_embed::{EmbeddedFile, RustEmbed};
+use serde::Serialize;
 
 #[derive(RustEmbed)]
 #[folder = "../web/dist"]
@@ -18,9 +24,19 @@ const CONTENT_SECURITY_POLICY: &str = "default-src 'none'; script-src 'self'; st
 font-src 'self'; connect-src 'self'; manifest-src 'self'; worker-src 'self'; base-uri 'none'; form-action 'none'; \
 frame-ancestors 'none'; require-trusted-types-for 'script'; trusted-types flydex-worker";
 
+/// Where browsers and connectors that know the relay by its origin learn where its API is.
+pub const WHERE_THE_API_IS: &str = "/.well-known/flydex.json";
+
+#[derive(Clone, Serialize)]
+struct Whereabouts {
+    api_origin: String,
+}
+
 /// Serves the web app: files as they are, and its start page for every other path that a browser navigates to.
-pub fn router() -> Router {
-    Router::new().fallback(serve)
+pub fn router(api: &PublicOrigin) -> Router {
+    let whereabouts = Whereabouts { api_origin: api.as_str().to_owned() };
+    let whereabouts = get(async move || ([(header::CACHE_CONTROL, "no-cache")], Json(whereabouts.clone())));
+    Router::new().route(WHERE_THE_API_IS, whereabouts).fallback(serve)
 }
 
 /// Whether a web app was embedded; without it the server answers the API only.
@@ -72,17 +88,12 @@ fn etag(file: &EmbeddedFile) -> HeaderValue {
     HeaderValue::from_str(&format!("\"{hex}\"")).unwrap_or(HeaderValue::from_static("\"\""))
 }
 
-/// The security headers of every answer, where gateways are behind the same origin.
+/// The security headers of every answer. Beside its own origin the web app connects to those in `elsewhere`: an API,
+/// and gateways as `wss://host[:port]`.
 #[must_use]
-pub fn security_headers(https: bool) -> Vec<(HeaderName, HeaderValue)> {
-    security_headers_for(https, &[])
-}
-
-/// The same where the web app also opens sockets to gateways at other origins, each `wss://host[:port]`.
-#[must_use]
-pub fn security_headers_for(https: bool, gateways: &[&str]) -> Vec<(HeaderName, HeaderValue)> {
+pub fn security_headers(https: bool, elsewhere: &[&str]) -> Vec<(HeaderName, HeaderValue)> {
     let mut headers = vec![
-        (header::CONTENT_SECURITY_POLICY, content_security_policy(gateways)),
+        (header::CONTENT_SECURITY_POLICY, content_security_policy(elsewhere)),
         (header::X_CONTENT_TYPE_OPTIONS, HeaderValue::from_static("nosniff")),
         (header::REFERRER_POLICY, HeaderValue::from_static("no-referrer")),
         (header::X_FRAME_OPTIONS, HeaderValue::from_static("DENY")),
@@ -100,9 +111,9 @@ pub fn security_headers_for(https: bool, gateways: &[&str]) -> Vec<(HeaderName, 
     headers
 }
 
-fn content_security_policy(gateways: &[&str]) -> HeaderValue {
+fn content_security_policy(elsewhere: &[&str]) -> HeaderValue {
     let own = "connect-src 'self'";
-    let sources = [&[own], gateways].concat().join(" ");
+    let sources = [&[own], elsewhere].concat().join(" ");
     // An address that no header can hold is no address; then nothing is added.
     HeaderValue::from_str(&CONTENT_SECURITY_POLICY.replace(own, &sources))
         .unwrap_or(HeaderValue::from_static(CONTENT_SECURITY_POLICY))
@@ -113,7 +124,7 @@ mod tests {
     use super::*;
 
     #[test]
-    fn the_web_app_may_open_sockets_to_the_gateways_and_nowhere_else() {
+    fn the_web_app_connects_to_its_api_and_gateways_and_nowhere_else() {
         let policy = content_security_policy(&["wss://eu.example", "wss://us.example:444"]);
         assert!(policy.to_str().unwrap().contains("; connect-src 'self' wss://eu.example wss://us.example:444; "));
         assert_eq!(content_security_policy(&[]), CONTENT_SECURITY_POLICY);

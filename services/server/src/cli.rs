@@ -64,6 +64,15 @@ certificate_file = \"control-1.crt\"  # names spiffe://flydex/<region>/control/<
 key_file = \"control-1.key\"\n  ca_file = \"ca.crt\""
     )]
     Control(ControlFlags),
+    /// The web app at an origin of its own, apart from everything that holds a secret.
+    #[command(after_help = "Examples:\n  flydex-server web --config web.toml\n\n\
+The least that web.toml holds:\n  public_origin = \"https://app.flydex.example.org\"\n  \
+api_origin = \"https://api.flydex.example.org\"  # control has both as well\n  \
+gateways = [\"wss://eu.flydex.example.org\"]\n  [tls]\n  certificate_file = \"public.crt\"\n  \
+key_file = \"public.key\"\n\nWhoever serves the web app could misuse the keys that browsers hold for its origin. This \
+process holds no secret and reaches no database, and its files are the ones of the build: any static host serves \
+them as well.")]
+    Web(RoleFlags),
     /// Brings the schema of the database up to date, and ends.
     #[command(after_help = "Examples:\n  flydex-server migrate --config migrate.toml\n  \
 FLYDEX__DATABASE__URL_FILE=/run/secrets/postgres flydex-server migrate\n\n\

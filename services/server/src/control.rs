@@ -10,25 +10,28 @@ use axum::Router;
 use flydex_control::{QuicEndpoint, Region};
 use flydex_runtime::client::{TrustedProxies, located};
 use flydex_runtime::clock::Clock;
-use flydex_runtime::http;
+use flydex_runtime::http as server;
 use flydex_runtime::mutual::{self, Allowed, MutualConfig, Role};
 use flydex_runtime::origin::PublicOrigin;
 use flydex_runtime::telemetry::TelemetryConfig;
 use flydex_runtime::tls::Identity;
 use flydex_store::sql::Sql;
+use http::{HeaderValue, Method, header};
 use serde::{Deserialize, Serialize};
 use tokio::net::TcpListener;
 use tonic::service::Routes;
-use tower_http::set_header::SetResponseHeaderLayer;
+use tower_http::cors::{AllowOrigin, CorsLayer};
 
-use crate::assets;
 use crate::cluster::{self, BadField, Life};
 use crate::config::TlsFiles;
 use crate::machines::default_admin_listen;
 use crate::migrate::DatabaseConfig;
+use crate::{assets, web};
 
 /// Time that requests have to end on a stop; a long poll takes at most 10 s.
 const DRAIN_GRACE: Duration = Duration::from_secs(12);
+/// Time that a browser remembers what pages of the web app's origin may call: an hour, in which a roll changes nothing.
+const PREFLIGHT_KEPT: Duration = Duration::from_secs(3600);
 
 /// One control process of several on one database.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -40,8 +43,14 @@ pub struct ControlConfig {
     /// Address and port for gateways and nodes, over mTLS. Default `0.0.0.0:48221`.
     #[serde(default = "default_internal_listen")]
     pub internal_listen: SocketAddr,
-    /// The origin that browsers and connectors use, `https://host[:port]`; `http` on this computer alone. Needed.
+    /// The origin that browsers and connectors know the relay by, `https://host[:port]`; `http` on this computer alone.
+    /// It is the web app's. Needed.
     pub public_origin: String,
+    /// The origin of this API where the web app has one of its own, served by `flydex-server web`. Cookies travel between
+    /// the two only within one site: `https://app.example.org` and `https://api.example.org`, say. Default: the public
+    /// origin, and then this process serves the web app as well.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub api_origin: Option<String>,
     /// Address of `/livez`, `/readyz` and `/metrics`. Default `127.0.0.1:0`, a free port that is printed.
     #[serde(default = "default_admin_listen")]
     pub admin_listen: SocketAddr,
@@ -94,8 +103,9 @@ pub struct RegionConfig {
 /// [`BadField`] for a value that cannot be used; else what did not start, and why.
 pub async fn run(config: ControlConfig, owner_link: bool, say: impl Fn(&str)) -> anyhow::Result<()> {
     let origin = PublicOrigin::parse(&config.public_origin).map_err(|error| BadField::new("public_origin", error))?;
+    let api = api_origin(config.api_origin.as_deref(), &origin)?;
     let regions = regions(&config.regions, &origin)?;
-    let tls = public_tls(&config.tls, &origin, config.tls_in_front)?;
+    let tls = public_tls(&config.tls, &api, config.tls_in_front)?;
     let life = Life::start(config.admin_listen, &config.telemetry, &say).await?;
     let (mutual, node_id) = cluster::member(&config.mutual, Role::Control, &life)?;
     life.readiness.fails("database", "it was not reached yet");
@@ -112,8 +122,8 @@ pub async fn run(config: ControlConfig, owner_link: bool, say: impl Fn(&str)) ->
 
     let listener = listen(config.listen).await?;
     let address = listener.local_addr().context("read the listening address")?;
-    let router = located(public_router(&control, &config, &origin), config.trusted_proxies.clone());
-    life.shutdown.spawn(http::serve(listener, tls, router, life.shutdown.clone()));
+    let router = located(public_router(&control, &config, &origin, &api), config.trusted_proxies.clone());
+    life.shutdown.spawn(server::serve(listener, tls, router, life.shutdown.clone()));
     let internal = listen(config.internal_listen).await?;
     let internal_address = internal.local_addr().context("read the internal address")?;
     let allowed = Allowed { roles: vec![Role::Gateway, Role::Machines], region: None };
@@ -122,7 +132,7 @@ pub async fn run(config: ControlConfig, owner_link: bool, say: impl Fn(&str)) ->
     life.shutdown.spawn(mutual::serve(internal, mutual, allowed, router, stop, life.shutdown.clone()));
     life.started();
     say(&format!("control {node_id}: internal on {internal_address}"));
-    say(&format!("listening on {address} for {}", origin.as_str()));
+    say(&format!("listening on {address} for {api}"));
     let link = if owner_link { Some(control.new_owner_link().await?) } else { control.owner_link() };
     if let Some(link) = link {
         say(&format!("sign in at {link}"));
@@ -148,13 +158,39 @@ async fn start(
         .context("start the control plane")
 }
 
-fn public_router(control: &flydex_control::Service, config: &ControlConfig, origin: &PublicOrigin) -> Router {
-    let gateways: Vec<&str> = config.regions.iter().filter_map(|region| region.gateway_url.as_deref()).collect();
-    let mut router = control.router().merge(assets::router());
-    for (name, value) in assets::security_headers_for(origin.is_https(), &gateways) {
-        router = router.layer(SetResponseHeaderLayer::if_not_present(name, value));
+fn public_router(
+    control: &flydex_control::Service,
+    config: &ControlConfig,
+    origin: &PublicOrigin,
+    api: &PublicOrigin,
+) -> Router {
+    if api != origin {
+        return for_pages_of(origin, control.router());
     }
-    router
+    let gateways: Vec<&str> = config.regions.iter().filter_map(|region| region.gateway_url.as_deref()).collect();
+    web::with_headers(control.router().merge(assets::router(origin)), origin, &gateways)
+}
+
+/// Lets pages of one other origin call, with their cookie; for every other one the browser refuses.
+fn for_pages_of(origin: &PublicOrigin, api: Router) -> Router {
+    let origin = HeaderValue::from_str(origin.as_str()).expect("an origin that was parsed is a header value");
+    let allowed = CorsLayer::new()
+        .allow_origin(AllowOrigin::exact(origin))
+        .allow_credentials(true)
+        .allow_methods([Method::GET, Method::POST, Method::PUT, Method::PATCH, Method::DELETE])
+        .allow_headers([header::CONTENT_TYPE])
+        .max_age(PREFLIGHT_KEPT);
+    api.layer(allowed)
+}
+
+/// Where the API is: an origin of its own, or the web app's.
+pub(crate) fn api_origin(configured: Option<&str>, origin: &PublicOrigin) -> Result<PublicOrigin, BadField> {
+    let Some(configured) = configured else { return Ok(origin.clone()) };
+    let api = PublicOrigin::parse(configured).map_err(|error| BadField::new("api_origin", error))?;
+    if origin.is_https() && !api.is_https() {
+        return Err(BadField::new("api_origin", "the web app's origin is https, and so must this one be"));
+    }
+    Ok(api)
 }
 
 /// TLS in public, where it ends here.
@@ -214,7 +250,7 @@ impl RegionConfig {
 }
 
 /// Whether it is a WebSocket origin, so that it can stand in a header as well; `ws` on this computer alone.
-fn is_websocket(url: &str) -> bool {
+pub(crate) fn is_websocket(url: &str) -> bool {
     let parsed = match url.split_once("://") {
         Some(("wss", rest)) => PublicOrigin::parse(&format!("https://{rest}")),
         Some(("ws", rest)) => PublicOrigin::parse(&format!("http://{rest}")),
@@ -223,7 +259,7 @@ fn is_websocket(url: &str) -> bool {
     parsed.is_ok_and(|origin| origin.websocket("") == url)
 }
 
-async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
+pub(crate) async fn listen(address: SocketAddr) -> anyhow::Result<TcpListener> {
     TcpListener::bind(address).await.with_context(|| format!("listen on {address}"))
 }
 

@@ -17,7 +17,8 @@ use crate::control::ControlConfig;
 use crate::gateway::GatewayConfig;
 use crate::machines::MachinesConfig;
 use crate::migrate::MigrateConfig;
-use crate::{all, control, gateway, machines, migrate};
+use crate::web::WebConfig;
+use crate::{all, control, gateway, machines, migrate, web};
 
 /// Talks to whoever started the process.
 pub trait Voice {
@@ -43,6 +44,7 @@ pub fn run(cli: Cli, environment: impl IntoIterator<Item = (String, String)>, vo
         }
         Role::Control(flags) => Start::of(&flags.role)
             .run(environment, voice, |config: ControlConfig| control::run(config, flags.owner_link, say)),
+        Role::Web(flags) => Start::of(&flags).run(environment, voice, |config: WebConfig| web::run(config, say)),
         Role::Migrate(flags) => {
             Start::of(&flags).run(environment, voice, |config: MigrateConfig| migrate::run(config, say))
         }

@@ -12,3 +12,4 @@ pub mod launch;
 pub mod machines;
 pub mod migrate;
 mod quic;
+pub mod web;

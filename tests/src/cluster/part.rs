@@ -24,8 +24,10 @@ pub enum Kind {
     Gateway,
     /// Holds machines.
     Node,
-    /// API and web app.
+    /// The API.
     Control,
+    /// The web app.
+    Web,
 }
 
 impl Kind {
@@ -36,6 +38,7 @@ impl Kind {
             Self::Gateway => "gateway",
             Self::Node => "machines",
             Self::Control => "control",
+            Self::Web => "web",
         }
     }
 
@@ -44,7 +47,7 @@ impl Kind {
         match self {
             Self::Gateway => "gateway ",
             Self::Node => "node ",
-            Self::Control => "listening on ",
+            Self::Control | Self::Web => "listening on ",
         }
     }
 }

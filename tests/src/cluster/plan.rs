@@ -34,6 +34,8 @@ pub(super) struct Plan {
     settings: Settings,
     folder: TempDir,
     authority: Authority,
+    /// Where the web app will be: an origin of its own.
+    app: Balancer,
     front: Balancer,
     origin: String,
     certificate_pem: String,
@@ -46,8 +48,8 @@ impl Plan {
     pub(super) async fn draw(settings: Settings) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("fx-cluster").tempdir()?;
         let identity = Identity::self_made(folder.path(), "localhost")?;
-        let front = Balancer::start(settings.port).await?;
-        let origin = format!("https://localhost:{}", front.port());
+        let (app, front) = tokio::try_join!(Balancer::start(settings.port), Balancer::start(0))?;
+        let origin = format!("https://localhost:{}", app.port());
         let mut control_ports = Vec::new();
         for _ in 0..settings.controls {
             control_ports.push((redis::free_port().await?, redis::free_port().await?));
@@ -55,7 +57,7 @@ impl Plan {
         let certificate_pem = identity.self_made_pem().context("the certificate is self-made")?.to_owned();
         let island = if settings.island { Some(Island::rise().await?) } else { None };
         let authority = Authority::new()?;
-        Ok(Self { settings, folder, authority, front, origin, certificate_pem, island, control_ports })
+        Ok(Self { settings, folder, authority, app, front, origin, certificate_pem, island, control_ports })
     }
 
     pub(super) async fn build(self) -> anyhow::Result<Cluster> {
@@ -70,6 +72,9 @@ impl Plan {
         for control in &controls {
             self.front.put(&control.name, control.address()?, control.admin()?);
         }
+        let mut web = self.web(&regions)?;
+        web.start().await?;
+        self.app.put(&web.name, web.address()?, web.admin()?);
         for (region, settings) in regions.iter_mut().zip(&self.settings.regions) {
             try_join_all(region.nodes[..settings.nodes].iter_mut().map(Part::start)).await?;
             try_join_all(region.gateways[..settings.gateways].iter_mut().map(Part::start)).await?;
@@ -79,7 +84,9 @@ impl Plan {
         }
         Ok(Cluster {
             regions,
+            web,
             controls,
+            app: self.app,
             front: self.front,
             postgres,
             island: self.island,
@@ -157,6 +164,7 @@ impl Plan {
                 ("listen", format!("{LOOPBACK}:{public}").into()),
                 ("internal_listen", format!("{inside}:{internal}").into()),
                 ("public_origin", self.origin.clone().into()),
+                ("api_origin", self.api_origin().into()),
                 ("regions", regions.clone().into()),
                 ("tls", self.tls().into()),
             ]));
@@ -165,12 +173,28 @@ impl Plan {
         Ok(parts)
     }
 
+    fn web(&self, regions: &[Region]) -> anyhow::Result<Part> {
+        let gateways: Vec<Value> = regions.iter().map(|region| gateway_url(region).into()).collect();
+        let config = table([
+            ("listen", format!("{LOOPBACK}:0").into()),
+            ("public_origin", self.origin.clone().into()),
+            ("api_origin", self.api_origin().into()),
+            ("gateways", gateways.into()),
+            ("tls", self.tls().into()),
+        ]);
+        self.part("web", Kind::Web, &config, None)
+    }
+
+    fn api_origin(&self) -> String {
+        format!("https://localhost:{}", self.front.port())
+    }
+
     /// What clients are told of a region.
     fn entrance(&self, region: &Region) -> Table {
         let port = region.balancer.port();
         let mut entrance = table([
             ("region", region.name.clone().into()),
-            ("gateway_url", format!("wss://localhost:{port}").into()),
+            ("gateway_url", gateway_url(region).into()),
             ("certificate_file", self.file("localhost.crt")),
         ]);
         if self.settings.quic {
@@ -234,6 +258,10 @@ impl Store {
             ]),
         }
     }
+}
+
+fn gateway_url(region: &Region) -> String {
+    format!("wss://localhost:{}", region.balancer.port())
 }
 
 fn table<const N: usize>(entries: [(&str, Value); N]) -> Table {

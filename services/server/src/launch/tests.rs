@@ -41,6 +41,12 @@ const NODE: [(&str, &str); 5] = [
     ("FLYDEX__MUTUAL__CA_FILE", "ca.crt"),
 ];
 
+const WEB: [(&str, &str); 3] = [
+    ("FLYDEX__PUBLIC_ORIGIN", "https://app.example"),
+    ("FLYDEX__API_ORIGIN", "https://api.example"),
+    ("FLYDEX__GATEWAYS", "wss://eu.example, wss://us.example:444"),
+];
+
 #[test]
 fn each_key_that_is_missing_or_unknown_is_named_with_status_64() {
     for (arguments, environment, named) in [
@@ -49,6 +55,11 @@ fn each_key_that_is_missing_or_unknown_is_named_with_status_64() {
         (["machines"], &[&NODE[..], &[("FLYDEX__REDIS__ULR", "x")]].concat(), "ulr"),
         (["control"], &[][..], "public_origin"),
         (["gateway"], &NODE[..], "public_origin"),
+        (["web"], &[][..], "public_origin"),
+        (["web"], &WEB[..2], "gateways"),
+        (["web"], &[&WEB[1..], &[("FLYDEX__PUBLIC_ORIGIN", "https://api.example")]].concat(), "api_origin"),
+        (["web"], &[&WEB[..], &[("FLYDEX__API_ORIGIN", "http://localhost:1")]].concat(), "api_origin"),
+        (["web"], &[&WEB[..], &[("FLYDEX__GATEWAYS", "wss://eu.example; script-src *")]].concat(), "gateways"),
         (["migrate"], &[][..], "database"),
         (["migrate"], &[("FLYDEX__DATABASE__URL", "mysql://here")][..], "database.url"),
     ] {

@@ -150,12 +150,13 @@ async function request<T>(method: string, path: string, body?: unknown, signal?:
   const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   let response: Response;
   try {
-    response = await fetch(path, {
+    response = await fetch(`${await whereTheApiIs()}${path}`, {
       method,
       // Every request but a GET must be JSON, so that no form of another site can make it.
       headers: method === "GET" ? {} : { "content-type": "application/json" },
       body: method === "GET" ? undefined : JSON.stringify(body ?? {}),
-      credentials: "same-origin",
+      // The API may have an origin of its own, within this site; its cookie is for it alone.
+      credentials: "include",
       cache: "no-store",
       redirect: "error",
       signal: signal === undefined ? timeout : AbortSignal.any([signal, timeout]),
@@ -170,6 +171,27 @@ async function request<T>(method: string, path: string, body?: unknown, signal?:
   } catch {
     throw new Problem(LOCAL.unreachable);
   }
+}
+
+let apiOrigin: Promise<string> | undefined;
+
+/** The API's origin, as the origin of this page says; asked once, and again after a failure. */
+function whereTheApiIs(): Promise<string> {
+  apiOrigin ??= ask().catch((error: unknown) => {
+    apiOrigin = undefined;
+    throw error;
+  });
+  return apiOrigin;
+}
+
+async function ask(): Promise<string> {
+  const signal = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
+  const response = await fetch("/.well-known/flydex.json", { cache: "no-store", redirect: "error", signal });
+  // A relay that says nothing has its API here.
+  if (response.status === 404) return "";
+  if (!response.ok) throw new Problem(LOCAL.unreachable);
+  const { api_origin } = (await response.json()) as { api_origin: string };
+  return api_origin === location.origin ? "" : new URL(api_origin).origin;
 }
 
 async function problemOf(response: Response): Promise<Problem> {
