@@ -2,6 +2,7 @@
 //! once, and shared by several processes of which one is stuck. What every statement does is tested in the crates, once
 //! on each database.
 
+mod connections;
 mod process;
 
 use std::str::FromStr as _;

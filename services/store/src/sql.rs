@@ -9,6 +9,7 @@
 mod account_sessions;
 mod accounts;
 mod audit;
+mod connections;
 mod devices;
 mod links;
 mod local_connects;
@@ -30,19 +31,19 @@ use std::sync::Arc;
 
 use flydex_domain::id::AccountId;
 use flydex_domain::limits::{SQL_BUSY_TIMEOUT, SQL_CONNECTIONS_MAX};
+use sqlx::Sqlite;
 use sqlx::sqlite::{SqliteConnectOptions, SqliteJournalMode, SqlitePool, SqlitePoolOptions, SqliteSynchronous};
-use sqlx::{PgPool, Postgres, Sqlite};
 use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use self::account_sessions::{AccountSession, SignedIn};
 pub use self::accounts::{Account, User};
+use self::connections::Connections;
 pub use self::devices::Device;
 pub use self::links::LinkReport;
 pub use self::local_connects::{BrowserSide, LocalConnect};
 pub use self::machines::{Machine, NewMachine};
 pub use self::migrations::SchemaError;
 pub use self::postgres::PostgresUrl;
-use self::query::in_time;
 pub use self::sign_in_links::SignInLink;
 
 /// Why a statement gave nothing.
@@ -106,7 +107,7 @@ enum Pool {
         // SQLite has one writer: waiting here in turn is fairer than its busy polling.
         writer: Arc<Mutex<()>>,
     },
-    Postgres(PgPool),
+    Postgres(Connections),
 }
 
 impl fmt::Debug for Sql {
@@ -152,7 +153,7 @@ impl Sql {
     pub async fn read(&self) -> Result<Tx, StoreError> {
         let inner = match &self.pool {
             Pool::Sqlite { pool, .. } => Inner::Sqlite(pool.begin().await?),
-            Pool::Postgres(pool) => Inner::Postgres(in_time(pool.begin_with(POSTGRES_VIEW)).await?),
+            Pool::Postgres(pool) => Inner::Postgres(pool.begin(POSTGRES_VIEW).await?),
         };
         Ok(Tx { inner, changes: false, turn: None, _writer: None })
     }
@@ -167,7 +168,7 @@ impl Sql {
                 let turn = Arc::clone(writer).lock_owned().await;
                 (Inner::Sqlite(pool.begin_with("BEGIN IMMEDIATE").await?), Some(turn))
             }
-            Pool::Postgres(pool) => (Inner::Postgres(in_time(pool.begin_with(POSTGRES_CHANGE)).await?), None),
+            Pool::Postgres(pool) => (Inner::Postgres(pool.begin(POSTGRES_CHANGE).await?), None),
         };
         Ok(Tx { inner, changes: true, turn: None, _writer: writer })
     }
@@ -177,10 +178,9 @@ impl Sql {
     /// # Errors
     /// When it does not.
     pub async fn ping(&self) -> Result<(), StoreError> {
-        let ping = sqlx::raw_sql("SELECT 1");
         match &self.pool {
-            Pool::Sqlite { pool, .. } => ping.execute(pool).await.map(|_| ())?,
-            Pool::Postgres(pool) => in_time(ping.execute(pool)).await.map(|_| ())?,
+            Pool::Sqlite { pool, .. } => sqlx::raw_sql("SELECT 1").execute(pool).await.map(drop)?,
+            Pool::Postgres(pool) => pool.begin(POSTGRES_VIEW).await.map(drop)?,
         }
         Ok(())
     }
@@ -209,7 +209,7 @@ pub struct Tx {
 
 enum Inner {
     Sqlite(sqlx::Transaction<'static, Sqlite>),
-    Postgres(sqlx::Transaction<'static, Postgres>),
+    Postgres(connections::Transaction),
 }
 
 impl Tx {
@@ -220,7 +220,7 @@ impl Tx {
     pub async fn commit(self) -> Result<(), StoreError> {
         match self.inner {
             Inner::Sqlite(tx) => Ok(tx.commit().await?),
-            Inner::Postgres(tx) => Ok(in_time(tx.commit()).await?),
+            Inner::Postgres(tx) => Ok(tx.commit().await?),
         }
     }
 }

@@ -16,7 +16,7 @@ pub const POSTGRES_LIFETIME_MAX: Duration = Duration::from_secs(30 * 60);
 pub const POSTGRES_STATEMENT_TIMEOUT: Duration = Duration::from_secs(4);
 /// Time this side gives it: more than PostgreSQL does, for one that says nothing at all.
 pub const POSTGRES_ANSWER_TIMEOUT: Duration = Duration::from_secs(5);
-/// Time a connection has to answer before it is used, and after it was, or it is let go: far over a round trip, and so
+/// Time a connection has to begin and to roll back a transaction, or it is let go: far over a round trip, and so
 /// short that a host which died without a word costs a request one new connection and not the whole pool.
 pub const POSTGRES_PING_TIMEOUT: Duration = Duration::from_secs(1);
 /// Silence of a process after which PostgreSQL probes its connection, so that one that died leaves no slot taken.

@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    POSTGRES_ACQUIRE_TIMEOUT, POSTGRES_CONNECTIONS_MAX, POSTGRES_IDLE_IN_CHANGE_MAX, POSTGRES_KEEPALIVE_IDLE,
-    POSTGRES_KEEPALIVE_INTERVAL, POSTGRES_KEEPALIVE_PROBES, POSTGRES_LIFETIME_MAX, POSTGRES_PING_TIMEOUT,
+    POSTGRES_IDLE_IN_CHANGE_MAX, POSTGRES_KEEPALIVE_IDLE, POSTGRES_KEEPALIVE_INTERVAL, POSTGRES_KEEPALIVE_PROBES,
     POSTGRES_RETRY_INTERVAL, POSTGRES_STATEMENT_TIMEOUT, POSTGRES_WAITING_SAID_INTERVAL,
 };
-use sqlx::postgres::{PgConnectOptions, PgPool, PgPoolOptions, PgSslMode};
+use sqlx::postgres::{PgConnectOptions, PgSslMode};
 use sqlx::{Connection as _, PgConnection};
 use tokio::time::Instant;
 
+use super::connections::Connections;
 use super::migrations::{self, KNOWN, Stand};
 use super::query::in_time;
 use super::{Pool, Sql, StoreError};
@@ -73,7 +73,7 @@ impl Sql {
     pub async fn connect_postgres(url: &PostgresUrl) -> Result<Self, StoreError> {
         let (_, stand) = reach(url).await?;
         stand.check(KNOWN)?;
-        Ok(Self { pool: Pool::Postgres(pool(url)) })
+        Ok(Self { pool: Pool::Postgres(Connections::new(bounded(url))) })
     }
 
     /// Brings the schema of a PostgreSQL up to date, after waiting for it as [`Sql::connect_postgres`] does. Of two
@@ -92,28 +92,6 @@ impl Sql {
         connection.close().await?;
         Ok((before.found, after.found))
     }
-}
-
-fn pool(url: &PostgresUrl) -> PgPool {
-    PgPoolOptions::new()
-        .max_connections(POSTGRES_CONNECTIONS_MAX)
-        .acquire_timeout(POSTGRES_ACQUIRE_TIMEOUT)
-        .max_lifetime(POSTGRES_LIFETIME_MAX)
-        // The driver's own test waits for as long as the system keeps the connection, and that is a quarter of an hour
-        // with a host that died without a word.
-        .test_before_acquire(false)
-        .before_acquire(|connection, _| Box::pin(answers(connection)))
-        .after_release(|connection, _| Box::pin(answers(connection)))
-        .connect_lazy_with(bounded(url))
-}
-
-/// Whether there is still somebody at the other end; if not, the pool lets the connection go and opens another.
-async fn answers(connection: &mut PgConnection) -> Result<bool, sqlx::Error> {
-    let answered = matches!(tokio::time::timeout(POSTGRES_PING_TIMEOUT, connection.ping()).await, Ok(Ok(())));
-    if !answered {
-        tracing::info!(error.code = ErrorCode::StoreUnavailable.name(), "connection to the database let go");
-    }
-    Ok(answered)
 }
 
 /// What PostgreSQL itself ends, so that a process that is stuck or gone holds nobody up.
@@ -179,7 +157,7 @@ mod tests {
     #[tokio::test]
     async fn what_is_shown_of_a_database_holds_no_password() {
         let url: PostgresUrl = "postgres://role:pass-6b1f@127.0.0.1:1/flydex".parse().unwrap();
-        let sql = Sql { pool: Pool::Postgres(pool(&url)) };
+        let sql = Sql { pool: Pool::Postgres(Connections::new(bounded(&url))) };
         assert_eq!(format!("{sql:?}"), "Sql(PostgreSQL)");
         let error = sql.ping().await.unwrap_err();
         assert!(matches!(error, StoreError::Unavailable(_)));

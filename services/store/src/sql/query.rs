@@ -1,6 +1,7 @@
 //! One query text for both databases: it is bound once, run on whichever a transaction is on, and read alike.
 
 use std::future::Future;
+use std::time::Duration;
 
 use flydex_domain::limits::POSTGRES_ANSWER_TIMEOUT;
 use sqlx::Row as _;
@@ -60,10 +61,13 @@ impl Query {
     }
 
     pub(super) async fn execute(self, tx: &mut Tx) -> Result<Done, StoreError> {
-        match &mut tx.inner {
-            Inner::Sqlite(tx) => Ok(Done(bound!(self).execute(&mut **tx).await?.rows_affected())),
-            Inner::Postgres(tx) => Ok(Done(in_time(bound!(self).execute(&mut **tx)).await?.rows_affected())),
-        }
+        Ok(Done(match &mut tx.inner {
+            Inner::Sqlite(tx) => bound!(self).execute(&mut **tx).await?.rows_affected(),
+            Inner::Postgres(tx) => {
+                let answer = in_time(bound!(self).execute(tx.ask()?)).await;
+                tx.heard(answer)?.rows_affected()
+            }
+        }))
     }
 
     /// The one row, or [`StoreError::NotFound`].
@@ -72,17 +76,21 @@ impl Query {
     }
 
     pub(super) async fn fetch_optional(self, tx: &mut Tx) -> Result<Option<Row>, StoreError> {
-        match &mut tx.inner {
-            Inner::Sqlite(tx) => Ok(bound!(self).fetch_optional(&mut **tx).await?.map(Row::Sqlite)),
-            Inner::Postgres(tx) => Ok(in_time(bound!(self).fetch_optional(&mut **tx)).await?.map(Row::Postgres)),
-        }
+        Ok(match &mut tx.inner {
+            Inner::Sqlite(tx) => bound!(self).fetch_optional(&mut **tx).await?.map(Row::Sqlite),
+            Inner::Postgres(tx) => {
+                let answer = in_time(bound!(self).fetch_optional(tx.ask()?)).await;
+                tx.heard(answer)?.map(Row::Postgres)
+            }
+        })
     }
 
     pub(super) async fn fetch_all(self, tx: &mut Tx) -> Result<Vec<Row>, StoreError> {
         Ok(match &mut tx.inner {
             Inner::Sqlite(tx) => bound!(self).fetch_all(&mut **tx).await?.into_iter().map(Row::Sqlite).collect(),
             Inner::Postgres(tx) => {
-                in_time(bound!(self).fetch_all(&mut **tx)).await?.into_iter().map(Row::Postgres).collect()
+                let answer = in_time(bound!(self).fetch_all(tx.ask()?)).await;
+                tx.heard(answer)?.into_iter().map(Row::Postgres).collect()
             }
         })
     }
@@ -90,8 +98,16 @@ impl Query {
 
 /// Waits for PostgreSQL no longer than it may take: one that fell silent holds nobody up for the life of a socket.
 pub(super) async fn in_time<T>(answer: impl Future<Output = Result<T, sqlx::Error>>) -> Result<T, sqlx::Error> {
+    within(POSTGRES_ANSWER_TIMEOUT, answer).await
+}
+
+/// The same with a bound of its own.
+pub(super) async fn within<T>(
+    bound: Duration,
+    answer: impl Future<Output = Result<T, sqlx::Error>>,
+) -> Result<T, sqlx::Error> {
     let silent = |_| sqlx::Error::Io(std::io::ErrorKind::TimedOut.into());
-    tokio::time::timeout(POSTGRES_ANSWER_TIMEOUT, answer).await.map_err(silent)?
+    tokio::time::timeout(bound, answer).await.map_err(silent)?
 }
 
 impl Row {

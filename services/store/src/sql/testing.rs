@@ -8,6 +8,7 @@ use sqlx::{Connection as _, PgConnection};
 use tempfile::TempDir;
 use uuid::Uuid;
 
+use super::query::query;
 use super::{PostgresUrl, Sql, StoreError};
 
 /// Names a PostgreSQL (the address of a server, with a role that may make schemas) to run the tests on.
@@ -107,12 +108,9 @@ impl Sql {
     /// # Errors
     /// Why it was refused.
     pub async fn try_tamper(&self, statement: &'static str) -> Result<(), StoreError> {
-        let statement = sqlx::raw_sql(statement);
-        match &self.pool {
-            super::Pool::Sqlite { pool, .. } => statement.execute(pool).await.map(|_| ())?,
-            super::Pool::Postgres(pool) => statement.execute(pool).await.map(|_| ())?,
-        }
-        Ok(())
+        let mut tx = self.write().await?;
+        query(statement).execute(&mut tx).await?;
+        tx.commit().await
     }
 
     /// Whether it is a PostgreSQL.
