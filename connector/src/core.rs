@@ -13,7 +13,7 @@ use std::collections::BTreeMap;
 use std::future::Future;
 use std::io;
 use std::sync::{Arc, Mutex};
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use flydex_domain::device::DeviceList;
 use flydex_domain::id::{ApprovalId, BootId, SessionId};
@@ -131,6 +131,7 @@ struct Core<P> {
     port: P,
     codex: CodexStatus,
     policy: DeskPolicy,
+    approval_lifetime: Duration,
     draining: bool,
 
     devices: DeviceList,
@@ -179,6 +180,7 @@ impl<P: CodexPort> Core<P> {
         Ok(Self {
             codex: port.current(),
             policy,
+            approval_lifetime: config.approval_lifetime,
             draining: false,
             devices,
             device_storage: Arc::new(Mutex::new(config.devices)),

@@ -11,7 +11,7 @@ use flydex_domain::command::{CommandKind, Decision};
 use flydex_domain::gate::approval::{Approval, End, State};
 use flydex_domain::id::{ApprovalId, DeviceId};
 use flydex_domain::key::sign;
-use flydex_domain::limits::{APPROVAL_BYTES_MAX, APPROVAL_LIFETIME, APPROVALS_CLOSED_MAX, APPROVALS_OPEN_MAX};
+use flydex_domain::limits::{APPROVAL_BYTES_MAX, APPROVALS_CLOSED_MAX, APPROVALS_OPEN_MAX};
 use flydex_domain::time::UnixMillis;
 use prost::Message as _;
 
@@ -165,7 +165,7 @@ impl<P: CodexPort> Core<P> {
             machine_id: self.paired.machine_id,
             generation: asked.key.generation,
             approval_id,
-            expires_at: self.now().plus(APPROVAL_LIFETIME),
+            expires_at: self.now().plus(self.approval_lifetime),
             salt: self.entropy.bytes(),
         };
         let mut approval = Approval {

@@ -2,8 +2,10 @@
 
 use std::io;
 use std::path::Path;
+use std::time::Duration;
 
 use flydex_domain::id::BootId;
+use flydex_domain::limits::APPROVAL_LIFETIME;
 use tokio::sync::{mpsc, watch as channel};
 
 use crate::epoch::Fence;
@@ -31,6 +33,8 @@ pub struct CoreConfig {
     pub fence: Fence,
     /// Audit records on their way to control.
     pub spool: Spool,
+    /// How long an approval waits for a remote answer before it is renewed under another id.
+    pub approval_lifetime: Duration,
     /// What the desk asks.
     pub desk: mpsc::Receiver<DeskRequest>,
     /// What the desk sees.
@@ -62,6 +66,7 @@ impl CoreConfig {
             devices: file(DEVICES_FILE),
             fence: Fence::open(file(FENCE_FILE))?,
             spool,
+            approval_lifetime: APPROVAL_LIFETIME,
             desk,
             status,
             region_report: channel::Sender::new(RegionReport::default()),

@@ -14,6 +14,7 @@ struct State {
     content: Vec<u8>,
     aside: Option<Vec<u8>>,
     full: bool,
+    before_write: Option<Box<dyn FnMut() + Send>>,
 }
 
 impl MemoryStorage {
@@ -27,6 +28,11 @@ impl MemoryStorage {
         self.0.lock().unwrap().full = full;
     }
 
+    /// Does something before each write: what a slow disk lets happen.
+    pub(crate) fn before_write(&self, happens: impl FnMut() + Send + 'static) {
+        self.0.lock().unwrap().before_write = Some(Box::new(happens));
+    }
+
     pub(crate) fn content(&self) -> Vec<u8> {
         self.0.lock().unwrap().content.clone()
     }
@@ -37,6 +43,9 @@ impl MemoryStorage {
 
     fn write(&self, change: impl FnOnce(&mut State)) -> io::Result<()> {
         let mut state = self.0.lock().unwrap();
+        if let Some(happens) = &mut state.before_write {
+            happens();
+        }
         if state.full {
             return Err(io::ErrorKind::StorageFull.into());
         }

@@ -7,7 +7,7 @@
 //! INV-SCOPE, INV-KEY, INV-BLIND, INV-BOUND and INV-LOCAL are not about histories: types, bounds and the table of
 //! attacks hold them.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use crate::command::Outcome;
 use crate::epoch::Epoch;
@@ -225,6 +225,15 @@ pub fn approved(accept: &Accept) -> Result<(), Broken> {
     holds(accept.audited, rule, "an accept took effect before its audit record was durable")
 }
 
+/// A question of Codex, whatever approvals were made of it: one that expires is renewed under another id.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct Question {
+    /// The life of Codex that asks.
+    pub generation: Generation,
+    /// Its number in that life.
+    pub number: u64,
+}
+
 // === Histories ===
 
 /// One line of the history of one machine, in the order in which things happened there and its devices were told.
@@ -247,8 +256,13 @@ pub enum Event {
     Acted(CommandKey, CommandHash),
     /// A device was told of a command.
     Told(CommandKey, CommandHash, Word),
-    /// A remote accept took effect.
-    Accepted(Accept),
+    /// The audit record of an accept is durable, at control or at the machine.
+    Audited(CommandKey, CommandHash),
+    /// A question has ended otherwise than by a remote accept: declined, answered at the desk, or taken back.
+    Closed(Question),
+    /// A remote accept took effect. Whether it was the first and was audited is what the history tells, besides what
+    /// [`Accept`] says of it.
+    Accepted(CommandKey, CommandHash, Question, Accept),
     /// A session begins a stream after this number.
     Watches(SessionId, StreamId, u64),
     /// An event reached a session.
@@ -264,6 +278,8 @@ pub struct Checker {
     commands: BTreeMap<(CommandKey, CommandHash), Command>,
     acted: BTreeMap<CommandKey, CommandHash>,
     streams: BTreeMap<(SessionId, StreamId), u64>,
+    audited: BTreeSet<(CommandKey, CommandHash)>,
+    ended: BTreeSet<Question>,
 }
 
 #[derive(Clone, Copy, Debug, Default)]
@@ -299,7 +315,19 @@ impl Checker {
                 command.fate.told(word);
                 command.answered |= word.is_final();
             }),
-            Event::Accepted(accept) => approved(&accept),
+            Event::Audited(key, hash) => {
+                self.audited.insert((key, hash));
+                Ok(())
+            }
+            Event::Closed(question) => {
+                self.ended.insert(question);
+                Ok(())
+            }
+            Event::Accepted(key, hash, question, accept) => approved(&Accept {
+                answered_before: !self.ended.insert(question) || accept.answered_before,
+                audited: self.audited.contains(&(key, hash)) || accept.audited,
+                ..accept
+            }),
             Event::Watches(session_id, stream_id, last_seq) => {
                 self.streams.insert((session_id, stream_id), last_seq);
                 Ok(())

@@ -105,6 +105,12 @@ impl Entry {
         self.issued_at
     }
 
+    /// The machine's clock when it last wrote of it.
+    #[must_use]
+    pub const fn at(&self) -> UnixMillis {
+        self.at
+    }
+
     /// The kind and thread of an effect that was begun and has no outcome.
     #[must_use]
     pub fn open(&self) -> Option<(CommandKind, &str)> {

@@ -69,12 +69,24 @@ impl<P: CodexPort> Core<P> {
 
     /// The audit record of an accept is durable, or cannot be made so.
     pub(in crate::core) fn recorded_first(&mut self, asked: Asked, act: Act, durable: bool) {
-        if durable {
-            self.begin(self.newest(asked), false, act);
-        } else {
-            self.take_back(&act);
-            self.in_flight.remove(&asked.key);
-            self.refuse(asked, ErrorCode::AuditUnavailable, Answer::default());
+        // The disk may have taken longer than the approval had left.
+        let refused = match durable {
+            true => self.is_over(&act).then_some(ErrorCode::ApprovalExpired),
+            false => Some(ErrorCode::AuditUnavailable),
+        };
+        let Some(code) = refused else { return self.begin(self.newest(asked), false, act) };
+        self.take_back(&act);
+        self.in_flight.remove(&asked.key);
+        self.refuse(asked, code, Answer::default());
+    }
+
+    fn is_over(&self, act: &Act) -> bool {
+        let now = self.now();
+        match act {
+            Act::AnswerApproval { approval_id, .. } => {
+                self.approvals.entries.get(approval_id).is_none_or(|entry| now >= entry.approval.binding.expires_at)
+            }
+            Act::AnswerQuestion { .. } | Act::Execute(_) => false,
         }
     }
 
@@ -82,11 +94,13 @@ impl<P: CodexPort> Core<P> {
     pub(in crate::core) fn take_back(&mut self, act: &Act) {
         match act {
             Act::AnswerApproval { approval_id, .. } => {
-                if let Some(entry) = self.approvals.entries.get_mut(approval_id)
-                    && let State::Taken(_) = entry.approval.state
-                {
-                    entry.approval.state = State::Open;
-                    entry.answer = None;
+                let Some(entry) = self.approvals.entries.get_mut(approval_id) else { return };
+                let State::Taken(_) = entry.approval.state else { return };
+                entry.approval.state = State::Open;
+                entry.answer = None;
+                // Codex may have taken it back meanwhile.
+                if self.approvals.by_key.get(&entry.asked.key) != Some(approval_id) {
+                    self.close_approval(*approval_id, End::Withdrawn);
                 }
             }
             Act::AnswerQuestion { question_id, .. } => self.questions.take_back(question_id),

@@ -251,6 +251,30 @@ async fn an_accept_that_cannot_be_recorded_does_not_act_and_can_be_answered_agai
 }
 
 #[tokio::test]
+async fn an_accept_whose_record_took_until_the_end_of_the_approval_does_not_act() {
+    let (mut world, approval) = with_open().await;
+    let clock = world.clock.clone();
+    world.disks.spool.before_write(move || clock.advance(APPROVAL_LIFETIME));
+    world.answer(1, &approval, Decision::Accept, rendered(&approval), no_audit).await;
+    assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::ApprovalExpired));
+    assert_eq!(world.codex.script(|script| script.answered.len()), 0);
+    assert_ne!(opened(&mut world).await.approval_id, approval.approval_id);
+}
+
+#[tokio::test]
+async fn an_approval_that_codex_took_back_under_an_answer_is_not_open_again() {
+    let (mut world, approval) = with_open().await;
+    let (events, key) = (world.events.clone(), asked(0).key);
+    world.disks.spool.fill_disk(true);
+    world.disks.spool.before_write(move || {
+        let _ = events.try_send(CodexEvent::RequestResolved { key: key.clone(), how: Resolution::Withdrawn });
+    });
+    world.answer(1, &approval, Decision::Accept, rendered(&approval), no_audit).await;
+    assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::AuditUnavailable));
+    assert!(closed(&mut world).await.end() == agent::ApprovalEnd::Withdrawn);
+}
+
+#[tokio::test]
 async fn a_strict_account_wants_controls_word() {
     let (mut world, approval) = with_open().await;
     world.policy.send_replace(DeskPolicy { strict_audit: true, ..DeskPolicy::default() });

@@ -38,6 +38,7 @@ fn link_to(world: &World, regions: watch::Receiver<Vec<RegionEndpoint>>) {
         devices: Box::new(MemoryStorage::default()),
         fence: world.fence.clone(),
         spool: world.spool.clone(),
+        approval_lifetime: flydex_domain::limits::APPROVAL_LIFETIME,
         desk: mpsc::channel(1).1,
         status: watch::Sender::default(),
         region_report: watch::Sender::default(),

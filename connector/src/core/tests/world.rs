@@ -246,6 +246,7 @@ impl World {
             devices: Box::new(disks.devices.clone()),
             fence: fence.clone(),
             spool: spool.clone(),
+            approval_lifetime: flydex_domain::limits::APPROVAL_LIFETIME,
             desk: desk_rx,
             status: status_tx,
             region_report: watch::Sender::default(),

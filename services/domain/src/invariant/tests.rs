@@ -91,9 +91,9 @@ fn a_hole_a_repeat_or_an_unasked_event_breaks_the_order() {
     assert_eq!(broken(&after), [(2, Rule::Order)]);
 }
 
-#[test]
-fn each_condition_of_an_accept_is_needed() {
-    let good = Accept {
+/// A remote accept as it should be; what the history is to tell of it is not said here.
+fn good() -> Accept {
+    Accept {
         rendered: [1; 32],
         would_happen: [1; 32],
         answered: Generation::from_bytes([1; 32]),
@@ -101,8 +101,21 @@ fn each_condition_of_an_accept_is_needed() {
         at: UnixMillis(1),
         expires_at: UnixMillis(2),
         answered_before: false,
-        audited: true,
-    };
+        audited: false,
+    }
+}
+
+fn question(number: u64) -> Question {
+    Question { generation: Generation::from_bytes([1; 32]), number }
+}
+
+fn accepted(command: u128, number: u64) -> Event {
+    Event::Accepted(key(command), HASH, question(number), good())
+}
+
+#[test]
+fn each_condition_of_an_accept_is_needed() {
+    let good = Accept { audited: true, ..good() };
     assert_eq!(approved(&good), Ok(()));
     let bad = [
         Accept { rendered: [2; 32], ..good },
@@ -112,8 +125,30 @@ fn each_condition_of_an_accept_is_needed() {
         Accept { audited: false, ..good },
     ];
     for accept in bad {
-        assert_eq!(broken(&[Event::Accepted(accept)]), [(0, Rule::Approve)], "{accept:?}");
+        let history = [Event::Accepted(key(1), HASH, question(1), accept)];
+        assert_eq!(broken(&history), [(0, Rule::Approve)], "{accept:?}");
     }
+}
+
+#[test]
+fn an_accept_before_its_audit_record_breaks_approve_whoever_else_was_audited() {
+    let audited = Event::Audited(key(1), HASH);
+    assert_eq!(broken(&[audited, accepted(1, 1)]), []);
+    assert_eq!(broken(&[accepted(1, 1), audited]), [(0, Rule::Approve)]);
+    assert_eq!(broken(&[Event::Audited(key(2), HASH), accepted(1, 1)]), [(1, Rule::Approve)]);
+    assert_eq!(broken(&[Event::Audited(key(1), OTHER), accepted(1, 1)]), [(1, Rule::Approve)]);
+}
+
+#[test]
+fn an_accept_of_a_question_that_has_ended_breaks_approve() {
+    let audited = [Event::Audited(key(1), HASH), Event::Audited(key(2), HASH)];
+    let after = |rest: &[Event]| broken(&[audited.as_slice(), rest].concat());
+    assert_eq!(after(&[accepted(1, 1), accepted(2, 2)]), []);
+    assert_eq!(after(&[accepted(1, 1), accepted(2, 1)]), [(3, Rule::Approve)]);
+    assert_eq!(after(&[accepted(1, 1), accepted(1, 1)]), [(3, Rule::Approve)]);
+    assert_eq!(after(&[Event::Closed(question(1)), accepted(1, 1)]), [(3, Rule::Approve)]);
+    let of_another_life = Question { generation: Generation::from_bytes([2; 32]), number: 1 };
+    assert_eq!(after(&[Event::Closed(of_another_life), accepted(1, 1)]), []);
 }
 
 #[test]
