@@ -212,6 +212,13 @@ impl Report {
         self.phases.iter().filter_map(|phase| phase.times.get(kind)).map(|times| times.count).sum()
     }
 
+    /// How many of a kind were counted, in all phases; a kind stands for all that begin with it and a colon.
+    #[must_use]
+    pub fn counted(&self, kind: &str) -> u64 {
+        let counts = self.phases.iter().flat_map(|phase| &phase.counts);
+        counts.filter(|(what, _)| judged::is_of(what, kind)).map(|(_, count)| count).sum()
+    }
+
     /// How many sessions were not usable at the end, or still waited for an answer.
     #[must_use]
     pub fn unsettled(&self) -> u64 {
@@ -262,9 +269,10 @@ impl Report {
 /// A verdict in lines.
 #[must_use]
 pub fn verdict_lines(verdict: &Verdict) -> String {
-    let Verdict { lines, asked, acted, seen, unanswered, broken, violations } = verdict;
+    let Verdict { lines, asked, acted, accepted, seen, unanswered, broken, violations } = verdict;
     let mut text = format!(
-        "history: {lines} lines, {asked} commands asked, {unanswered} unanswered, {acted} effects, {seen} events seen\n\
+        "history: {lines} lines, {asked} commands asked, {unanswered} unanswered, {acted} effects, {accepted} approvals \
+         accepted, {seen} events seen\n\
          invariants broken: {broken}\n"
     );
     for violation in violations {

@@ -5,6 +5,7 @@
 //! joins them.
 
 pub mod account;
+pub mod approval;
 pub mod bench;
 pub mod device;
 mod dial;
@@ -13,6 +14,7 @@ pub mod floor;
 mod line;
 mod machine;
 mod phone;
+pub mod play;
 pub mod record;
 pub mod rig;
 pub mod run;

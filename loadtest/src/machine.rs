@@ -19,7 +19,8 @@ use flydex_connector::link;
 use flydex_connector::outbox::Outbox;
 use flydex_connector::pair::{PairError, Pairing, PairingRequest, Proposal};
 use flydex_connector::paired::{CoreStatus, DeskPolicy, DeskRequest, Entropy, LinkStatus, PairedState, RegionEndpoint};
-use flydex_connector::spool::Spool;
+use flydex_connector::spool::{Spool, SpoolRecord};
+use flydex_domain::audit::AuditKind;
 use flydex_domain::device::DeviceList;
 use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
@@ -35,12 +36,13 @@ use tokio::sync::{mpsc, watch};
 use crate::account::{Account, PairedMachine};
 use crate::device::Device;
 use crate::line::Line;
-use crate::record::Entry;
+use crate::record::{AuditedAt, Entry};
 use crate::run::World;
 use crate::schedule::Due;
 
 mod memory;
 mod port;
+mod questions;
 
 pub(crate) use port::{stamped, thread};
 
@@ -51,6 +53,9 @@ use port::StubPort;
 const PAIRING_WAIT: Duration = Duration::from_secs(3);
 /// Tries of one pairing: the rates let twenty a minute through from one address.
 const PAIRING_TRIES_MAX: u32 = 1_000;
+
+/// What stands before the JSON of a line of the audit spool: its checksum and a blank.
+const SPOOL_CRC_BYTES: usize = 9;
 
 /// A machine that runs.
 pub(crate) struct Machine {
@@ -184,7 +189,8 @@ fn connect(
         journal: Box::new(heard_journal(world, machine_id)),
         devices: Box::new(Memory::with(serde_json::to_vec(&list)?)),
         fence: fence.clone(),
-        spool: Spool::open(Box::new(Memory::with(Vec::new())))?,
+        spool: Spool::open(Box::new(heard_spool(world, machine_id)))?,
+        approval_lifetime: Duration::from_secs_f64(world.scenario.stub.approval_seconds),
         desk,
         status: status_tx,
         region_report: watch::Sender::default(),
@@ -232,6 +238,20 @@ fn heard_journal(world: &Arc<World>, machine_id: MachineId) -> Memory {
         let replayed = journal::replay(&whole).or_else(|_| journal::replay(bytes));
         let Ok(replayed) = replayed else { return };
         world.recorder.journalled(world.now_us(), machine_id, &replayed.journal);
+    })
+}
+
+/// The audit spool's file tells each accept that was recorded before it acts, once it is durable.
+fn heard_spool(world: &Arc<World>, machine_id: MachineId) -> Memory {
+    let world = world.clone();
+    Memory::heard_by(move |bytes| {
+        for line in bytes.split(|byte| *byte == b'\n') {
+            let Some((_, json)) = line.split_at_checked(SPOOL_CRC_BYTES) else { continue };
+            let Ok(record) = serde_json::from_slice::<SpoolRecord>(json) else { continue };
+            if let (AuditKind::ApprovalIntent, Some(id)) = (record.kind, record.command_id) {
+                world.recorder.audited(world.now_us(), machine_id, id, AuditedAt::Machine);
+            }
+        }
     })
 }
 

@@ -24,10 +24,12 @@ use crate::line::Line;
 use crate::run::World;
 use crate::schedule::{Ask, Due};
 
+mod approvals;
 mod commands;
 mod connection;
 mod incoming;
 
+use approvals::{Answering, Approvals};
 use connection::{Connection, send};
 
 /// Wait before a session is opened again, as the web app's; doubled with each failure in a row.
@@ -49,6 +51,8 @@ pub(crate) struct Phone {
     pub(crate) account: Account,
     /// Its key.
     pub(crate) device: Arc<Device>,
+    /// Its number at the machine.
+    pub(crate) number: usize,
     /// The machine that it is paired with.
     pub(crate) machine: PairedMachine,
     /// Where sessions are opened.
@@ -107,6 +111,8 @@ struct Asked {
     bulk_left: Option<u32>,
     /// When to send it again, after a failure on the way.
     again_at: Option<Instant>,
+    /// What it answers, where it is an answer.
+    answer: Option<Answering>,
 }
 
 /// What a command is for.
@@ -116,16 +122,23 @@ enum What {
     Attach,
     /// The thread is to be followed.
     Watch,
+    /// An approval was shown.
+    Answer,
     /// The schedule wanted it.
     Load(Ask),
 }
 
 impl Asked {
+    const fn new(wire: v1::Command, hash: CommandHash, due: Due, what: What) -> Self {
+        let (cursor_seq, half_done, delivered, bulk_left) = (0, false, false, None);
+        Self { wire, hash, due, what, cursor_seq, half_done, delivered, bulk_left, again_at: None, answer: None }
+    }
+
     /// A verdict comes besides the receipt.
     const fn subscribes(&self) -> bool {
         match self.what {
             What::Attach | What::Watch => true,
-            What::Load(_) => false,
+            What::Answer | What::Load(_) => false,
         }
     }
 }
@@ -143,6 +156,7 @@ struct Cursor {
 struct Life {
     phone: Phone,
     asked: BTreeMap<CommandId, Asked>,
+    approvals: Approvals,
     /// The cursors of attaches and watches of this socket that are not waited for any more: their verdict may yet come.
     given_up: BTreeMap<CommandId, u64>,
     /// The machine's stream and the thread's, once they were begun.
@@ -166,6 +180,7 @@ impl Phone {
         let mut life = Life {
             phone: self,
             asked: BTreeMap::new(),
+            approvals: Approvals::new(),
             given_up: BTreeMap::new(),
             machine_stream: None,
             thread_stream: None,
@@ -254,7 +269,7 @@ impl Life {
     }
 
     fn tell_standing(&self) {
-        let open = self.asked.values().filter(|asked| matches!(asked.what, What::Load(_))).count();
+        let open = self.asked.values().filter(|asked| !asked.subscribes()).count() + self.approvals.waiting();
         self.phone.standing.send_replace(Standing { usable: self.lost_at.is_none(), open });
     }
 
@@ -298,9 +313,11 @@ impl Life {
                     connection.heard_at = self.world().clock.instant();
                     if let Some(kind) = connection::down(message)? {
                         self.take(connection, kind).await?;
+                        self.answer(connection).await?;
                         self.admit(connection).await?;
                     }
                 }
+                Some(recorded) = self.approvals.recorded.recv() => self.accept(connection, recorded).await?,
                 Some(due) = self.phone.due.recv(), if self.lost_at.is_none() => self.ask(connection, due).await?,
                 () = tokio::time::sleep_until(wake_at.into()) => {
                     self.wake(connection).await?;

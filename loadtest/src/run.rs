@@ -227,6 +227,7 @@ impl Fleet {
                     world: world.clone(),
                     account: accounts[index % accounts.len()].clone(),
                     device: device.clone(),
+                    number,
                     machine: machine.paired.clone(),
                     entrance: entrance.clone(),
                     thread_id: machine::thread(number % threads).to_string(),

@@ -38,6 +38,9 @@ const UNASKED_MAX: f64 = 0.9;
 /// Time that the stub takes to answer.
 const ANSWER_MS_MAX: u64 = 60_000;
 
+/// Time that an approval waits, as the connector's own.
+const APPROVAL_SECONDS_MAX: f64 = 600.0;
+
 /// Why a file is no scenario.
 #[derive(Debug, thiserror::Error)]
 pub enum Error {
@@ -108,13 +111,15 @@ pub struct Stub {
     pub answer_ms: [u64; 2],
     /// Bytes of text in an event. Default 256.
     pub event_bytes: usize,
+    /// Seconds that an approval waits for a remote answer before it is renewed under another id. Default 5.
+    pub approval_seconds: f64,
     /// Bytes of a page of threads or history; more than 32 KiB travels on the bulk lane. Default 2048.
     pub page_bytes: usize,
 }
 
 impl Default for Stub {
     fn default() -> Self {
-        Self { answer_ms: [0, 0], event_bytes: 256, page_bytes: 2048 }
+        Self { answer_ms: [0, 0], event_bytes: 256, page_bytes: 2048, approval_seconds: 5.0 }
     }
 }
 
@@ -134,6 +139,10 @@ pub struct Phase {
     /// Events of a second, of all machines together. Default 0.
     #[serde(default)]
     pub events_per_second: f64,
+    /// Approvals that the stubs ask for in a second, of all machines together. Each is played in one of several ways:
+    /// most are accepted by one phone. Default 0.
+    #[serde(default)]
+    pub approvals_per_second: f64,
     /// How arrivals lie in time. Default `poisson`.
     #[serde(default)]
     pub arrivals: Arrivals,
@@ -273,7 +282,8 @@ impl Scenario {
         within("fleet.sessions_per_machine", sessions_per_machine, 1, SESSIONS_PER_MACHINE_MAX)?;
         within("fleet.threads_per_machine", threads_per_machine, 1, THREADS_MAX)?;
         within("fleet.quic_share", quic_share, 0.0, 1.0)?;
-        let Stub { answer_ms: [least, most], event_bytes, page_bytes } = scenario.stub;
+        let Stub { answer_ms: [least, most], event_bytes, page_bytes, approval_seconds } = scenario.stub;
+        within("stub.approval_seconds", approval_seconds, 0.5, APPROVAL_SECONDS_MAX)?;
         within("stub.answer_ms[1]", most, 0, ANSWER_MS_MAX)?;
         within("stub.answer_ms[0]", least, 0, most)?;
         within("stub.event_bytes", event_bytes, 0, EVENT_BYTES_MAX)?;
@@ -282,7 +292,8 @@ impl Scenario {
         let mut arrivals = 0.0;
         for (index, phase) in scenario.phases.iter().enumerate() {
             phase.check(&|field| format!("phase[{index}].{field}"))?;
-            arrivals += phase.seconds * (phase.commands_per_second + phase.events_per_second);
+            arrivals +=
+                phase.seconds * (phase.commands_per_second + phase.events_per_second + phase.approvals_per_second);
         }
         within("the number of arrivals (seconds times rates)", arrivals, 0.0, ARRIVALS_MAX)?;
         Ok(scenario)
@@ -301,6 +312,7 @@ impl Phase {
         let rate_max = if self.kind == PhaseKind::CoolDown { 0.0 } else { RATE_MAX };
         within(&at("commands_per_second"), self.commands_per_second, 0.0, rate_max)?;
         within(&at("events_per_second"), self.events_per_second, 0.0, rate_max)?;
+        within(&at("approvals_per_second"), self.approvals_per_second, 0.0, rate_max)?;
         within(&at("mix (the sum of its weights)"), self.mix.total(), 1, u64::from(u32::MAX))?;
         let share_max = if self.kind == PhaseKind::Fault { 1.0 } else { 0.0 };
         for (field, share) in [

@@ -12,12 +12,16 @@ use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
 use tokio::sync::mpsc;
 
+use crate::play::Cast;
 use crate::scenario::{Arrivals, Mix, Phase, PhaseKind, Scenario};
 
 /// Interval at which the run's own lateness is looked at.
 const LAG_INTERVAL: Duration = Duration::from_millis(5);
 /// Round trips of the floor in a second.
 const FLOOR_PER_SECOND: f64 = 20.0;
+
+/// How many approvals of ten are answered by the phone that was paired with the machine.
+const PAIRED_OF_TEN: u32 = 6;
 
 /// What a session asks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -41,6 +45,8 @@ pub enum To {
     Session(usize, Ask),
     /// A machine tells.
     Machine(usize),
+    /// A machine asks for an approval.
+    Approval(usize, Cast),
     /// The floor is measured.
     Floor,
     /// The run's own lateness is measured.
@@ -69,6 +75,8 @@ pub struct Due {
     pub phase: usize,
     /// What a session asks; meaningless to others.
     pub ask: Ask,
+    /// The approval that a machine asks for; none where it tells an event.
+    pub cast: Option<Cast>,
     /// The first effect that is asked of its machine after the fault with which the phase begins.
     pub first: bool,
 }
@@ -77,6 +85,8 @@ pub struct Due {
 #[must_use]
 pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
     let mut random = StdRng::seed_from_u64(scenario.seed);
+    // Of their own: with them or without, the rest is the same.
+    let mut of_approvals = StdRng::seed_from_u64(!scenario.seed);
     let mut arrivals = Vec::new();
     let mut start = Duration::ZERO;
     for (index, phase) in scenario.phases.iter().enumerate() {
@@ -91,6 +101,10 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
         for at in times(phase, phase.events_per_second, &mut random) {
             add(at, To::Machine(random.random_range(0..scenario.fleet.machines)));
         }
+        for at in times(phase, phase.approvals_per_second, &mut of_approvals) {
+            let machine = of_approvals.random_range(0..scenario.fleet.machines);
+            add(at, To::Approval(machine, cast(scenario, phase, machine, &mut of_approvals)));
+        }
         let steady = Phase { kind: PhaseKind::Steady, arrivals: Arrivals::Even, ..phase.clone() };
         for at in times(&steady, FLOOR_PER_SECOND, &mut random) {
             add(at, To::Floor);
@@ -103,6 +117,17 @@ pub fn draw(scenario: &Scenario) -> Vec<Arrival> {
     arrivals.sort_by_key(|arrival| arrival.at);
     mark_first(scenario, &mut arrivals);
     arrivals
+}
+
+/// A play for the phones of one machine of which something may be asked in the phase.
+fn cast(scenario: &Scenario, phase: &Phase, machine: usize, random: &mut StdRng) -> Cast {
+    let phones = scenario.fleet.sessions_per_machine;
+    let is_asked = |phone: usize| !is_picked(machine * phones + phone, scenario.sessions(), phase.unasked());
+    // Control knows the first alone, which was paired; the accepts of the others are recorded at the machine.
+    let from = if random.random_range(0..10) < PAIRED_OF_TEN { 0 } else { random.random_range(0..phones) };
+    let mut asked = (0..phones).map(|step| (from + step) % phones).filter(|phone| is_asked(*phone));
+    let first = asked.next().unwrap_or(from);
+    Cast::draw(random, (first, asked.next().unwrap_or(first)))
 }
 
 /// So many of them, rounded.
@@ -190,13 +215,20 @@ pub fn give_out(arrivals: &[Arrival], start: Instant, receivers: &Receivers, clo
         if !wait.is_zero() {
             std::thread::sleep(wait);
         }
-        let (receiver, ask) = match arrival.to {
-            To::Session(session, ask) => (receivers.sessions.get(session), ask),
-            To::Machine(machine) => (receivers.machines.get(machine), Ask::ListThreads),
-            To::Floor => (Some(&receivers.floor), Ask::ListThreads),
-            To::Lag => (Some(&receivers.lag), Ask::ListThreads),
+        let mut due = Due { intended, phase: arrival.phase, ask: Ask::ListThreads, cast: None, first: arrival.first };
+        let receiver = match arrival.to {
+            To::Session(session, ask) => {
+                due.ask = ask;
+                receivers.sessions.get(session)
+            }
+            To::Machine(machine) => receivers.machines.get(machine),
+            To::Approval(machine, cast) => {
+                due.cast = Some(cast);
+                receivers.machines.get(machine)
+            }
+            To::Floor => Some(&receivers.floor),
+            To::Lag => Some(&receivers.lag),
         };
-        let due = Due { intended, phase: arrival.phase, ask, first: arrival.first };
         let given = receiver.is_some_and(|receiver| receiver.try_send(due).is_ok());
         dropped += u64::from(!given);
     }
@@ -238,7 +270,7 @@ mod tests {
         let arrivals = draw(&scenario(phase));
         let asked = arrivals.iter().filter_map(|arrival| match arrival.to {
             To::Session(session, _) => Some(session),
-            To::Machine(_) | To::Floor | To::Lag => None,
+            To::Machine(_) | To::Approval(..) | To::Floor | To::Lag => None,
         });
         assert_eq!(asked.collect::<BTreeSet<_>>().into_iter().collect::<Vec<_>>(), [1, 3, 5]);
     }
@@ -251,6 +283,24 @@ mod tests {
         assert!(first.iter().all(|arrival| matches!(arrival.to, To::Session(_, Ask::StartTurn))), "{first:?}");
         let steady = draw(&scenario("kind = \"steady\"\ncommands_per_second = 100"));
         assert!(steady.iter().all(|arrival| !arrival.first));
+    }
+
+    #[test]
+    fn approvals_leave_the_rest_of_the_schedule_alone_and_are_played_by_phones_that_are_asked() {
+        let phase = "kind = \"fault\"\ncommands_per_second = 50\nevents_per_second = 50\nslow_sessions = 0.5";
+        let without = draw(&scenario(phase));
+        let with = draw(&scenario(&format!("{phase}\napprovals_per_second = 20")));
+        let casts: Vec<_> = with
+            .iter()
+            .filter_map(|arrival| if let To::Approval(_, cast) = arrival.to { Some(cast) } else { None })
+            .collect();
+        assert!((100..300).contains(&casts.len()), "{}", casts.len());
+        // Of the two phones of a machine the second is asked here.
+        assert!(casts.iter().all(|cast| (cast.first, cast.second) == (1, 1)), "{casts:?}");
+        let others = with.into_iter().filter(|arrival| !matches!(arrival.to, To::Approval(..)));
+        assert!(
+            others.map(|arrival| (arrival.at, arrival.to)).eq(without.iter().map(|arrival| (arrival.at, arrival.to)))
+        );
     }
 
     #[test]

@@ -13,6 +13,7 @@ async fn survives(name: &str) -> anyhow::Result<Report> {
     assert_eq!(report.verdict.unanswered, 0, "{table}");
     assert_eq!(report.unsettled(), 0, "{table}");
     assert!(report.verdict.acted > 0 && report.verdict.seen > 0, "{table}");
+    assert!(report.verdict.accepted > 0 && report.counted("approval: refused") > 0, "{table}");
     Ok(report)
 }
 

@@ -47,9 +47,11 @@ async fn a_small_load_runs_clean() -> anyhow::Result<()> {
     {
         assert!(report.timed(kind) > 0, "{kind}: {table}");
     }
+    assert!(report.verdict.accepted > 0 && report.counted("approval: recorded at control") > 0, "{table}");
     assert!(report.timed("link gap") >= 2 && report.timed("session gap") >= 4, "{table}");
     let read = record::check(BufReader::new(File::open(history)?))?;
     assert_eq!((read.lines, read.broken), (report.verdict.lines, 0));
+    assert_eq!(read.accepted, report.verdict.accepted);
     Ok(())
 }
 

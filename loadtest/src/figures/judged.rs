@@ -96,7 +96,7 @@ impl Phase {
 }
 
 /// A kind stands for itself and for all that begin with it and a colon.
-fn is_of(name: &str, kind: &str) -> bool {
+pub(super) fn is_of(name: &str, kind: &str) -> bool {
     name.strip_prefix(kind).is_some_and(|rest| rest.is_empty() || rest.starts_with(':'))
 }
 

@@ -7,18 +7,28 @@ use std::time::Duration;
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::command_body::Kind as Body;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
-use flydex_connector::codex::{AnswerOutcome, CodexEvent, CodexStatus, Refused, RequestKey, ThreadId, TurnId, WatchId};
+use flydex_connector::codex::{
+    AnswerOutcome, CodexEvent, CodexStatus, Refused, RequestKey, Resolution, ThreadId, TurnId, WatchId,
+};
 use flydex_connector::core::port::CodexPort;
 use flydex_connector::epoch::Fence;
 use flydex_domain::command::Decision;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{CommandId, Generation, MachineId};
+use flydex_domain::id::{CommandId, MachineId};
+use flydex_domain::time::UnixMillis;
 use rand::RngExt as _;
 use tokio::sync::mpsc;
 use uuid::Uuid;
 
+use super::questions::{Met, Questions};
+use crate::play::{Cast, Play};
+use crate::record::Entry;
 use crate::run::World;
 use crate::schedule::Due;
+
+/// Longest time after which a question ends by itself where it is played so, in milliseconds: about as long as a phone
+/// takes to answer, so that either may be first.
+const ENDS_AFTER_MS_MAX: u64 = 60;
 
 /// Stands in for Codex at one machine.
 #[derive(Clone)]
@@ -27,7 +37,7 @@ pub(super) struct StubPort(Arc<Stub>);
 struct Stub {
     world: Arc<World>,
     machine_id: MachineId,
-    generation: Generation,
+    questions: Questions,
     fence: Fence,
     events: mpsc::Sender<CodexEvent>,
     watched: Mutex<BTreeSet<ThreadId>>,
@@ -40,19 +50,23 @@ impl StubPort {
         fence: Fence,
         events: mpsc::Sender<CodexEvent>,
     ) -> Self {
-        let generation = Generation::from_bytes(rand::random());
-        Self(Arc::new(Stub { world, machine_id, generation, fence, events, watched: Mutex::default() }))
+        let questions = Questions::new();
+        Self(Arc::new(Stub { world, machine_id, questions, fence, events, watched: Mutex::default() }))
     }
 
     fn watched(&self) -> MutexGuard<'_, BTreeSet<ThreadId>> {
         self.0.watched.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Tells one event of one watched thread whenever one is due.
+    /// Asks for an approval or tells one event of one watched thread, whenever one is due.
     pub(super) async fn tell(self, mut due: mpsc::Receiver<Due>) {
         let mut turn = 0_usize;
         while let Some(due) = due.recv().await {
             let world = &self.0.world;
+            if let Some(cast) = due.cast {
+                self.ask(&due, cast).await;
+                continue;
+            }
             let next = {
                 let watched = self.watched();
                 watched.iter().nth(turn % watched.len().max(1)).copied()
@@ -93,7 +107,8 @@ pub(crate) fn stamped(text: &str) -> Option<(usize, u64)> {
 
 impl CodexPort for StubPort {
     fn current(&self) -> CodexStatus {
-        CodexStatus::Ready { version: "0.169.0".to_owned(), generation: self.0.generation, read_only: false }
+        let generation = self.0.questions.generation();
+        CodexStatus::Ready { version: "0.169.0".to_owned(), generation, read_only: false }
     }
 
     async fn execute(&self, command_id: CommandId, body: Body) -> Result<agent::CommandResult, Refused> {
@@ -151,8 +166,21 @@ impl CodexPort for StubPort {
         self.watched().remove(&thread_id);
     }
 
-    async fn answer_approval(&self, _: RequestKey, _: Decision) -> AnswerOutcome {
-        AnswerOutcome::Gone
+    async fn answer_approval(&self, key: RequestKey, decision: Decision) -> AnswerOutcome {
+        let Stub { world, machine_id, questions, fence, events, .. } = &*self.0;
+        let met = questions.answer(&key, decision, |answered| {
+            world.recorder.answered(world.now_us(), *machine_id, answered, fence.highest());
+        });
+        match met {
+            Met::Open => {
+                let how = Resolution::OursConfirmed(decision);
+                // The core is gone only when the run ends.
+                let _ = events.send(CodexEvent::RequestResolved { key, how }).await;
+                AnswerOutcome::Confirmed
+            }
+            Met::AtDesk => AnswerOutcome::AnsweredAtDesk,
+            Met::Nothing => AnswerOutcome::Gone,
+        }
     }
 
     async fn answer_question(&self, _: RequestKey, _: Vec<agent::QuestionAnswer>) -> AnswerOutcome {
@@ -168,5 +196,60 @@ impl StubPort {
     fn act(&self, command_id: CommandId) {
         let Stub { world, machine_id, fence, .. } = &*self.0;
         world.recorder.acted(world.now_us(), *machine_id, command_id, fence.highest());
+    }
+
+    /// Asks what the schedule wants, and does what is played besides.
+    async fn ask(&self, due: &Due, cast: Cast) {
+        let Stub { world, questions, events, .. } = &*self.0;
+        let phase = due.phase + 1;
+        let kind = if cast.changes_files { "file_change" } else { "command" };
+        world.figures.count(phase, &format!("approval: asked: {kind}"));
+        let reason = format!("{phase} {} {}", world.micros(due.intended), cast.told());
+        let now = UnixMillis(world.clock.unix_millis());
+        let asked = questions.ask(thread(0), cast.changes_files, reason, now);
+        let key = asked.key.clone();
+        // The core is gone only when the run ends.
+        let _ = events.send(CodexEvent::ApprovalAsked(asked)).await;
+        let ends = match cast.play {
+            Play::Withdrawn => Some(Resolution::Withdrawn),
+            Play::AtDesk => Some(Resolution::AtDesk),
+            Play::Restart => Some(Resolution::CodexLost),
+            Play::Accept
+            | Play::Decline
+            | Play::Cancel
+            | Play::TwoAccept
+            | Play::TwoDiffer
+            | Play::Repeat
+            | Play::Expired
+            | Play::WrongDigest
+            | Play::WrongGeneration => None,
+        };
+        if let Some(how) = ends {
+            let wait = Duration::from_millis(rand::rng().random_range(0..=ENDS_AFTER_MS_MAX));
+            let port = self.clone();
+            world.shutdown.spawn(async move {
+                tokio::time::sleep(wait).await;
+                port.end(key, how).await;
+            });
+        }
+    }
+
+    /// Takes a question back, answers it at the desk, or begins another life.
+    async fn end(&self, key: RequestKey, how: Resolution) {
+        let Stub { world, machine_id, questions, events, .. } = &*self.0;
+        let event = if how == Resolution::CodexLost {
+            questions.restart();
+            CodexEvent::Status(self.current())
+        } else {
+            let ended = questions.end(&key, how == Resolution::AtDesk, |question| {
+                world.recorder.take(world.now_us(), *machine_id, Entry::Closed { question: question.into() });
+            });
+            if !ended {
+                return;
+            }
+            CodexEvent::RequestResolved { key, how }
+        };
+        // The core is gone only when the run ends.
+        let _ = events.send(event).await;
     }
 }

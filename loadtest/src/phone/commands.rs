@@ -47,6 +47,7 @@ impl What {
         match self {
             Self::Attach => CommandKind::Attach,
             Self::Watch => CommandKind::WatchThread,
+            Self::Answer => CommandKind::AnswerApproval,
             Self::Load(ask) => ask.kind(),
         }
     }
@@ -75,7 +76,7 @@ impl Life {
                 continue;
             }
             let now = self.world().clock.instant();
-            let due = Due { intended: now, phase: 0, ask: Ask::ListThreads, first: false };
+            let due = Due { intended: now, phase: 0, ask: Ask::ListThreads, cast: None, first: false };
             self.send_new(connection, what, due).await?;
         }
         Ok(())
@@ -96,6 +97,8 @@ impl Life {
                 thread_id: self.phone.thread_id.clone(),
                 cursor: self.thread_stream.as_ref().map(wire),
             }),
+            // An answer is signed once, and its bytes are sent again.
+            What::Answer => Body::AnswerApproval(agent::AnswerApproval::default()),
             What::Load(ask) => ask.body(&self.phone.thread_id),
         }
     }
@@ -122,26 +125,16 @@ impl Life {
         let cursor = match what {
             What::Attach => self.machine_stream.as_ref(),
             What::Watch => self.thread_stream.as_ref(),
-            What::Load(_) => None,
+            What::Answer | What::Load(_) => None,
         };
         let cursor_seq = cursor.map_or(0, |cursor| cursor.seq);
-        let asked = Asked {
-            wire: wire.clone(),
-            hash,
-            due,
-            what,
-            cursor_seq,
-            half_done: false,
-            delivered: false,
-            bulk_left: None,
-            again_at: None,
-        };
+        let asked = Asked { cursor_seq, ..Asked::new(wire.clone(), hash, due, what) };
         self.asked.insert(header.command_id, asked);
         self.tell_standing();
         self.send_command(connection, wire).await
     }
 
-    async fn send_command(&self, connection: &mut Connection, command: v1::Command) -> anyhow::Result<()> {
+    pub(super) async fn send_command(&self, connection: &mut Connection, command: v1::Command) -> anyhow::Result<()> {
         let kind = Some(v1::device_message::Kind::Command(command));
         self.send_to_machine(connection, Lane::Commands, kind).await
     }
@@ -160,7 +153,7 @@ impl Life {
     /// On a new socket: reads belonged to the old session; those that were wanted are asked anew, effects again.
     pub(super) fn forget_reads(&mut self) {
         let now = self.world().clock.instant();
-        self.asked.retain(|_, asked| matches!(asked.what, What::Load(_)));
+        self.asked.retain(|_, asked| !asked.subscribes());
         self.given_up.clear();
         for asked in self.asked.values_mut() {
             asked.again_at = Some(now);

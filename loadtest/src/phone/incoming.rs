@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use anyhow::bail;
-use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
+use flydex_agent_proto::v1::agent_event::Kind as EventKind;
+use flydex_agent_proto::v1::command_result::Kind as ResultKind;
 use flydex_domain::command::{Outcome, Receipt, receipt_transcript};
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::CommandId;
@@ -105,6 +106,10 @@ impl Life {
 
     /// The word that the machine has it, or whatever stands for it.
     fn time_delivered(&self, asked: &Asked) {
+        if asked.answer.is_some() {
+            // It waited for control, and is another kind of figure.
+            return;
+        }
         self.time(asked, &format!("{DELIVERED}{}", asked.what.kind().name()));
         if asked.due.first {
             self.time(asked, FIRST_DELIVERED);
@@ -122,7 +127,14 @@ impl Life {
             bail!("a receipt was for other bytes than were sent");
         }
         asked.bulk_left = receipt.bulk.map(|bulk| bulk.total_bytes);
-        if (asked.bulk_left.is_some() || waits_for_verdict) && receipt.outcome == Outcome::Executed {
+        let comes_more = asked.bulk_left.is_some() || waits_for_verdict;
+        if asked.what == What::Attach
+            && let Some(ResultKind::Attached(agent::Attached { snapshot: Some(snapshot), .. })) =
+                agent::CommandResult::decode(receipt.result.expose().clone())?.kind
+        {
+            self.approvals_listed(&snapshot.approvals)?;
+        }
+        if comes_more && receipt.outcome == Outcome::Executed {
             return Ok(());
         }
         self.finish(receipt.command_id, receipt.outcome);
@@ -131,21 +143,24 @@ impl Life {
 
     fn finish(&mut self, id: CommandId, outcome: Outcome) {
         let Some(asked) = self.asked.remove(&id) else { return };
+        let word = match outcome {
+            Outcome::Executed => TheWord::Executed,
+            Outcome::Refused(_) => TheWord::Refused,
+            Outcome::Unknown => TheWord::Unknown,
+        };
+        self.told(id, &asked, word);
+        if asked.answer.is_some() {
+            self.answered(id, asked, outcome);
+            return self.tell_standing();
+        }
         let name = asked.what.kind().name();
         // An attach or a watch is asked for anew until it holds.
         let again = if asked.subscribes() { "asked anew: " } else { "" };
-        let word = match outcome {
-            Outcome::Executed => TheWord::Executed,
-            Outcome::Refused(code) => {
-                self.count(&format!("{again}refused: {name}: {}", code.name()));
-                TheWord::Refused
-            }
-            Outcome::Unknown => {
-                self.count(&format!("{again}unknown: {name}"));
-                TheWord::Unknown
-            }
-        };
-        self.told(id, &asked, word);
+        match outcome {
+            Outcome::Executed => {}
+            Outcome::Refused(code) => self.count(&format!("{again}refused: {name}: {}", code.name())),
+            Outcome::Unknown => self.count(&format!("{again}unknown: {name}")),
+        }
         // The receipt says it too, where the word before it was lost.
         if asked.what.acts() && !asked.delivered {
             self.time_delivered(&asked);
@@ -167,8 +182,12 @@ impl Life {
         let code = code_name(failure.code);
         let entry = Entry::Failed { device: phone.device.device_id(), id, code: code.to_owned() };
         phone.world.recorder.take(phone.world.now_us(), phone.machine.machine_id, entry);
-        let again = if asked.subscribes() { "asked anew: " } else { "" };
-        phone.world.figures.count(phone.world.phase_at(now), &format!("{again}failed: {code}"));
+        let of = match asked.what {
+            What::Attach | What::Watch => "asked anew: ",
+            What::Answer => "approval: ",
+            What::Load(_) => "",
+        };
+        phone.world.figures.count(phone.world.phase_at(now), &format!("{of}failed: {code}"));
         let hopeless = ErrorCode::from_number(failure.code).is_none_or(|code| code.retry() == Retry::Never);
         if hopeless && !asked.subscribes() {
             self.asked.remove(&id);
@@ -260,13 +279,30 @@ impl Life {
                 stream.seq = event.seq;
             }
         }
-        if let Some((phase, intended_us)) = stamp_of(&event.body) {
-            let took = Duration::from_micros(world.now_us().saturating_sub(intended_us));
-            world.figures.time(phase, "event", took);
-        }
         let bytes = u32::try_from(event.body.len()).unwrap_or(u32::MAX);
+        self.take_event(agent::AgentEvent::decode(event.body.clone())?)?;
         let credit = v1::EventCredit { bytes };
         self.send_to_machine(connection, Lane::Commands, Some(device_message::Kind::EventCredit(credit))).await
+    }
+
+    /// What an event says: when it was to be told where it is one of the stub's, or what becomes of an approval.
+    fn take_event(&mut self, event: agent::AgentEvent) -> anyhow::Result<()> {
+        match event.kind {
+            Some(EventKind::ItemDelta(delta)) => {
+                if let Some((phase, intended_us)) = machine::stamped(&delta.text) {
+                    let world = self.world();
+                    let took = Duration::from_micros(world.now_us().saturating_sub(intended_us));
+                    world.figures.time(phase, "event", took);
+                }
+                Ok(())
+            }
+            Some(EventKind::ApprovalOpened(signed)) => self.approval_opened(&signed),
+            Some(EventKind::ApprovalClosed(closed)) => {
+                self.approval_closed(&closed);
+                Ok(())
+            }
+            Some(_) | None => Ok(()),
+        }
     }
 
     /// The session was told that it gets a stream no longer.
@@ -288,12 +324,4 @@ impl Life {
         }
         self.settle();
     }
-}
-
-/// When an event was to be told, and in which phase, where it is one of the stub's.
-fn stamp_of(body: &Bytes) -> Option<(usize, u64)> {
-    let agent::agent_event::Kind::ItemDelta(delta) = agent::AgentEvent::decode(body.clone()).ok()?.kind? else {
-        return None;
-    };
-    machine::stamped(&delta.text)
 }

@@ -31,6 +31,8 @@ fn a_field_that_is_wrong_is_named() {
         ("fleet.sessions_per_machine", "[fleet]\nsessions_per_machine = 65"),
         ("fleet.quic_share", "[fleet]\nquic_share = nan"),
         ("stub.answer_ms[0]", "[stub]\nanswer_ms = [3, 2]"),
+        ("stub.approval_seconds", "[stub]\napproval_seconds = 0"),
+        ("phase[0].approvals_per_second", "[phase]\napprovals_per_second = -1"),
         ("stub.event_bytes", "[stub]\nevent_bytes = 100000"),
         ("phase[0].seconds", "[phase]\nseconds = -1"),
         ("phase[0].commands_per_second", "[phase]\ncommands_per_second = inf"),

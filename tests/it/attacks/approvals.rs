@@ -5,11 +5,11 @@ use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as Event;
 use flydex_agent_proto::v1::command_body::Kind as Body;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
-use flydex_domain::approval::{ApprovalAction, ApprovalBinding, ApprovalKind, FileChange, approval_transcript, digest};
+use flydex_domain::approval::approval_transcript;
 use flydex_domain::command::{ApprovalAnswer, CommandKind, Decision, Outcome, Receipt};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ApprovalId, Generation};
-use flydex_domain::time::UnixMillis;
+use flydex_loadtest::approval::Shown;
 use flydex_loadtest::device::Device;
 use flydex_tests::codex::CodexHome;
 use prost::Message as _;
@@ -25,36 +25,8 @@ pub(super) async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval
 }
 
 /// The digest of what is shown.
-pub(super) fn digest_of(client: &Client, shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
-    let binding = ApprovalBinding {
-        machine_id: client.opened.machine.machine_id,
-        generation: shown.generation.as_ref().try_into()?,
-        approval_id: shown.approval_id.as_ref().try_into()?,
-        expires_at: UnixMillis(shown.expires_at_ms),
-        salt: shown.salt.as_ref().try_into()?,
-    };
-    let kind = match shown.kind() {
-        agent::ApprovalKind::Command => ApprovalKind::Command,
-        agent::ApprovalKind::FileChange => ApprovalKind::FileChange,
-        agent::ApprovalKind::Permissions => ApprovalKind::Permissions,
-        agent::ApprovalKind::Unspecified => anyhow::bail!("an approval of no kind"),
-    };
-    let change = |change: &agent::FileChange| FileChange {
-        path: change.path.clone(),
-        kind: change.kind.clone(),
-        moved_to: change.has_moved_to.then(|| change.moved_to.clone()),
-        diff: change.diff.clone(),
-    };
-    let action = ApprovalAction {
-        kind,
-        command: shown.command.clone(),
-        cwd: shown.cwd.clone(),
-        network: shown.has_network.then(|| shown.network.clone()),
-        permissions: shown.permissions.clone(),
-        changes: shown.changes.iter().map(change).collect(),
-        reason: shown.reason.clone(),
-    };
-    Ok(digest(&binding, &action))
+pub(super) fn digest_of(shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
+    Ok(Shown::of(shown.clone())?.digest())
 }
 
 pub(super) fn accept(shown: &agent::Approval) -> anyhow::Result<ApprovalAnswer> {
@@ -95,7 +67,7 @@ async fn an_answer_to_something_else_lets_nothing_happen_and_the_first_right_one
     let begin = first.sign(CommandKind::StartThread, stand.start_thread(&prompt), |_| {});
     assert_eq!(first.ask(&begin).await?.outcome, Outcome::Executed);
     let shown = asked(&mut first).await?;
-    let right = digest_of(&first, &shown)?;
+    let right = digest_of(&shown)?;
     ensure!(asked(&mut second).await?.approval_id == shown.approval_id, "another approval");
     let accept = accept(&shown)?;
 

@@ -62,7 +62,7 @@ async fn one_approved_command(stand: &Stand, client: &mut Client, outside: &Path
     let begin = client.sign(CommandKind::StartThread, stand.start_thread(&prompt), |_| {});
     let ResultKind::ThreadStarted(started) = result(&client.ask(&begin).await?)? else { anyhow::bail!("no thread") };
     let shown = asked(client).await?;
-    let signed = answer(client, accept(&shown)?, digest_of(client, &shown)?);
+    let signed = answer(client, accept(&shown)?, digest_of(&shown)?);
     ensure!(word(client, &signed).await?.outcome == Outcome::Executed, "the answer was not taken");
     stand.model.request(|request| !request.outputs.is_empty()).await?;
     let name = agent::RenameThread { thread_id: started.thread_id.clone(), name: mark("name") };

@@ -1,7 +1,8 @@
 //! The fault suite: what is done to a cluster under load, each time to a fresh one, and what must hold then.
 //!
 //! Scenarios are data (`loadtest/scenarios`), with the bounds of their figures. Every run records what devices asked and
-//! were told and what machines did; INV-ONCE, INV-FINAL, INV-FENCE and INV-ORDER are judged over that.
+//! were told and what machines did; INV-ONCE, INV-FINAL, INV-FENCE, INV-APPROVE and INV-ORDER are judged
+//! over that.
 
 use std::fs;
 use std::path::Path;
