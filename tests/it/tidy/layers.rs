@@ -7,12 +7,13 @@ use cargo_metadata::{DependencyKind, Metadata, MetadataCommand, Package};
 use super::source;
 
 /// Each of our crates and which of ours it may build on.
-const LAYERS: [(&str, &[&str]); 14] = [
+const LAYERS: [(&str, &[&str]); 15] = [
     ("flydex-agent-proto", &[]),
     ("flydex-connector", &["flydex-domain", "flydex-proto", "flydex-agent-proto", "flydex-runtime"]),
     ("flydex-control", SERVICE),
     ("flydex-domain", &[]),
     ("flydex-gateway", SERVICE),
+    ("flydex-isolation", RELAY),
     (
         "flydex-loadtest",
         &[
@@ -57,6 +58,8 @@ const LAYERS: [(&str, &[&str]); 14] = [
     ),
     ("xtask", &[]),
 ];
+const RELAY: &[&str] =
+    &["flydex-domain", "flydex-gateway", "flydex-machines", "flydex-proto", "flydex-runtime", "flydex-store"];
 const SERVICE: &[&str] = &["flydex-domain", "flydex-proto", "flydex-runtime", "flydex-store"];
 
 /// What a crate's tests may use beside its layer.

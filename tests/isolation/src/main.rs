@@ -1,0 +1,3 @@
+//! `flydex-isolate`: the fuzzer of two accounts, further than the tests go.
+
+fn main() {}

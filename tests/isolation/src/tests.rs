@@ -1,0 +1,3 @@
+//! Everything that can be said to the relay, and what it answers to whom.
+
+mod surface;
