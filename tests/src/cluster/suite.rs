@@ -62,6 +62,7 @@ pub(super) const EXPECTED: &[(&str, &str)] = &[
     ("connection to the directory lost", "Redis is killed"),
     ("terminating connection due to immediate shutdown", "PostgreSQL crashes"),
     ("revocations late", "PostgreSQL is away"),
+    ("error.code=\"store_unavailable\"", "what needs PostgreSQL while it is away"),
     ("control is not followed any more; asking again", "control is away, or the process was frozen"),
 ];
 
