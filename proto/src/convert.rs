@@ -10,6 +10,7 @@ use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::MalformedId;
 use flydex_domain::key::{KeyError, PublicKey};
+use flydex_domain::scope::Role;
 use flydex_domain::secret::Payload;
 use flydex_domain::status::MachineStatus;
 use flydex_domain::stream::{Position, StreamId};
@@ -315,6 +316,20 @@ impl TryFrom<v1::Position> for Position {
 }
 
 // === Status ===
+
+/// The role that a device keeps at most, as it travels: empty where it keeps none.
+#[must_use]
+pub fn wire_kept_role(keeps: Option<Role>) -> String {
+    keeps.map_or_else(String::new, |role| role.as_str().to_owned())
+}
+
+/// The role that a device keeps at most; none where the text is empty.
+///
+/// # Errors
+/// [`Malformed::Unknown`] for a role that this version does not know.
+pub fn kept_role(text: &str) -> Result<Option<Role>, Malformed> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some).map_err(|_| Malformed::Unknown("role")) }
+}
 
 /// The wire's words for a machine's status: state and code.
 #[must_use]

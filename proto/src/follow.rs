@@ -5,7 +5,7 @@ use flydex_domain::id::{AccountId, DeviceId, GrantId, MachineId, UserId};
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::time::UnixMillis;
 
-use crate::convert::Malformed;
+use crate::convert::{Malformed, kept_role, wire_kept_role};
 use crate::v1;
 use crate::v1::revocation_record::Kind;
 
@@ -44,7 +44,15 @@ impl From<&RevocationEntry> for v1::RevocationRecord {
                 Kind::Quarantine(v1::Quarantine { machine_id: copy(machine_id.as_bytes()), serial: *serial })
             }
         };
-        Self { number: entry.number, account_id: copy(account_id.as_bytes()), at_ms: entry.at.0, kind: Some(kind) }
+        let device_keeps = match &entry.revocation {
+            Revocation::Device { keeps, .. } => wire_kept_role(*keeps),
+            Revocation::User { .. }
+            | Revocation::Grant { .. }
+            | Revocation::Machine { .. }
+            | Revocation::Quarantine { .. } => String::new(),
+        };
+        let account_id = copy(account_id.as_bytes());
+        Self { number: entry.number, account_id, at_ms: entry.at.0, kind: Some(kind), device_keeps }
     }
 }
 
@@ -56,7 +64,12 @@ impl TryFrom<v1::RevocationRecord> for RevocationEntry {
         let revocation = match record.kind.ok_or(Malformed::Missing("revocation"))? {
             Kind::UserId(id) => Revocation::User { account_id, user_id: UserId::try_from(id.as_ref())? },
             Kind::GrantId(id) => Revocation::Grant { account_id, grant_id: GrantId::try_from(id.as_ref())? },
-            Kind::DeviceId(id) => Revocation::Device { account_id, device_id: DeviceId::try_from(id.as_ref())? },
+            Kind::DeviceId(id) => Revocation::Device {
+                account_id,
+                device_id: DeviceId::try_from(id.as_ref())?,
+                // A role that this version does not know is none.
+                keeps: kept_role(&record.device_keeps).unwrap_or_default(),
+            },
             Kind::MachineId(id) => Revocation::Machine { account_id, machine_id: MachineId::try_from(id.as_ref())? },
             Kind::Quarantine(quarantine) => Revocation::Quarantine {
                 account_id,
@@ -74,6 +87,8 @@ fn copy(bytes: &[u8]) -> Bytes {
 
 #[cfg(test)]
 mod tests {
+    use flydex_domain::scope::Role;
+
     use super::*;
 
     fn account() -> AccountId {
@@ -90,7 +105,8 @@ mod tests {
         let revocations = [
             Revocation::User { account_id, user_id: UserId::try_from([3; 16].as_slice()).unwrap() },
             Revocation::Grant { account_id, grant_id: GrantId::try_from([4; 16].as_slice()).unwrap() },
-            Revocation::Device { account_id, device_id: DeviceId::from_bytes([5; 32]) },
+            Revocation::Device { account_id, device_id: DeviceId::from_bytes([5; 32]), keeps: None },
+            Revocation::Device { account_id, device_id: DeviceId::from_bytes([5; 32]), keeps: Some(Role::Viewer) },
             Revocation::Machine { account_id, machine_id: machine() },
             Revocation::Quarantine { account_id, machine_id: machine(), serial: 7 },
         ];

@@ -7,6 +7,7 @@ use flydex_domain::device::DeviceList;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{DeviceId, Generation};
 use flydex_domain::limits::{PAGE_BYTES_MAX, SNAPSHOT_REST_BYTES};
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::scope::Role;
 use flydex_domain::status::MachineStatus;
 use flydex_domain::stream::StreamId;
@@ -183,15 +184,32 @@ impl<P: CodexPort> Core<P> {
         }
     }
 
-    /// The account revoked a device. The owner hears of it once it is durable, and may ask again.
-    pub(super) async fn owner_removes(&mut self, device_id: DeviceId) {
-        match self.remove_device(device_id).await {
+    /// The account took rights from a device: all, or those above a role. The owner hears of it once it is durable,
+    /// and may ask again.
+    pub(super) async fn owner_cuts(&mut self, cut: DeviceCut, asked: String) {
+        let done = match cut.keeps {
+            Some(role) => self.reduce_device(cut.device_id, role).await,
+            None => self.remove_device(cut.device_id).await,
+        };
+        match done {
             Ok(()) | Err(ErrorCode::NotFound) => {
-                let device_id = Bytes::copy_from_slice(device_id.as_bytes());
-                self.to_owner(v1::connector_frame::Kind::DeviceRemoved(v1::DeviceRemoved { device_id }));
+                let device_id = Bytes::copy_from_slice(cut.device_id.as_bytes());
+                let removed = v1::DeviceRemoved { device_id, keeps: asked };
+                self.to_owner(v1::connector_frame::Kind::DeviceRemoved(removed));
             }
             Err(_) => {}
         }
+    }
+
+    async fn reduce_device(&mut self, device_id: DeviceId, role: Role) -> Result<(), ErrorCode> {
+        let mut devices = self.devices.clone();
+        if !devices.reduce(&device_id, role) {
+            return Err(ErrorCode::NotFound);
+        }
+        // It may do less at once, whatever the disk says; what it was let in as before ends.
+        self.devices.reduce(&device_id, role);
+        self.end_sessions_of(device_id, ErrorCode::Moving);
+        self.keep_devices(devices).await
     }
 
     async fn remove_device(&mut self, device_id: DeviceId) -> Result<(), ErrorCode> {

@@ -8,6 +8,7 @@ use flydex_domain::epoch::{Attach, Epoch};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{CommandId, DeviceId, SessionId};
 use flydex_domain::invariant::fenced;
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::scope::Role;
 use flydex_domain::stream::StreamId;
 use flydex_proto::v1;
@@ -116,7 +117,8 @@ impl<P: CodexPort> Core<P> {
             }
             v1::owner_frame::Kind::RemoveDevice(remove) => {
                 if let Ok(device_id) = DeviceId::try_from(remove.device_id.as_ref()) {
-                    self.owner_removes(device_id).await;
+                    // A role that this connector does not know is no role.
+                    self.owner_cuts(DeviceCut { device_id, keeps: remove.keeps.parse().ok() }, remove.keeps).await;
                 }
             }
         }

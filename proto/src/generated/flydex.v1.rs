@@ -1206,19 +1206,25 @@ pub struct SessionGone {
     #[prost(bytes = "bytes", tag = "1")]
     pub session_id: ::prost::bytes::Bytes,
 }
-/// Revocation by the account: the connector removes the device and answers DeviceRemoved.
+/// The account takes rights from a device: the connector removes it, or lowers its role, and answers DeviceRemoved.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct RemoveDevice {
     #[prost(bytes = "bytes", tag = "1")]
     pub device_id: ::prost::bytes::Bytes,
+    /// the role that it keeps at most; empty, or to a connector that does not know this: none
+    #[prost(string, tag = "2")]
+    pub keeps: ::prost::alloc::string::String,
 }
-/// The machine does not obey the device any more.
+/// The machine does not obey the device any more, or as the lower role only.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct DeviceRemoved {
     #[prost(bytes = "bytes", tag = "1")]
     pub device_id: ::prost::bytes::Bytes,
+    /// as it was asked
+    #[prost(string, tag = "2")]
+    pub keeps: ::prost::alloc::string::String,
 }
 /// A frame of a gateway. Account and machine say which actor it is for.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -1825,6 +1831,9 @@ pub struct RevocationRecord {
     /// when control took it: what was signed later holds
     #[prost(uint64, tag = "8")]
     pub at_ms: u64,
+    /// beside device_id: the role that it keeps at most; empty: it is removed
+    #[prost(string, tag = "9")]
+    pub device_keeps: ::prost::alloc::string::String,
     #[prost(oneof = "revocation_record::Kind", tags = "3, 4, 5, 6, 7")]
     pub kind: ::core::option::Option<revocation_record::Kind>,
 }

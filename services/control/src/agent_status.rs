@@ -104,6 +104,7 @@ async fn confirm(
     let step = local_connect.lifecycle.confirm(same_mac, control.now())?;
     let side = local_connect.browser.clone().ok_or(ErrorCode::Conflict)?;
     let machine_id = local_connect.machine_id;
+    require_still_allowed(&mut tx, &local_connect, &side).await?;
     let scope = Principal::Machine { account_id: side.account_id, machine_id }.scope();
     let machine = match step {
         Step::Repeated => tx.machine(scope, machine_id).await?,
@@ -119,6 +120,16 @@ async fn confirm(
     };
     let (credential, token_keys) = credential_json(control, side.account_id, &machine).into_parts();
     Ok(Paired { account_id: side.account_id, machine_id, credential, token_keys })
+}
+
+/// Who redeemed the claim may have lost the right to since.
+async fn require_still_allowed(tx: &mut Tx, local_connect: &LocalConnect, side: &BrowserSide) -> Result<(), ApiError> {
+    let asker = Principal::User { account_id: side.account_id, user_id: side.user_id, role: local_connect.role };
+    match tx.member(asker.scope(), side.user_id).await {
+        Ok(member) if member.user.role >= local_connect.role => Ok(()),
+        Ok(_) | Err(StoreError::NotFound) => Err(ErrorCode::Forbidden.into()),
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn pair(

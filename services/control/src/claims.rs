@@ -174,7 +174,8 @@ async fn check_eligible(
     if local_connect.pinned_account_id.is_some_and(|pinned| pinned != side.account_id) {
         return Err(ErrorCode::ClaimInvalid.into());
     }
-    browser.require(local_connect.role)?;
+    // Whoever has the computer in the account already lets in by role; a computer that is new to it is an owner's to add.
+    browser.require(if local_connect.pinned_account_id.is_none() { Role::Owner } else { local_connect.role })?;
     if tx.device_is_revoked(browser.scope(), side.device_key.device_id()).await? {
         return Err(ErrorCode::DeviceRevoked.into());
     }

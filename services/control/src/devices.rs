@@ -69,7 +69,7 @@ pub(crate) async fn revoke(
         browser.require(Role::Owner)?;
     }
     tx.revoke_device(scope, device_id, now).await?;
-    let revocation = Revocation::Device { account_id: scope.account_id(), device_id };
+    let revocation = Revocation::Device { account_id: scope.account_id(), device_id, keeps: None };
     tx.append_revocation(scope, revocation, now).await?;
     let entry = control.audit_entry(AuditKind::DeviceRevoked, None);
     let user_id = Some(browser.user.user_id);

@@ -51,6 +51,11 @@ struct ErrorJson {
 }
 
 impl ApiError {
+    /// What it is told as.
+    pub(crate) const fn code(&self) -> ErrorCode {
+        self.code
+    }
+
     /// Trying again may help after a time.
     pub(crate) fn later(code: ErrorCode, retry_after: Duration) -> Self {
         Self { retry_after: Some(retry_after), ..Self::from(code) }

@@ -5,6 +5,7 @@
 //! stays in the log. A foreign id and a missing one give the same answer.
 
 mod account_sessions;
+mod accounts;
 mod agent_status;
 mod audit;
 mod claims;
@@ -14,9 +15,11 @@ mod devices;
 mod error;
 mod extract;
 mod internal;
+mod invitations;
 mod local_connect;
 mod machine_auth;
 mod machines;
+mod members;
 mod metrics;
 mod principal;
 mod rate;

@@ -68,6 +68,22 @@ impl FromRequestParts<App> for Browser {
     }
 }
 
+/// Whoever asks, from a page of our own: signed in or not.
+pub(crate) struct Visitor(pub(crate) Option<Browser>);
+
+impl FromRequestParts<App> for Visitor {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, control: &App) -> Result<Self, ApiError> {
+        require_own_page(&parts.method, &parts.headers, &control.config.public_origin)?;
+        match Browser::authenticate(control, &parts.headers).await {
+            Ok(browser) => Ok(Self(Some(browser))),
+            Err(error) if error.code() == ErrorCode::Unauthenticated => Ok(Self(None)),
+            Err(error) => Err(error),
+        }
+    }
+}
+
 /// A request that changes something and rests on a cookie must say that it comes from our own page.
 pub(crate) fn require_own_page(
     method: &Method,

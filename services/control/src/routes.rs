@@ -20,7 +20,8 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, agent_status, audit, claims, devices, local_connect, machines, regions, sign_in, tickets,
+    account_sessions, accounts, agent_status, audit, claims, devices, invitations, local_connect, machines, members,
+    regions, sign_in, tickets,
 };
 
 /// Headers of every answer: nothing is kept, sniffed, framed or lent to other origins.
@@ -70,6 +71,15 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sign_in::create_link))
         .routes(routes!(account_sessions::list))
         .routes(routes!(account_sessions::end))
+        .routes(routes!(accounts::list))
+        .routes(routes!(accounts::switch))
+        .routes(routes!(members::list))
+        .routes(routes!(members::change_role, members::remove))
+        .routes(routes!(members::leave))
+        .routes(routes!(invitations::list, invitations::create))
+        .routes(routes!(invitations::revoke))
+        .routes(routes!(invitations::offer))
+        .routes(routes!(invitations::accept))
         .routes(routes!(local_connect::start))
         .routes(routes!(local_connect::watch::get))
         .routes(routes!(local_connect::cancel))

@@ -165,6 +165,7 @@ impl Control {
         let mut tx = self.store.write().await?;
         tx.remove_expired_sessions(now).await?;
         tx.remove_expired_links(now).await?;
+        tx.remove_expired_invitations(now).await?;
         tx.remove_local_connects_ended_before(now.minus(LOCAL_CONNECT_KEPT_AFTER)).await?;
         tx.commit().await
     }

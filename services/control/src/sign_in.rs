@@ -129,12 +129,22 @@ pub(crate) async fn end_session(
     browser: &Browser,
     account_session_id: AccountSessionId,
 ) -> Result<(), ApiError> {
+    end_session_as(control, browser, account_session_id, AuditKind::SignedOut).await
+}
+
+/// The same, put on record as what it was.
+pub(crate) async fn end_session_as(
+    control: &Control,
+    browser: &Browser,
+    account_session_id: AccountSessionId,
+    kind: AuditKind,
+) -> Result<(), ApiError> {
     let scope = browser.scope();
     let mut tx = control.store.write().await?;
     let ended = tx.end_session(scope, browser.user.user_id, account_session_id).await?;
     let revocation = Revocation::Grant { account_id: scope.account_id(), grant_id: ended.grant_id };
     tx.append_revocation(scope, revocation, control.now()).await?;
-    let entry = control.audit_entry(AuditKind::SignedOut, None);
+    let entry = control.audit_entry(kind, None);
     tx.append_audit(scope, &AuditEntry { user_id: Some(browser.user.user_id), ..entry }).await?;
     tx.commit().await?;
     control.revocations_committed();
@@ -155,7 +165,7 @@ async fn first_owner(control: &Control, tx: &mut Tx, address: Address) -> Result
     Ok(user)
 }
 
-async fn begin_session(
+pub(crate) async fn begin_session(
     control: &Control,
     tx: &mut Tx,
     user: &User,
@@ -178,7 +188,7 @@ async fn begin_session(
     Ok(session)
 }
 
-fn who_am_i(user: &User, account_name: String, session: &AccountSession) -> WhoAmI {
+pub(crate) fn who_am_i(user: &User, account_name: String, session: &AccountSession) -> WhoAmI {
     WhoAmI {
         account_id: user.account_id,
         user_id: user.user_id,

@@ -4,6 +4,7 @@ mod audit;
 mod harness;
 mod internal;
 mod machines;
+mod members;
 mod openapi;
 mod pairing;
 mod rates;

@@ -48,6 +48,24 @@ pub enum AuditKind {
     CommandExecuted,
     /// Two connectors used one machine key.
     MachineKeyCloned,
+    /// A user made an invitation.
+    MemberInvited,
+    /// A user took an invitation back.
+    InvitationRevoked,
+    /// The user is a member from now on.
+    MemberJoined,
+    /// A user changed the role of the one whom the next record names.
+    MemberRoleChanged,
+    /// The user may do more from now on.
+    MemberPromoted,
+    /// The user may do less from now on.
+    MemberDemoted,
+    /// A user removed the one whom the next record names.
+    MemberRemoved,
+    /// The user is no member any more.
+    MemberLeft,
+    /// The user went on in another account, in the same browser.
+    AccountSwitched,
 }
 
 impl AuditKind {
@@ -69,6 +87,15 @@ impl AuditKind {
         Self::ApprovalAnswered,
         Self::CommandExecuted,
         Self::MachineKeyCloned,
+        Self::MemberInvited,
+        Self::InvitationRevoked,
+        Self::MemberJoined,
+        Self::MemberRoleChanged,
+        Self::MemberPromoted,
+        Self::MemberDemoted,
+        Self::MemberRemoved,
+        Self::MemberLeft,
+        Self::AccountSwitched,
     ];
 
     /// The kind with that stable name.
@@ -97,6 +124,15 @@ impl AuditKind {
             Self::ApprovalAnswered => "approval_answered",
             Self::CommandExecuted => "command_executed",
             Self::MachineKeyCloned => "machine_key_cloned",
+            Self::MemberInvited => "member_invited",
+            Self::InvitationRevoked => "invitation_revoked",
+            Self::MemberJoined => "member_joined",
+            Self::MemberRoleChanged => "member_role_changed",
+            Self::MemberPromoted => "member_promoted",
+            Self::MemberDemoted => "member_demoted",
+            Self::MemberRemoved => "member_removed",
+            Self::MemberLeft => "member_left",
+            Self::AccountSwitched => "account_switched",
         }
     }
 }

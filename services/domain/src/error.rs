@@ -269,6 +269,13 @@ error_codes! {
     StateUnusable = 7005, "state_unusable", Connector, Never, 503, "FlyDex cannot use its own folder on the computer";
     /// The server does not answer: no network, wrong address, or it is down.
     ServerUnreachable = 7006, "server_unreachable", Node, Later, 503, "the FlyDex server cannot be reached";
+
+    /// The invitation is unknown, used, taken back or expired.
+    InvitationInvalid = 8000, "invitation_invalid", Browser, Never, 404, "the invitation is not valid any more; ask for a new one";
+    /// The account would be left without an owner.
+    LastOwner = 8001, "last_owner", Browser, Never, 409, "an account needs an owner; make somebody else owner first";
+    /// The person is a member already.
+    AlreadyMember = 8002, "already_member", Browser, Never, 409, "you are a member of this account already";
 }
 
 impl ErrorCode {

@@ -188,6 +188,10 @@ uuid_id!(
     /// One record of the audit.
     AuditId
 );
+uuid_id!(
+    /// An invitation to an account; not its secret.
+    InvitationId
+);
 
 bytes_id!(
     /// A device key by its fingerprint: SHA-256 over label, algorithm and public key.

@@ -19,6 +19,7 @@ pub mod ledger;
 pub mod limits;
 pub mod local_connect;
 pub mod machine;
+pub mod member;
 pub mod pairing;
 pub mod placement;
 pub mod proof;

@@ -1,5 +1,6 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
+mod account;
 mod desk;
 mod gateway;
 mod ownership;
@@ -9,6 +10,7 @@ mod sql;
 
 use std::time::Duration;
 
+pub use self::account::*;
 pub use self::desk::*;
 pub use self::gateway::*;
 pub use self::ownership::*;

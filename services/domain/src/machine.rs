@@ -20,7 +20,7 @@ use crate::error::ErrorCode;
 use crate::id::{Incarnation, LinkId, SessionId};
 use crate::ledger::{CommandKey, Ledger};
 use crate::limits::{ACTOR_IDLE_AFTER, MACHINE_SESSIONS_MAX};
-use crate::revocation::Revocation;
+use crate::revocation::{DeviceCut, Revocation};
 use crate::scope::MachineKey;
 use crate::status::MachineStatus;
 use crate::time::UnixMillis;
@@ -247,9 +247,12 @@ impl Machine {
             Revocation::Grant { grant_id, .. } => {
                 self.end_sessions(ErrorCode::GrantInvalid, |session| session.grant.grant_id == *grant_id, effects);
             }
-            Revocation::Device { device_id, .. } => {
-                self.end_sessions(ErrorCode::DeviceRevoked, |session| session.device_id() == *device_id, effects);
-                self.to_link(message::OwnerMessage::RemoveDevice(*device_id), effects);
+            Revocation::Device { device_id, keeps, .. } => {
+                // A device that keeps a role comes back with a grant that says so.
+                let code = if keeps.is_some() { ErrorCode::GrantInvalid } else { ErrorCode::DeviceRevoked };
+                self.end_sessions(code, |session| session.device_id() == *device_id, effects);
+                let cut = DeviceCut { device_id: *device_id, keeps: *keeps };
+                self.to_link(message::OwnerMessage::RemoveDevice(cut), effects);
             }
             Revocation::Machine { machine_id, .. } => {
                 if *machine_id == self.key.machine_id() {

@@ -1,6 +1,7 @@
 //! The numbered log of what no longer holds, as control streams it to gateways and nodes.
 
 use crate::id::{AccountId, DeviceId, GrantId, MachineId, UserId};
+use crate::scope::Role;
 use crate::time::UnixMillis;
 
 /// One thing that no longer holds.
@@ -20,12 +21,14 @@ pub enum Revocation {
         /// The grant.
         grant_id: GrantId,
     },
-    /// A device of an account: its sessions end, and its machines forget its key.
+    /// A device of an account: its sessions end, and its machines forget its key or lower its role.
     Device {
         /// The account.
         account_id: AccountId,
         /// The device.
         device_id: DeviceId,
+        /// The role that it keeps at most; none: it is no device of the account any more.
+        keeps: Option<Role>,
     },
     /// A machine of an account: its links and sessions end.
     Machine {
@@ -58,6 +61,15 @@ impl Revocation {
             | Self::Quarantine { account_id, .. } => *account_id,
         }
     }
+}
+
+/// What the account takes from a device at its machines. It never gives anything.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct DeviceCut {
+    /// Which device.
+    pub device_id: DeviceId,
+    /// The role that it keeps at most; none: it is removed.
+    pub keeps: Option<Role>,
 }
 
 /// One numbered record of the log; numbers grow by one.

@@ -16,6 +16,7 @@ use tokio::sync::watch;
 pub(crate) use self::link::Link;
 pub(crate) use self::session::{Home, Session, SessionIdentity};
 use crate::node::Stream;
+use crate::revoked::cut_code;
 
 /// Every live session and link.
 pub(crate) struct Registry {
@@ -160,8 +161,10 @@ fn revoke_session(session: &Session, revocation: &Revocation) -> bool {
             session.ending.begin(ErrorCode::GrantInvalid);
             true
         }
-        Revocation::Device { account_id: of, device_id } if account_id == *of && session.device_id == *device_id => {
-            session.ending.begin(ErrorCode::DeviceRevoked);
+        Revocation::Device { account_id: of, device_id, keeps }
+            if account_id == *of && session.device_id == *device_id =>
+        {
+            session.ending.begin(cut_code(*keeps));
             true
         }
         Revocation::Machine { account_id: of, machine_id } if account_id == *of && session.is_open(*machine_id) => {

@@ -10,6 +10,7 @@ use std::sync::{Mutex, PoisonError};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, GRANT_LIFETIME, REVOCATIONS_KEPT_MAX, TOKEN_SKEW_MAX};
 use flydex_domain::revocation::Revocation;
+use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{Grant, MachineCredential};
 
@@ -69,9 +70,9 @@ impl Revoked {
             Revocation::Grant { account_id, grant_id } => {
                 (grant.account_id == *account_id && grant.grant_id == *grant_id).then_some(ErrorCode::GrantInvalid)
             }
-            Revocation::Device { account_id, device_id: revoked } => {
+            Revocation::Device { account_id, device_id: revoked, keeps } => {
                 (grant.account_id == *account_id && device_id == *revoked && issued_at <= at)
-                    .then_some(ErrorCode::DeviceRevoked)
+                    .then_some(cut_code(*keeps))
             }
             Revocation::Machine { .. } | Revocation::Quarantine { .. } => None,
         })
@@ -108,6 +109,11 @@ impl Revoked {
         }
         if records.floor.is_some_and(|floor| issued_at <= floor) { Err(too_old) } else { Ok(()) }
     }
+}
+
+/// What a device is told: one that keeps a role comes back with a grant that says so.
+pub(crate) const fn cut_code(keeps: Option<Role>) -> ErrorCode {
+    if keeps.is_some() { ErrorCode::GrantInvalid } else { ErrorCode::DeviceRevoked }
 }
 
 #[cfg(test)]

@@ -12,10 +12,11 @@ use flydex_domain::machine::message::{
     MachineMessageKind, MachineReport, OutcomeKind, OwnerMessage, ReceiptFacts, SignedReceipt, Stage, StatusNotice,
     StreamEnd, StreamVerdict, Trace, Transport,
 };
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::secret::Payload;
 use flydex_domain::stream::{StreamId, Verdict};
 use flydex_domain::time::UnixMillis;
-use flydex_proto::convert::{Malformed, machine_status, wire_status};
+use flydex_proto::convert::{Malformed, kept_role, machine_status, wire_kept_role, wire_status};
 use flydex_proto::v1;
 use prost::Message as _;
 
@@ -112,7 +113,10 @@ pub(crate) fn connector_frame(frame: v1::ConnectorFrame) -> Result<ConnectorFram
             end: stream_end(unsubscribed.end.ok_or(Malformed::Missing("stream end"))?)?,
         },
         Kind::SharedEvent(shared) => ConnectorMessage::SharedEvent(event(shared)),
-        Kind::DeviceRemoved(removed) => ConnectorMessage::DeviceRemoved(removed.device_id.as_ref().try_into()?),
+        Kind::DeviceRemoved(removed) => ConnectorMessage::DeviceRemoved(DeviceCut {
+            device_id: removed.device_id.as_ref().try_into()?,
+            keeps: kept_role(&removed.keeps)?,
+        }),
     };
     Ok(ConnectorFrame { epoch, message })
 }
@@ -300,9 +304,10 @@ pub(crate) fn wire_owner_frame(epoch: Epoch, message: &OwnerMessage) -> v1::Owne
         OwnerMessage::SessionGone(session_id) => {
             Kind::SessionGone(v1::SessionGone { session_id: copy(session_id.as_bytes()) })
         }
-        OwnerMessage::RemoveDevice(device_id) => {
-            Kind::RemoveDevice(v1::RemoveDevice { device_id: copy(device_id.as_bytes()) })
-        }
+        OwnerMessage::RemoveDevice(DeviceCut { device_id, keeps }) => Kind::RemoveDevice(v1::RemoveDevice {
+            device_id: copy(device_id.as_bytes()),
+            keeps: wire_kept_role(*keeps),
+        }),
     };
     v1::OwnerFrame { epoch: Some(epoch.into()), kind: Some(kind) }
 }

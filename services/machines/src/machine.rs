@@ -288,7 +288,7 @@ impl State {
                 self.gate.linked(linked);
                 self.context.reports.note(key, linked);
             }
-            Effect::DeviceRemoved(device_id) => self.context.revocations.removed(key, device_id),
+            Effect::DeviceRemoved(cut) => self.context.revocations.removed(key, cut),
             Effect::Note(note) => self.note(note),
         }
     }

@@ -9,8 +9,8 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, DeviceId, GrantId, MachineId, UserId};
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, GRANT_LIFETIME, NODE_REVOCATIONS_MAX, TOKEN_SKEW_MAX};
-use flydex_domain::revocation::Revocation;
-use flydex_domain::scope::MachineKey;
+use flydex_domain::revocation::{DeviceCut, Revocation};
+use flydex_domain::scope::{MachineKey, Role};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{Grant, MachineCredential};
 
@@ -36,6 +36,8 @@ struct Records {
 #[derive(Debug)]
 struct RevokedDevice {
     at: UnixMillis,
+    /// The role that it keeps at most; none: it is removed.
+    keeps: Option<Role>,
     removed_by: BTreeSet<MachineId>,
 }
 
@@ -60,8 +62,11 @@ impl Revocations {
             Revocation::Grant { account_id, grant_id } => {
                 records.grants.insert((*account_id, *grant_id), at);
             }
-            Revocation::Device { account_id, device_id } => {
-                let device = RevokedDevice { at, removed_by: BTreeSet::new() };
+            Revocation::Device { account_id, device_id, keeps } => {
+                // What was taken stays taken: the least of all that was said counts.
+                let before = records.devices.get(&(*account_id, *device_id)).map(|device| device.keeps);
+                let keeps = before.map_or(*keeps, |before| before.min(*keeps));
+                let device = RevokedDevice { at, keeps, removed_by: BTreeSet::new() };
                 records.devices.insert((*account_id, *device_id), device);
             }
             Revocation::Machine { account_id, machine_id } => {
@@ -89,8 +94,9 @@ impl Revocations {
             return Some(ErrorCode::GrantInvalid);
         }
         let device = records.devices.get(&(account_id, grant.device_key.0.device_id()));
-        if device.is_some_and(|device| issued_at <= device.at) {
-            return Some(ErrorCode::DeviceRevoked);
+        if let Some(device) = device.filter(|device| issued_at <= device.at) {
+            let keeps_a_role = device.keeps.is_some();
+            return Some(if keeps_a_role { ErrorCode::GrantInvalid } else { ErrorCode::DeviceRevoked });
         }
         let user = records.users.get(&(account_id, grant.user_id)).copied();
         user.max(records.floor).is_some_and(|at| issued_at <= at).then_some(ErrorCode::GrantInvalid)
@@ -110,9 +116,9 @@ impl Revocations {
         records.floor.is_some_and(|at| credential.issued_at <= at).then_some(ErrorCode::CredentialInvalid)
     }
 
-    /// The devices that a machine has yet to remove: revoked after its credential was issued, and not removed
-    /// since. A machine that was paired later never knew them.
-    pub(crate) fn to_remove(&self, credential: &MachineCredential) -> Vec<DeviceId> {
+    /// The devices that a machine has yet to remove, or to lower: cut after its credential was issued, and not
+    /// acknowledged since. A machine that was paired later never knew them.
+    pub(crate) fn to_remove(&self, credential: &MachineCredential) -> Vec<DeviceCut> {
         let records = self.records();
         let account = (credential.account_id, DeviceId::from_bytes([0; 32]))
             ..=(credential.account_id, DeviceId::from_bytes([u8::MAX; 32]));
@@ -121,13 +127,15 @@ impl Revocations {
             .range(account)
             .filter(|(_, device)| credential.issued_at <= device.at)
             .filter(|(_, device)| !device.removed_by.contains(&credential.machine_id))
-            .map(|((_, device_id), _)| *device_id)
+            .map(|((_, device_id), device)| DeviceCut { device_id: *device_id, keeps: device.keeps })
             .collect()
     }
 
-    /// Notes that a machine has removed a device.
-    pub(crate) fn removed(&self, machine: MachineKey, device_id: DeviceId) {
-        if let Some(device) = self.records().devices.get_mut(&(machine.account_id(), device_id)) {
+    /// Notes that a machine has cut a device. An answer to an earlier, lesser cut is none to this one.
+    pub(crate) fn removed(&self, machine: MachineKey, cut: DeviceCut) {
+        let mut records = self.records();
+        let device = records.devices.get_mut(&(machine.account_id(), cut.device_id));
+        if let Some(device) = device.filter(|device| cut.keeps <= device.keeps) {
             device.removed_by.insert(machine.machine_id());
         }
     }
@@ -163,7 +171,7 @@ impl Records {
                     self.quarantined.remove(&key);
                 }
             }
-            Revocation::Device { account_id, device_id } => {
+            Revocation::Device { account_id, device_id, .. } => {
                 let key = (*account_id, *device_id);
                 if self.devices.get(&key).is_some_and(|device| device.at == at) {
                     self.devices.remove(&key);

@@ -149,10 +149,37 @@ async fn a_lost_thread_ends_its_stream_and_the_next_watch_has_another() {
 }
 
 #[tokio::test]
+async fn a_device_that_the_account_lowers_keeps_only_what_it_is_left() {
+    let mut world = World::start().await;
+    world.attach(1, session(1)).await;
+    for (keeps, expected) in [("viewer", "viewer"), ("owner", "owner")] {
+        let device = Bytes::copy_from_slice(device_id(1).as_bytes());
+        let lower = v1::RemoveDevice { device_id: device, keeps: keeps.to_owned() };
+        world.owner(1, v1::owner_frame::Kind::RemoveDevice(lower)).await;
+        let told = world
+            .until("lowered", |kind| {
+                if let v1::connector_frame::Kind::DeviceRemoved(removed) = kind {
+                    Some(removed.keeps.clone())
+                } else {
+                    None
+                }
+            })
+            .await;
+        assert_eq!(told, expected);
+    }
+    // No word of the relay raised it again, and a new life of the connector knows it too.
+    let mut again = World::boot(world.crash().await, 10).await;
+    again.own(1, 2).await;
+    again.attach(1, session(1)).await;
+    again.start_turn(1, session(1)).await;
+    assert_eq!(again.receipt().await.outcome, Outcome::Refused(ErrorCode::RoleInsufficient));
+}
+
+#[tokio::test]
 async fn a_removed_device_loses_its_sessions_and_its_word() {
     let mut world = World::start().await;
     world.attach(1, session(1)).await;
-    let remove = v1::RemoveDevice { device_id: Bytes::copy_from_slice(device_id(1).as_bytes()) };
+    let remove = v1::RemoveDevice { device_id: Bytes::copy_from_slice(device_id(1).as_bytes()), keeps: String::new() };
     world.owner(1, v1::owner_frame::Kind::RemoveDevice(remove)).await;
     world.until("removed", |kind| matches!(kind, v1::connector_frame::Kind::DeviceRemoved(_)).then_some(())).await;
     world.start_turn(1, session(1)).await;

@@ -59,6 +59,11 @@ const PAGE: Expect = Expect::Code(ErrorCode::OriginRefused);
 /// No claim that this browser could know of.
 const CLAIM: Expect = Expect::Code(ErrorCode::ClaimInvalid);
 
+/// The only owner.
+const LAST: Expect = Expect::Code(ErrorCode::LastOwner);
+/// A member already.
+const IN: Expect = Expect::Code(ErrorCode::AlreadyMember);
+
 /// Method and path, then the answers in the order of [`CALLERS`].
 type Row = (&'static str, &'static str, [Expect; 7]);
 
@@ -71,6 +76,17 @@ const SURFACE: &[Row] = &[
     ("post",   "/api/sign-in-links",                      [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("delete", "/api/sessions/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/accounts",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("post",   "/api/accounts/{id}/switch",               [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/members",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("patch",  "/api/members/{id}",                       [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("delete", "/api/members/{id}",                       [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/members/leave",                      [WHO,   LAST,  DONE,  DONE,  LAST,  PAGE,  PAGE]),
+    ("get",    "/api/invitations",                        [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
+    ("post",   "/api/invitations",                        [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("delete", "/api/invitations/{id}",                   [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/invitations/offer",                  [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/invitations/accept",                 [DONE,  DONE,  IN,    IN,    IN,    PAGE,  PAGE]),
     ("post",   "/api/local-connect/start",                [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
     ("get",    "/api/local-connect/{id}",                 [WHO,   NONE,  NONE,  NONE,  DONE,  NONE,  DONE]),
     ("post",   "/api/local-connect/{id}/cancel",          [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
@@ -129,6 +145,8 @@ async fn every_route_answers_each_caller_as_the_table_says() {
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
 
+const ACCEPT: &str = "/api/invitations/accept";
+
 /// Everyone who asks, in one world.
 struct Cast {
     world: World,
@@ -136,6 +154,7 @@ struct Cast {
     viewer: Phone,
     stranger: Phone,
     other_desk: Desk,
+    second_account_id: String,
 }
 
 /// What one question is about, made anew for each.
@@ -145,6 +164,13 @@ struct Scene {
     session_id: String,
     desk: Desk,
     sign_in_token: String,
+    /// An open invitation, and its secret.
+    invitation_id: String,
+    invitation_token: String,
+    /// A member who does nothing.
+    member_id: String,
+    /// Another account of the owner.
+    second_account_id: String,
 }
 
 impl Cast {
@@ -155,7 +181,13 @@ impl Cast {
         let viewer = world.user(Some(owner.account_id), Role::Viewer).await;
         let stranger = world.user(None, Role::Owner).await;
         let other_desk = world.pair(&owner).await;
-        Self { world, operator, viewer, stranger, other_desk }
+        let second = world.user(None, Role::Owner).await;
+        let cast =
+            Self { world, operator, viewer, stranger, other_desk, second_account_id: second.account_id.to_string() };
+        let (_, token) = cast.invitation(&second).await;
+        let joined = cast.world.page(Some(&owner.cookie), Method::POST, ACCEPT, Some(json!({ "token": token }))).await;
+        assert!(joined.status.is_success(), "{joined:?}");
+        cast
     }
 
     async fn scene(&self, path: &str) -> Scene {
@@ -176,7 +208,26 @@ impl Cast {
         let current = sessions.iter().find(|session| session["current"] == json!(true)).expect("this session");
         let link = world.service.new_owner_link().await.expect("a link");
         let sign_in_token = link.split_once('#').expect("a token").1.to_owned();
-        Scene { session_id: text(current, "session_id"), phone, desk, sign_in_token }
+        let (invitation_id, invitation_token) = self.invitation(&phone).await;
+        let (_, unused) = self.invitation(&phone).await;
+        let member = world.page(None, Method::POST, ACCEPT, Some(json!({ "token": unused }))).await.body;
+        Scene {
+            session_id: text(current, "session_id"),
+            phone,
+            desk,
+            sign_in_token,
+            invitation_id,
+            invitation_token,
+            member_id: text(&member, "user_id"),
+            second_account_id: self.second_account_id.clone(),
+        }
+    }
+
+    async fn invitation(&self, owner: &Phone) -> (String, String) {
+        let body = json!({ "role": "viewer", "label": "Ana" });
+        let made = self.world.page(Some(&owner.cookie), Method::POST, "/api/invitations", Some(body)).await.body;
+        let url = text(&made, "url");
+        (text(&made, "invitation_id"), url.split_once('#').expect("a token").1.to_owned())
     }
 
     fn request(&self, scene: &Scene, method: &str, path: &str, caller: Caller) -> Request<Body> {
@@ -216,6 +267,9 @@ impl Cast {
             ("post", "/api/local-connect/{id}/agent-status") => json!({ "status": "refused" }),
             ("post", "/api/claims/{id}/redeem") => redeem_body(&scene.phone, scene.desk.keys.redeem.expose()),
             ("post", "/api/claims/{id}/finalize") => json!({ "device_mac": super::harness::encode(&[1; 32]) }),
+            ("patch", "/api/members/{id}") => json!({ "role": "operator" }),
+            ("post", "/api/invitations") => json!({ "role": "viewer", "label": "Bo" }),
+            ("post", "/api/invitations/offer" | ACCEPT) => json!({ "token": scene.invitation_token }),
             ("patch", "/api/machines/{id}") => json!({ "label": "renamed" }),
             ("put", "/api/machines/{id}/region-pin") => json!({ "region": "eu" }),
             ("post", "/api/tickets") => json!({ "device_key": EncodedKey(device_key), "region": "local" }),
@@ -243,6 +297,12 @@ impl Cast {
 fn id_of(scene: &Scene, path: &str) -> String {
     if path.starts_with("/api/sessions") {
         scene.session_id.clone()
+    } else if path.starts_with("/api/accounts") {
+        scene.second_account_id.clone()
+    } else if path.starts_with("/api/members") {
+        scene.member_id.clone()
+    } else if path.starts_with("/api/invitations") {
+        scene.invitation_id.clone()
     } else if path.starts_with("/api/claims") {
         scene.desk.claim_id.clone()
     } else if path.starts_with("/api/local-connect") {

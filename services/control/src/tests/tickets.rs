@@ -75,7 +75,7 @@ async fn a_revoked_device_gets_no_ticket_and_is_not_paired_again() {
     let path = format!("/api/devices/{device_id}");
     assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
     let entry = revocations.recv().await.expect("an entry");
-    assert_eq!(entry.revocation, Revocation::Device { account_id: phone.account_id, device_id });
+    assert_eq!(entry.revocation, Revocation::Device { account_id: phone.account_id, device_id, keeps: None });
     assert_code(&ticket(&world, &phone, "local").await, ErrorCode::DeviceRevoked);
     assert_code(&world.redeem(&phone, &world.desk().await).await, ErrorCode::DeviceRevoked);
     assert_code(&world.page(Some(&phone.cookie), Method::DELETE, &path, None).await, ErrorCode::NotFound);

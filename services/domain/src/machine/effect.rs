@@ -5,9 +5,10 @@ use std::time::Duration;
 use crate::command::CommandKind;
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
-use crate::id::{DeviceId, Incarnation, LinkId, SessionId};
+use crate::id::{Incarnation, LinkId, SessionId};
 use crate::machine::message::{MachineMessage, OutcomeKind, OwnerMessage};
 use crate::placement::Cause;
+use crate::revocation::DeviceCut;
 use crate::status::MachineStatus;
 
 /// What must be done.
@@ -81,8 +82,8 @@ pub enum Effect {
         /// Its counter.
         counter: u64,
     },
-    /// The machine has removed a revoked device.
-    DeviceRemoved(DeviceId),
+    /// The machine has removed a revoked device, or lowered its role.
+    DeviceRemoved(DeviceCut),
     /// Worth a log line or a count; changes nothing.
     Note(Note),
 }

@@ -14,12 +14,13 @@ use std::time::{Duration, Instant};
 
 use crate::epoch::Epoch;
 use crate::error::ErrorCode;
-use crate::id::{BootId, DeviceId, LinkId};
+use crate::id::{BootId, LinkId};
 use crate::limits::{EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ALTERNATIONS_MAX, LINK_ATTACH_WAIT};
 use crate::machine::effect::{Dropped, Effect};
 use crate::machine::message::{ConnectorFrame, ConnectorMessage, MachineReport, OpenLink, OwnerMessage};
 use crate::machine::sessions::dropped;
 use crate::machine::{Effects, Machine, Now};
+use crate::revocation::DeviceCut;
 use crate::status::MachineStatus;
 
 /// The link that counts.
@@ -172,7 +173,7 @@ impl Machine {
             }
             ConnectorMessage::Unsubscribed { session_id, end } => self.unsubscribed(session_id, end, effects),
             ConnectorMessage::SharedEvent(event) => self.shared_event(&event, effects),
-            ConnectorMessage::DeviceRemoved(device_id) => effects.push(Effect::DeviceRemoved(device_id)),
+            ConnectorMessage::DeviceRemoved(cut) => effects.push(Effect::DeviceRemoved(cut)),
         }
     }
 
@@ -230,9 +231,9 @@ impl Machine {
         }
         link.phase = Phase::Attached(epoch);
         effects.push(Effect::SetLink { link_id: link.open.link_id, counter: link.open.link_counter });
-        let revoked: Vec<DeviceId> = std::mem::take(&mut link.open.revoked_devices);
-        for device_id in revoked {
-            self.to_link(OwnerMessage::RemoveDevice(device_id), effects);
+        let revoked: Vec<DeviceCut> = std::mem::take(&mut link.open.revoked_devices);
+        for cut in revoked {
+            self.to_link(OwnerMessage::RemoveDevice(cut), effects);
         }
         self.publish_status(now, effects);
     }

@@ -9,7 +9,7 @@ use crate::epoch::Epoch;
 use crate::error::ErrorCode;
 use crate::id::{BootId, CommandHash, CommandId, DeviceId, Incarnation, LinkId, SessionId};
 use crate::placement::{LinkPlacement, OwnerRecord};
-use crate::revocation::Revocation;
+use crate::revocation::{DeviceCut, Revocation};
 use crate::scope::Role;
 use crate::secret::Payload;
 use crate::status::MachineStatus;
@@ -133,8 +133,8 @@ pub struct OpenLink {
     pub channel_bound: bool,
     /// The end of the credential that opened it, and so of the link.
     pub holds_until: UnixMillis,
-    /// Devices that were revoked while this machine was away and that it has not yet removed.
-    pub revoked_devices: Vec<DeviceId>,
+    /// Devices that were revoked, or lost rights, while this machine was away and that it has not yet cut.
+    pub revoked_devices: Vec<DeviceCut>,
     /// The owner on record that does not answer the gateway.
     pub replacing: Option<Incarnation>,
 }
@@ -218,8 +218,8 @@ pub enum ConnectorMessage {
     },
     /// For every session subscribed to its stream.
     SharedEvent(Event),
-    /// A revoked device was removed from the machine's list.
-    DeviceRemoved(DeviceId),
+    /// A revoked device was removed from the machine's list, or may do less now.
+    DeviceRemoved(DeviceCut),
 }
 
 /// What the connector knows of itself.
@@ -427,6 +427,6 @@ pub enum OwnerMessage {
     },
     /// A session is gone.
     SessionGone(SessionId),
-    /// A device was revoked.
-    RemoveDevice(DeviceId),
+    /// A device was revoked, or may do less.
+    RemoveDevice(DeviceCut),
 }

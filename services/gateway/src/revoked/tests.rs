@@ -48,8 +48,12 @@ fn a_revocation_holds_for_what_was_signed_before_it_in_its_account() {
         (Revocation::User { account_id, user_id: id(3) }, Some(ErrorCode::GrantInvalid), None),
         (Revocation::User { account_id: foreign, user_id: id(3) }, None, None),
         (Revocation::User { account_id, user_id: id(8) }, None, None),
-        (Revocation::Device { account_id, device_id: key().device_id() }, Some(ErrorCode::DeviceRevoked), None),
-        (Revocation::Device { account_id, device_id: DeviceId::from_bytes([0; 32]) }, None, None),
+        (
+            Revocation::Device { account_id, device_id: key().device_id(), keeps: None },
+            Some(ErrorCode::DeviceRevoked),
+            None,
+        ),
+        (Revocation::Device { account_id, device_id: DeviceId::from_bytes([0; 32]), keeps: None }, None, None),
         (
             Revocation::Grant { account_id, grant_id: id(1) },
             Some(ErrorCode::GrantInvalid),

@@ -347,7 +347,7 @@ async fn a_revoked_user_grant_or_device_loses_its_session_and_cannot_come_back_w
     let account_id = account(1);
     for (revocation, code) in [
         (Revocation::User { account_id, user_id: user(1) }, ErrorCode::GrantInvalid),
-        (Revocation::Device { account_id, device_id }, ErrorCode::DeviceRevoked),
+        (Revocation::Device { account_id, device_id, keeps: None }, ErrorCode::DeviceRevoked),
     ] {
         let world = World::start().await;
         let (mut browser, _) = Browser::open(&world, 1).await;
@@ -372,7 +372,7 @@ async fn a_revocation_in_another_account_touches_nothing() {
     let device_id = PublicKey::of(&device_key()).device_id();
     let account_id = account(2);
     revoke(&world, Revocation::User { account_id, user_id: user(1) });
-    revoke(&world, Revocation::Device { account_id, device_id });
+    revoke(&world, Revocation::Device { account_id, device_id, keeps: None });
     revoke(&world, Revocation::Grant { account_id, grant_id: world.grant().grant_id });
     revoke(&world, Revocation::Machine { account_id, machine_id: machine(1) });
     arrived.answer(to_session(&session_id, event(1, 1))).await;

@@ -292,7 +292,7 @@ async fn what_a_node_says_for_another_account_or_machine_is_dropped() {
         let attach = || to_link(&link_id, OwnerKind::Attach(v1::AttachOwner {}));
         arrived.answer_as(foreign_account, machine_id, attach()).await;
         arrived.answer_as(account_id, foreign_machine, attach()).await;
-        let remove = v1::RemoveDevice { device_id: Bytes::from_static(&[1; 32]) };
+        let remove = v1::RemoveDevice { device_id: Bytes::from_static(&[1; 32]), keeps: String::new() };
         arrived.answer(to_link(&link_id, OwnerKind::RemoveDevice(remove))).await;
         let Down::Frame(frame) = connector.next().await else { panic!("a frame arrives") };
         assert!(matches!(frame.kind, Some(OwnerKind::RemoveDevice(_))), "{over:?}");

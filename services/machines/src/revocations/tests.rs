@@ -19,7 +19,7 @@ fn a_token_issued_before_the_revocation_is_refused_and_one_issued_after_it_is_no
     revocations.record(&Revocation::User { account_id: account(), user_id: before.user_id }, NOW, NOW);
     assert_eq!(revocations.refuse_grant(&before), Some(ErrorCode::GrantInvalid));
     assert_eq!(revocations.refuse_grant(&after), None);
-    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id() }, NOW, NOW);
+    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id(), keeps: None }, NOW, NOW);
     assert_eq!(revocations.refuse_grant(&before), Some(ErrorCode::DeviceRevoked));
     assert_eq!(revocations.refuse_grant(&after), None);
     revocations.record(&Revocation::Machine { account_id: account(), machine_id: machine_id() }, NOW, NOW);
@@ -33,7 +33,7 @@ fn a_revocation_that_is_heard_of_late_refuses_nothing_issued_since() {
     let now = NOW.plus(Duration::from_secs(3600));
     let since = grant(NOW.plus(Duration::from_millis(1)));
     revocations.record(&Revocation::User { account_id: account(), user_id: since.user_id }, NOW, now);
-    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id() }, NOW, now);
+    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id(), keeps: None }, NOW, now);
     assert_eq!(revocations.refuse_grant(&since), None);
     assert_eq!(revocations.refuse_grant(&grant(NOW)), Some(ErrorCode::DeviceRevoked));
 }
@@ -62,7 +62,7 @@ fn a_revocation_of_another_account_changes_nothing() {
     let grant = grant(NOW);
     let other = AccountId::from_uuid(Uuid::from_u128(99));
     revocations.record(&Revocation::User { account_id: other, user_id: grant.user_id }, NOW, NOW);
-    revocations.record(&Revocation::Device { account_id: other, device_id: device_id() }, NOW, NOW);
+    revocations.record(&Revocation::Device { account_id: other, device_id: device_id(), keeps: None }, NOW, NOW);
     revocations.record(&Revocation::Grant { account_id: other, grant_id: grant.grant_id }, NOW, NOW);
     revocations.record(&Revocation::Machine { account_id: other, machine_id: machine_id() }, NOW, NOW);
     assert_eq!(revocations.refuse_grant(&grant), None);
@@ -107,11 +107,32 @@ fn a_revocation_outlives_every_token_and_then_goes() {
 #[test]
 fn a_machine_removes_a_revoked_device_once_and_a_later_machine_never_knew_it() {
     let revocations = Revocations::default();
-    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id() }, NOW, NOW);
-    assert_eq!(revocations.to_remove(&credential(NOW)), [device_id()]);
+    revocations.record(&Revocation::Device { account_id: account(), device_id: device_id(), keeps: None }, NOW, NOW);
+    let removed = DeviceCut { device_id: device_id(), keeps: None };
+    assert_eq!(revocations.to_remove(&credential(NOW)), [removed]);
     assert!(revocations.to_remove(&credential(NOW.plus(Duration::from_millis(1)))).is_empty());
     let machine = Principal::Machine { account_id: account(), machine_id: machine_id() };
-    revocations.removed(MachineKey::new(machine.scope(), machine_id()), device_id());
+    revocations.removed(MachineKey::new(machine.scope(), machine_id()), removed);
+    assert!(revocations.to_remove(&credential(NOW)).is_empty());
+}
+
+#[test]
+fn the_least_that_a_device_keeps_counts_and_an_answer_to_more_is_no_answer_to_it() {
+    let revocations = Revocations::default();
+    let cut = |keeps| Revocation::Device { account_id: account(), device_id: device_id(), keeps };
+    revocations.record(&cut(Some(Role::Operator)), NOW, NOW);
+    assert_eq!(revocations.refuse_grant(&grant(NOW)), Some(ErrorCode::GrantInvalid), "it may come back");
+    let lowered = DeviceCut { device_id: device_id(), keeps: Some(Role::Operator) };
+    assert_eq!(revocations.to_remove(&credential(NOW)), [lowered]);
+    revocations.record(&cut(None), NOW, NOW);
+    revocations.record(&cut(Some(Role::Viewer)), NOW, NOW);
+    assert_eq!(revocations.refuse_grant(&grant(NOW)), Some(ErrorCode::DeviceRevoked));
+    let machine = Principal::Machine { account_id: account(), machine_id: machine_id() };
+    let machine = MachineKey::new(machine.scope(), machine_id());
+    revocations.removed(machine, lowered);
+    let removed = DeviceCut { keeps: None, ..lowered };
+    assert_eq!(revocations.to_remove(&credential(NOW)), [removed]);
+    revocations.removed(machine, removed);
     assert!(revocations.to_remove(&credential(NOW)).is_empty());
 }
 

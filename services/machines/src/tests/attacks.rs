@@ -153,7 +153,7 @@ async fn a_connectors_malformed_frame_ends_its_link_instead_of_leaving_a_hole() 
         None,
         Some(FromConnector::Subscribed(v1::Subscribed::default())),
         Some(FromConnector::ToSession(v1::ToSession { session_id: id(1), message: None })),
-        Some(FromConnector::DeviceRemoved(v1::DeviceRemoved { device_id: copy(b"short") })),
+        Some(FromConnector::DeviceRemoved(v1::DeviceRemoved { device_id: copy(b"short"), keeps: String::new() })),
     ];
     gateway.opened(&node, 1, 1, Role::Owner).await;
     for (number, kind) in (1..).zip(malformed) {

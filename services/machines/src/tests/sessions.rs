@@ -183,7 +183,7 @@ async fn a_revoked_device_is_cut_removed_and_kept_out() {
     gateway.opened(&node, 2, 2, Role::Owner).await;
     let device_id = PublicKey::of(&device_key(1)).device_id();
     node.clock.advance(Duration::from_millis(5));
-    node.handle.revoke(entry(&node, Revocation::Device { account_id: account_id(ACCOUNT), device_id }));
+    node.handle.revoke(entry(&node, Revocation::Device { account_id: account_id(ACCOUNT), device_id, keeps: None }));
     assert_eq!(gateway.session_end(1).await, ErrorCode::DeviceRevoked);
     let removed = loop {
         if let (_, v1::owner_frame::Kind::RemoveDevice(remove)) = gateway.owner(1).await {

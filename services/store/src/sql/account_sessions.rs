@@ -38,10 +38,10 @@ pub struct SignedIn {
 }
 
 impl Tx {
-    /// Begins a session of a user; past the bound the user's oldest one ends, and is given back.
+    /// Begins a session of a member; past the bound the user's oldest one ends, and is given back.
     ///
     /// # Errors
-    /// When there is no such user in the account.
+    /// [`StoreError::NotFound`] when the user is no member of the account.
     pub async fn begin_session(
         &mut self,
         scope: AccountScope,
@@ -49,7 +49,7 @@ impl Tx {
         session: &AccountSession,
         token_sha256: &[u8; 32],
     ) -> Result<Option<AccountSession>, StoreError> {
-        self.take_turn(scope).await?;
+        self.member(scope, user_id).await?;
         let sessions = self.sessions(scope, user_id, session.created_at).await?;
         let oldest = sessions.iter().min_by_key(|session| session.seen_at).copied();
         let ended = oldest.filter(|_| sessions.len() as i64 >= USER_SESSIONS_MAX);
@@ -83,7 +83,7 @@ impl Tx {
              u.role, a.name FROM account_sessions s \
              JOIN users u ON u.account_id = s.account_id AND u.user_id = s.user_id \
              JOIN accounts a ON a.account_id = s.account_id \
-             WHERE s.token_sha256 = $1 AND s.expires_at > $2",
+             WHERE s.token_sha256 = $1 AND s.expires_at > $2 AND u.removed_at IS NULL",
         )
         .bind(token_sha256.as_slice())
         .bind(millis(now))
@@ -154,6 +154,48 @@ impl Tx {
         .fetch_one(self)
         .await?;
         session_of(&Columns(&row))
+    }
+
+    /// Ends every session of a user and gives them back.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn end_sessions(
+        &mut self,
+        scope: AccountScope,
+        user_id: UserId,
+    ) -> Result<Vec<AccountSession>, StoreError> {
+        self.take_turn(scope).await?;
+        let rows = query(
+            "DELETE FROM account_sessions WHERE account_id = $1 AND user_id = $2 \
+             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(user_id.as_bytes().as_slice())
+        .fetch_all(self)
+        .await?;
+        rows.iter().map(|row| session_of(&Columns(row))).collect()
+    }
+
+    /// Gives a session another grant id: what it gets from now on is not revoked with what it got before.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it ended meanwhile.
+    pub async fn renew_grant(
+        &mut self,
+        scope: AccountScope,
+        account_session_id: AccountSessionId,
+        grant_id: GrantId,
+    ) -> Result<(), StoreError> {
+        self.take_turn(scope).await?;
+        let changed =
+            query("UPDATE account_sessions SET grant_id = $1 WHERE account_id = $2 AND account_session_id = $3")
+                .bind(grant_id.as_bytes().as_slice())
+                .bind(scope.account_id().as_bytes().as_slice())
+                .bind(account_session_id.as_bytes().as_slice())
+                .execute(self)
+                .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
 
     /// Removes the sessions of every account that are past their end.

@@ -94,13 +94,15 @@ impl Tx {
         Ok(())
     }
 
-    /// The first owner of the first account, when there is one. Before any account: for the owner link only.
+    /// The first owner of the first account that has one. Before any account: for the owner link only.
     ///
     /// # Errors
     /// When the database does not answer.
     pub async fn first_owner(&mut self) -> Result<Option<User>, StoreError> {
         let row = query(
-            "SELECT user_id, account_id, role FROM users WHERE role = 'owner' ORDER BY created_at, user_id LIMIT 1",
+            "SELECT u.user_id, u.account_id, u.role FROM users u JOIN accounts a ON a.account_id = u.account_id \
+             WHERE u.role = 'owner' AND u.removed_at IS NULL \
+             ORDER BY a.created_at, a.account_id, u.created_at, u.user_id LIMIT 1",
         )
         .fetch_optional(self)
         .await?;

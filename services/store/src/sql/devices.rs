@@ -103,6 +103,23 @@ impl Tx {
         rows.iter().map(|row| device_of(&Columns(row))).collect()
     }
 
+    /// The devices of a user that are not revoked.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn devices_of(&mut self, scope: AccountScope, user_id: UserId) -> Result<Vec<DeviceId>, StoreError> {
+        self.take_turn(scope).await?;
+        let rows = query(
+            "SELECT device_id FROM devices WHERE account_id = $1 AND user_id = $2 AND revoked_at IS NULL \
+             ORDER BY device_id",
+        )
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(user_id.as_bytes().as_slice())
+        .fetch_all(self)
+        .await?;
+        rows.iter().map(|row| Columns(row).id("device_id")).collect()
+    }
+
     /// Revokes a device for good: its key is refused from now on.
     ///
     /// # Errors

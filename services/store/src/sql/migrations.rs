@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 4;
+pub(super) const KNOWN: i64 = 5;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -79,6 +79,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0002_quarantine_and_versions"),
         step!("sqlite", "0003_turns_and_needs"),
         step!("sqlite", "0004_regions"),
+        step!("sqlite", "0005_members"),
     ])
 }
 
@@ -89,11 +90,12 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0002_quarantine_and_versions"),
         step!("postgres", "0003_turns_and_needs"),
         step!("postgres", "0004_regions"),
+        step!("postgres", "0005_members"),
     ])
 }
 
 fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
-    let names = ["initial", "quarantine and versions", "turns and needs", "regions"];
+    let names = ["initial", "quarantine and versions", "turns and needs", "regions", "members"];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
     };

@@ -2,7 +2,7 @@
 
 use flydex_domain::id::AccountId;
 use flydex_domain::revocation::{Revocation, RevocationEntry};
-use flydex_domain::scope::AccountScope;
+use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
 
 use super::query::query;
@@ -28,12 +28,13 @@ impl Tx {
         self.take_turn(scope).await?;
         self.take_turn_of(Turn::Revocations).await?;
         let number = self.newest_revocation().await? + 1;
-        query("INSERT INTO revocations (number, account_id, kind, subject, at) VALUES ($1, $2, $3, $4, $5)")
+        query("INSERT INTO revocations (number, account_id, kind, subject, at, keeps) VALUES ($1, $2, $3, $4, $5, $6)")
             .bind(integer(number))
             .bind(account_id.as_bytes().as_slice())
             .bind(kind)
             .bind(subject)
             .bind(millis(now))
+            .bind(keeps(&revocation).map(Role::as_str))
             .execute(self)
             .await?;
         Ok(RevocationEntry { number, at: now, revocation })
@@ -57,7 +58,7 @@ impl Tx {
     /// When the database does not answer.
     pub async fn revocations_after(&mut self, number: u64, rows_max: u32) -> Result<Vec<RevocationEntry>, StoreError> {
         let rows = query(
-            "SELECT number, account_id, kind, subject, at FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
+            "SELECT number, account_id, kind, subject, at, keeps FROM revocations WHERE number > $1 ORDER BY number LIMIT $2",
         )
         .bind(integer(number))
         .bind(i64::from(rows_max))
@@ -76,11 +77,21 @@ fn parts(revocation: &Revocation) -> (&'static str, AccountId, Vec<u8>) {
     match revocation {
         Revocation::User { account_id, user_id } => ("user", *account_id, user_id.as_bytes().to_vec()),
         Revocation::Grant { account_id, grant_id } => ("grant", *account_id, grant_id.as_bytes().to_vec()),
-        Revocation::Device { account_id, device_id } => ("device", *account_id, device_id.as_bytes().to_vec()),
+        Revocation::Device { account_id, device_id, .. } => ("device", *account_id, device_id.as_bytes().to_vec()),
         Revocation::Machine { account_id, machine_id } => ("machine", *account_id, machine_id.as_bytes().to_vec()),
         Revocation::Quarantine { account_id, machine_id, serial } => {
             ("quarantine", *account_id, [machine_id.as_bytes().as_slice(), &serial.to_be_bytes()].concat())
         }
+    }
+}
+
+fn keeps(revocation: &Revocation) -> Option<Role> {
+    match revocation {
+        Revocation::Device { keeps, .. } => *keeps,
+        Revocation::User { .. }
+        | Revocation::Grant { .. }
+        | Revocation::Machine { .. }
+        | Revocation::Quarantine { .. } => None,
     }
 }
 
@@ -89,7 +100,11 @@ fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
     let revocation = match columns.text("kind")?.as_str() {
         "user" => Revocation::User { account_id, user_id: columns.id("subject")? },
         "grant" => Revocation::Grant { account_id, grant_id: columns.id("subject")? },
-        "device" => Revocation::Device { account_id, device_id: columns.id("subject")? },
+        "device" => Revocation::Device {
+            account_id,
+            device_id: columns.id("subject")?,
+            keeps: columns.optional_named("keeps", |name| name.parse().ok())?,
+        },
         "machine" => Revocation::Machine { account_id, machine_id: columns.id("subject")? },
         "quarantine" => quarantine_of(account_id, columns.bytes("subject")?)?,
         _ => return Err(StoreError::Malformed { column: "kind" }),

@@ -1,5 +1,6 @@
 //! One-time links that sign a browser in, by the hash of their token.
 
+use flydex_domain::id::UserId;
 use flydex_domain::limits::SIGN_IN_LINKS_OPEN_MAX;
 use flydex_domain::scope::AccountScope;
 use flydex_domain::time::UnixMillis;
@@ -71,14 +72,28 @@ impl Tx {
         .fetch_one(self)
         .await?;
         let columns = Columns(&row);
-        let Some(user_id) = columns.optional_id::<flydex_domain::id::UserId>("user_id")? else {
+        let Some(user_id) = columns.optional_id::<UserId>("user_id")? else {
             return Ok(SignInLink::Owner);
         };
-        let row = query("SELECT account_id, user_id, role FROM users WHERE user_id = $1")
+        let row = query("SELECT account_id, user_id, role FROM users WHERE user_id = $1 AND removed_at IS NULL")
             .bind(user_id.as_bytes().as_slice())
             .fetch_one(self)
             .await?;
         super::accounts::user_of(&Columns(&row)).map(SignInLink::User)
+    }
+
+    /// Removes a user's unused links.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn remove_links_of(&mut self, scope: AccountScope, user_id: UserId) -> Result<(), StoreError> {
+        self.take_turn(scope).await?;
+        query("DELETE FROM sign_in_links WHERE account_id = $1 AND user_id = $2")
+            .bind(scope.account_id().as_bytes().as_slice())
+            .bind(user_id.as_bytes().as_slice())
+            .execute(self)
+            .await?;
+        Ok(())
     }
 
     /// Removes the links that are past their end.

@@ -139,6 +139,10 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   7005: ["FlyDex's folder on the computer cannot be used.", "Run “flydex doctor” on the computer."],
   7006: ["The computer cannot reach the relay.", "Check its network, then run “flydex doctor” there."],
   7004: ["The server's address has no trusted name.", "Use https with a certificate."],
+
+  8000: ["This invitation is not valid any more.", "Each one works once, for a week. Ask for a new one."],
+  8001: ["An account needs an owner.", "Make somebody else owner first."],
+  8002: ["You are a member of this account already.", "Go to it from your account page."],
 };
 
 /** The sentence for a code; one that this version does not know is shown with its number. */

@@ -93,4 +93,7 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   untrusted_address: 7004,
   state_unusable: 7005,
   server_unreachable: 7006,
+  invitation_invalid: 8000,
+  last_owner: 8001,
+  already_member: 8002,
 };

@@ -7,7 +7,7 @@ use crate::id::Incarnation;
 use crate::limits::{ACTOR_IDLE_AFTER, CREDENTIAL_LIFETIME, EPOCH_JUMP_MAX, LINK_ALTERNATION_WINDOW, LINK_ATTACH_WAIT};
 use crate::machine::effect::{Dropped, Effect, Subject};
 use crate::machine::message::{Answer, ConnectorMessage, Input, OwnerMessage};
-use crate::revocation::Revocation;
+use crate::revocation::{DeviceCut, Revocation};
 use crate::scope::Role;
 use crate::status::MachineStatus;
 use crate::stream::Verdict;
@@ -174,13 +174,14 @@ fn revocations_end_what_they_are_about_and_nothing_of_another_account() {
     let other = crate::id::AccountId::from_uuid(uuid::Uuid::from_u128(1));
     let mut world = World::linked();
     world.open(2, 2, Role::Owner);
-    let effects = world.handle(Input::Revoked(Revocation::Device { account_id: other, device_id: device_id(1) }));
+    let effects =
+        world.handle(Input::Revoked(Revocation::Device { account_id: other, device_id: device_id(1), keeps: None }));
     assert!(effects.is_empty());
-    let effects = world.handle(Input::Revoked(Revocation::Device { account_id, device_id: device_id(1) }));
+    let effects = world.handle(Input::Revoked(Revocation::Device { account_id, device_id: device_id(1), keeps: None }));
     assert_eq!(session_ends(&effects), [(session(1), ErrorCode::DeviceRevoked)]);
-    assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(device)] if *device == device_id(1)));
-    let effects = world.frame(ConnectorMessage::DeviceRemoved(device_id(1)));
-    assert!(matches!(effects[..], [Effect::DeviceRemoved(device)] if device == device_id(1)));
+    assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(cut)] if *cut == removed(1)));
+    let effects = world.frame(ConnectorMessage::DeviceRemoved(removed(1)));
+    assert!(matches!(effects[..], [Effect::DeviceRemoved(cut)] if cut == removed(1)));
     let effects = world.handle(Input::Revoked(Revocation::User { account_id, user_id: user(2) }));
     assert_eq!(session_ends(&effects), [(session(2), ErrorCode::Unauthenticated)]);
     world.open(3, 3, Role::Owner);
@@ -191,6 +192,18 @@ fn revocations_end_what_they_are_about_and_nothing_of_another_account() {
     let effects = world.handle(Input::Revoked(Revocation::Machine { account_id, machine_id }));
     assert_eq!(session_ends(&effects), [(session(4), ErrorCode::MachineRevoked)]);
     assert_eq!(link_ends(&effects), [(link(1), ErrorCode::MachineRevoked)]);
+}
+
+#[test]
+fn a_device_that_may_do_less_is_cut_and_its_machine_told_what_it_keeps() {
+    let account_id = account();
+    let mut world = World::linked();
+    let keeps = Some(Role::Viewer);
+    let effects = world.handle(Input::Revoked(Revocation::Device { account_id, device_id: device_id(1), keeps }));
+    // It comes back with a grant of the new role: it was not revoked.
+    assert_eq!(session_ends(&effects), [(session(1), ErrorCode::GrantInvalid)]);
+    let cut = DeviceCut { device_id: device_id(1), keeps };
+    assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(told)] if *told == cut));
 }
 
 #[test]
@@ -217,14 +230,14 @@ fn a_device_that_was_revoked_while_the_machine_was_away_is_removed_when_it_attac
         connector_version: String::new(),
         channel_bound: false,
         holds_until: world.now.unix.plus(CREDENTIAL_LIFETIME),
-        revoked_devices: vec![device_id(5)],
+        revoked_devices: vec![removed(5)],
         replacing: None,
     };
     world.handle(Input::LinkOpened(open));
     let epoch = Epoch::ZERO.above(incarnation());
     world.answer(Answer::Owned(epoch));
     let effects = world.frame_at(None, ConnectorMessage::Attached { highest: epoch });
-    assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(device)] if *device == device_id(5)));
+    assert!(matches!(to_link(&effects)[..], [OwnerMessage::RemoveDevice(cut)] if *cut == removed(5)));
 }
 
 #[test]
@@ -303,4 +316,8 @@ fn a_machine_without_sessions_and_link_becomes_idle() {
     world.handle(Input::SessionClosed(session(1)));
     assert!(!world.machine.is_idle(world.now.instant));
     assert_eq!(world.machine.next_tick(world.now), Some(world.now.instant + ACTOR_IDLE_AFTER));
+}
+
+fn removed(tag: u8) -> DeviceCut {
+    DeviceCut { device_id: device_id(tag), keeps: None }
 }

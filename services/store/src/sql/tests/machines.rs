@@ -48,7 +48,8 @@ async fn every_kind_of_revocation_is_read_as_it_was_written() {
     let revocations = [
         Revocation::User { account_id, user_id },
         Revocation::Grant { account_id, grant_id: GrantId::from_uuid(Uuid::from_u128(1)) },
-        Revocation::Device { account_id, device_id: key(8).device_id() },
+        Revocation::Device { account_id, device_id: key(8).device_id(), keeps: None },
+        Revocation::Device { account_id, device_id: key(8).device_id(), keeps: Some(Role::Viewer) },
         Revocation::Machine { account_id, machine_id },
         Revocation::Quarantine { account_id, machine_id, serial: u64::MAX - 1 },
     ];

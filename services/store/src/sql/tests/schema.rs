@@ -24,6 +24,6 @@ async fn a_newer_schema_is_run_on_for_as_long_as_it_says_that_it_may_be() {
     assert!(matches!(refused, StoreError::Schema(error) if error == expected), "{refused:?}");
     assert_eq!(
         expected.to_string(),
-        "the database is at step 5 of its schema, for programs that know step 5; this one knows 4"
+        "the database is at step 6 of its schema, for programs that know step 6; this one knows 5"
     );
 }
