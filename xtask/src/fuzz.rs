@@ -1,4 +1,5 @@
-//! `cargo xtask fuzz`: libFuzzer over the targets in proto/fuzz, by the toolchain that builds everything else.
+//! `cargo xtask fuzz`: libFuzzer over the targets in proto/fuzz, by the toolchain that builds everything else; and the
+//! fuzzer of two accounts, which is a program of its own.
 
 use std::path::{Path, PathBuf};
 
@@ -8,6 +9,8 @@ use crate::shell;
 
 /// The targets of proto/fuzz.
 const TARGETS: [&str; 5] = ["frame", "lanes", "messages", "command", "agent"];
+/// The fuzzer in tests/isolation.
+const ISOLATION: &str = "isolation";
 /// The flags by which libFuzzer sees what an input reaches. There is no address sanitizer, which would need a
 /// nightly toolchain: the code under test has no `unsafe`, so that what can go wrong is a panic.
 const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Copt-level=3 -Cdebug-assertions -Cpasses=sancov-module \
@@ -18,12 +21,18 @@ const INPUT_BYTES_MAX: u32 = 4096;
 
 #[derive(clap::Args)]
 pub(crate) struct Arguments {
-    /// One target; all in turn without it.
-    #[arg(value_parser = TARGETS)]
+    /// One target; all of libFuzzer's in turn without it. `isolation` is the fuzzer of two accounts.
+    #[arg(value_parser = TARGETS.into_iter().chain([ISOLATION]).collect::<Vec<_>>())]
     target: Option<String>,
     /// Seconds for each target.
     #[arg(long, default_value_t = 60)]
     seconds: u32,
+    /// Of `isolation`: how many messages to send.
+    #[arg(long, default_value_t = 1_000_000)]
+    operations: u64,
+    /// Of `isolation`: what decides everything that is drawn.
+    #[arg(long, default_value_t = 1)]
+    seed: u64,
 }
 
 /// Fuzzes each target for its time. What reaches new code is kept beside the build for the next run; an input that
@@ -32,6 +41,9 @@ pub(crate) struct Arguments {
 /// # Errors
 /// When the targets do not build.
 pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
+    if arguments.target.as_deref() == Some(ISOLATION) {
+        return isolation(root, arguments);
+    }
     let folder = root.join("proto/fuzz");
     let programs = build(root, &folder)?;
     let mut passed = true;
@@ -52,6 +64,17 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
         passed &= shell::succeeds(&mut shell::command(root, &program, &words))?;
     }
     Ok(passed)
+}
+
+/// Two accounts at relays of their own, with optimisation.
+fn isolation(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
+    shell::run(&mut shell::cargo(
+        root,
+        &["build", "--locked", "--release", "--package", "flydex-isolation", "--bins"],
+    ))?;
+    let program = shell::target(root).join("release/flydex-isolate").to_string_lossy().into_owned();
+    let (operations, seed) = (arguments.operations.to_string(), arguments.seed.to_string());
+    shell::succeeds(&mut shell::command(root, &program, &["--operations", &operations, "--seed", &seed]))
 }
 
 /// Builds the targets for libFuzzer and returns the folder of the programs.

@@ -131,6 +131,13 @@ impl Known {
         self.values.get(field).into_iter().flatten().filter_map(Plain::of).collect()
     }
 
+    /// The name under which a value is known.
+    #[must_use]
+    pub fn name_of(&self, value: &[u8]) -> Option<&str> {
+        let has = |values: &[Value]| values.iter().filter_map(Plain::of).any(|plain| plain.telling() == Some(value));
+        self.values.iter().find(|(_, values)| has(values)).map(|(name, _)| name.as_str())
+    }
+
     /// Every value.
     pub fn every(&self) -> impl Iterator<Item = Plain> {
         self.values.values().flatten().filter_map(Plain::of)

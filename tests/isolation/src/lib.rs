@@ -12,7 +12,9 @@
 
 pub mod chance;
 pub mod connector;
+pub mod fuzz;
 pub mod known;
+pub mod observe;
 pub mod schema;
 pub mod session;
 pub mod stand;

@@ -119,6 +119,29 @@ impl Session {
         }
     }
 
+    /// Waits until it watches its machine, and has its receipt and the first event; the event's number.
+    ///
+    /// # Errors
+    /// When the session ends.
+    pub async fn watched(&mut self) -> anyhow::Result<u64> {
+        let (mut seq, mut receipted) = (None, false);
+        loop {
+            let from = match self.next().await? {
+                Ok(Down::FromMachine(from)) => from,
+                Ok(_) => continue,
+                Err(Ended(code)) => anyhow::bail!("the session ended: {code}"),
+            };
+            let said = from.message.and_then(|message| message.kind);
+            if let Some(Said::Event(event)) = &said {
+                seq = Some(event.seq);
+            }
+            receipted |= matches!(said, Some(Said::Receipt(_)));
+            if let (Some(seq), true) = (seq, receipted) {
+                return Ok(seq);
+            }
+        }
+    }
+
     /// What came since somebody looked.
     pub fn take_log(&mut self) -> Vec<Bytes> {
         self.log.drain(..).collect()

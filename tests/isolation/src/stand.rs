@@ -23,6 +23,8 @@ use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::transport::{Channel, Endpoint, Server, Uri};
 
+use crate::fuzz::Doctored;
+
 /// The origin of the web app.
 pub const ORIGIN: &str = "https://app.example";
 /// The host that connectors dial.
@@ -57,6 +59,14 @@ impl Stand {
     /// # Errors
     /// When a socket cannot be had.
     pub async fn start() -> anyhow::Result<Self> {
+        Self::start_with(None).await
+    }
+
+    /// The same, where the gateway may reach a node that is wrong on purpose.
+    ///
+    /// # Errors
+    /// When a socket cannot be had.
+    pub async fn start_with(doctored: Option<Doctored>) -> anyhow::Result<Self> {
         tls::install_provider();
         let signer = TokenSigner::from_seed("k1", &SecretKey::new([1; 32]));
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
@@ -75,7 +85,11 @@ impl Stand {
             shutdown.clone(),
         );
         let node = Way::to(machines.into_grpc(), &shutdown);
-        let gateway = gateway(node.clone(), directory, verifier, &clock, &shutdown)?;
+        let reached = match doctored {
+            Some(doctored) => Way::to(MachineHostServer::new(doctored.before(node.channel())), &shutdown),
+            None => node.clone(),
+        };
+        let gateway = gateway(reached, directory, verifier, &clock, &shutdown)?;
         let listener = TcpListener::bind("127.0.0.1:0").await.context("listen")?;
         let address = listener.local_addr()?;
         let serving = flydex_runtime::http::serve(listener, None, gateway.router(), shutdown.clone());

@@ -1,3 +1,4 @@
 //! Everything that can be said to the relay, and what it answers to whom.
 
+mod fuzz;
 mod surface;

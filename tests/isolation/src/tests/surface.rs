@@ -354,7 +354,7 @@ impl Cast {
         let mut victim = Session::ready(&self.stand, &tenant, &mut self.chance).await?;
         let attach = tenant.command(v1::CommandKind::Attach, self.chance.bytes(), &victim.session_id);
         victim.say(tenant.machine_id.as_bytes(), v1::device_message::Kind::Command(attach)).await?;
-        let seq = watched(&mut victim).await?;
+        let seq = victim.watched().await?;
         let frame = self.frame(row, caller, &victim, seq)?;
         let (connector, who) = match caller {
             Caller::OtherAccount => (&mut self.strange_connector, self.stranger.clone()),
@@ -467,26 +467,6 @@ impl Cast {
             _ => self.connector = connector,
         }
         Ok(())
-    }
-}
-
-/// Waits until a session watches, and has its receipt and the first event.
-async fn watched(session: &mut Session) -> anyhow::Result<u64> {
-    let (mut seq, mut receipted) = (None, false);
-    loop {
-        let from = match session.next().await? {
-            Ok(Down::FromMachine(from)) => from,
-            Ok(_) => continue,
-            Err(Ended(code)) => anyhow::bail!("the session ended: {code}"),
-        };
-        match from.message.and_then(|message| message.kind) {
-            Some(Said::Event(event)) => seq = Some(event.seq),
-            Some(Said::Receipt(_)) => receipted = true,
-            _ => {}
-        }
-        if let (Some(seq), true) = (seq, receipted) {
-            return Ok(seq);
-        }
     }
 }
 
