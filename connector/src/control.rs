@@ -7,7 +7,7 @@ use std::io;
 use std::os::unix::fs::PermissionsExt as _;
 use std::sync::Arc;
 
-use flydex_domain::device::Device;
+use flydex_domain::device::{DeviceList, Holder};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::DeviceId;
 use flydex_domain::limits::{CONTROL_CONNECTIONS_MAX, CONTROL_LINE_BYTES_MAX, CONTROL_TIMEOUT};
@@ -54,6 +54,15 @@ pub enum Request {
         /// Control's public keys.
         token_keys: Vec<TokenKey>,
     },
+    /// Put a program's key on the list; the person at the desk typed it in.
+    Trust {
+        /// The key.
+        key: EncodedKey,
+        /// What it may do.
+        role: Role,
+        /// Its name.
+        label: String,
+    },
     /// Take a device off the list.
     Remove {
         /// Which.
@@ -78,7 +87,7 @@ pub enum Answer {
     /// To `status`.
     Status(Box<Status>),
     /// To `devices`.
-    Devices(Vec<Device>),
+    Devices(Box<DeviceList>),
     /// Not done; the code's number says why.
     Refused(u16),
 }
@@ -237,10 +246,16 @@ impl Control {
     async fn answer(&self, request: Request) -> Result<Answer, ErrorCode> {
         match request {
             Request::Status => Ok(Answer::Status(Box::new(self.status().await?))),
-            Request::Devices => Ok(Answer::Devices(self.devices().await?)),
+            Request::Devices => Ok(Answer::Devices(Box::new(self.devices().await?))),
             Request::Enrol { key, role, label, credential, token_keys } => {
                 self.keyring.adopt(credential, token_keys).map_err(|error| error.code())?;
-                self.ask(|reply| DeskRequest::Enrol { key: key.0, role, label, reply }).await??;
+                let holder = Holder::Browser;
+                self.ask(|reply| DeskRequest::Enrol { holder, key: key.0, role, label, reply }).await??;
+                Ok(Answer::Done)
+            }
+            Request::Trust { key, role, label } => {
+                let holder = Holder::Program;
+                self.ask(|reply| DeskRequest::Enrol { holder, key: key.0, role, label, reply }).await??;
                 Ok(Answer::Done)
             }
             Request::Remove { device_id } => {
@@ -262,7 +277,7 @@ impl Control {
     }
 
     async fn status(&self) -> Result<Status, ErrorCode> {
-        let devices = self.devices().await?.len();
+        let devices = self.devices().await?.devices().count();
         let core = *self.core_status.borrow();
         let codex = self.codex_status.borrow().clone();
         let status = Status::of(&self.facts, core, &codex, self.settings.borrow().paused, devices);
@@ -270,7 +285,7 @@ impl Control {
         Ok(Status { threads_unfollowed: *self.unfollowed.borrow(), regions, ..status })
     }
 
-    async fn devices(&self) -> Result<Vec<Device>, ErrorCode> {
+    async fn devices(&self) -> Result<DeviceList, ErrorCode> {
         self.ask(|reply| DeskRequest::Devices { reply }).await
     }
 

@@ -38,6 +38,7 @@ mod bulk;
 mod command;
 mod config;
 mod desk;
+mod devices;
 mod effects;
 mod kind;
 mod owner;
@@ -56,6 +57,7 @@ pub use owner::{LinkEvent, LinkNumber};
 use approvals::Approvals;
 use bulk::Bulk;
 use command::InFlight;
+use devices::DeviceChange;
 use effects::{Act, Waiting};
 use owner::{ActiveLink, Session, WaitingLink};
 use port::CodexPort;
@@ -118,6 +120,7 @@ enum Done {
     QuestionAnswered(Key, ApprovalId, AnswerOutcome),
     RecordedFirst(Asked, Box<Act>, bool),
     Proof(Key, Result<Option<TurnId>, Refused>),
+    Devices(Key, Box<DeviceChange>),
 }
 
 /// The machine's state; owned by one task.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
-use flydex_domain::device::Device;
+use flydex_domain::device::{DeviceList, Holder};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, BootId, DeviceId, MachineId};
 use flydex_domain::key::PublicKey;
@@ -111,6 +111,12 @@ pub struct DeskPolicy {
     pub session_acceptance: bool,
     /// An accept without control's audit receipt is refused rather than recorded here first.
     pub strict_audit: bool,
+    /// Only the desk enrols devices: an endorsement is refused.
+    pub enrol_at_desk_only: bool,
+    /// No key that a browser holds is obeyed, shown anything, or enrolled.
+    pub refuse_browser_keys: bool,
+    /// An accept of high risk carries the assertion of a passkey that this machine pinned.
+    pub passkey_for_high_risk: bool,
     /// A link whose proof does not cover its TLS connection is refused.
     pub require_channel_binding: bool,
     /// Where threads may be started: path and label.
@@ -156,6 +162,8 @@ impl fmt::Debug for Entropy {
 pub enum DeskRequest {
     /// Put a device on the machine's list, after the person at the desk said yes.
     Enrol {
+        /// What holds its key.
+        holder: Holder,
         /// The device's key.
         key: PublicKey,
         /// What it may do.
@@ -172,10 +180,10 @@ pub enum DeskRequest {
         /// Answered once it is durable; `not_found` when it is not listed.
         reply: oneshot::Sender<Result<(), ErrorCode>>,
     },
-    /// The devices on the list.
+    /// The device list.
     Devices {
         /// The answer.
-        reply: oneshot::Sender<Vec<Device>>,
+        reply: oneshot::Sender<DeviceList>,
     },
 }
 

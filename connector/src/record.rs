@@ -146,6 +146,12 @@ pub struct Settings {
     pub allow_unguarded: bool,
     /// An accept without control's audit receipt is refused.
     pub strict_audit: bool,
+    /// Only this computer's keyboard enrols devices.
+    pub enrol_at_desk_only: bool,
+    /// No key that a browser holds is obeyed.
+    pub refuse_browser_keys: bool,
+    /// An accept of high risk carries a pinned passkey's word.
+    pub passkey_for_high_risk: bool,
     /// A link whose proof does not cover its TLS connection is refused.
     pub require_channel_binding: bool,
     /// Where threads may be started.
@@ -188,6 +194,9 @@ impl Settings {
             session_acceptance: self.session_acceptance,
             strict_audit: self.strict_audit,
             require_channel_binding: self.require_channel_binding,
+            enrol_at_desk_only: self.enrol_at_desk_only,
+            refuse_browser_keys: self.refuse_browser_keys,
+            passkey_for_high_risk: self.passkey_for_high_risk,
             directories: self.directories.iter().map(pair).collect(),
         }
     }

@@ -55,7 +55,13 @@ impl Device {
     pub fn sign(&self, header: &CommandHeader, body: Bytes) -> v1::Command {
         let header = Bytes::from(v1::CommandHeader::from(header).encode_to_vec());
         let signature = sign(&self.key, command_transcript(&header));
-        v1::Command { header, body, signature: Bytes::copy_from_slice(&signature), audit_receipt: String::new() }
+        v1::Command {
+            header,
+            body,
+            signature: Bytes::copy_from_slice(&signature),
+            audit_receipt: String::new(),
+            assertion: None,
+        }
     }
 
     /// A well-formed header for a body.

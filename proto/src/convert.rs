@@ -10,6 +10,11 @@ use flydex_domain::epoch::Epoch;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::MalformedId;
 use flydex_domain::key::{KeyError, PublicKey};
+use flydex_domain::limits::{
+    PASSKEY_AUTHENTICATOR_DATA_BYTES_MAX, PASSKEY_CLIENT_DATA_BYTES_MAX, PASSKEY_CREDENTIAL_BYTES_MAX,
+    PASSKEY_SIGNATURE_BYTES_MAX,
+};
+use flydex_domain::passkey::Assertion;
 use flydex_domain::scope::Role;
 use flydex_domain::secret::Payload;
 use flydex_domain::status::MachineStatus;
@@ -89,6 +94,7 @@ impl TryFrom<v1::Command> for SignedCommand {
             body: Payload::new(command.body),
             signature: command.signature,
             audit_receipt: (!command.audit_receipt.is_empty()).then_some(command.audit_receipt),
+            assertion: command.assertion.map(assertion).transpose()?,
         })
     }
 }
@@ -100,8 +106,31 @@ impl From<&SignedCommand> for v1::Command {
             body: command.body.expose().clone(),
             signature: command.signature.clone(),
             audit_receipt: command.audit_receipt.clone().unwrap_or_default(),
+            assertion: command.assertion.as_ref().map(|assertion| v1::PasskeyAssertion {
+                credential_id: copy(&assertion.credential_id),
+                authenticator_data: copy(&assertion.authenticator_data),
+                client_data_json: copy(&assertion.client_data_json),
+                signature: copy(&assertion.signature),
+            }),
         }
     }
+}
+
+/// A passkey's word within its sizes; what it says is the machine's to judge.
+fn assertion(assertion: v1::PasskeyAssertion) -> Result<Assertion, Malformed> {
+    let within = assertion.credential_id.len() <= PASSKEY_CREDENTIAL_BYTES_MAX
+        && assertion.authenticator_data.len() <= PASSKEY_AUTHENTICATOR_DATA_BYTES_MAX
+        && assertion.client_data_json.len() <= PASSKEY_CLIENT_DATA_BYTES_MAX
+        && assertion.signature.len() <= PASSKEY_SIGNATURE_BYTES_MAX;
+    if !within {
+        return Err(Malformed::Unknown("assertion"));
+    }
+    Ok(Assertion {
+        credential_id: assertion.credential_id.into(),
+        authenticator_data: assertion.authenticator_data.into(),
+        client_data_json: assertion.client_data_json.into(),
+        signature: assertion.signature.into(),
+    })
 }
 
 impl TryFrom<v1::CommandHeader> for CommandHeader {
@@ -202,6 +231,9 @@ fn command_kind(kind: v1::CommandKind) -> Result<CommandKind, Malformed> {
         v1::CommandKind::Review => CommandKind::Review,
         v1::CommandKind::AnswerApproval => CommandKind::AnswerApproval,
         v1::CommandKind::AnswerQuestion => CommandKind::AnswerQuestion,
+        v1::CommandKind::ListDevices => CommandKind::ListDevices,
+        v1::CommandKind::EndorseDevice => CommandKind::EndorseDevice,
+        v1::CommandKind::PinPasskey => CommandKind::PinPasskey,
     })
 }
 
@@ -225,6 +257,9 @@ pub const fn wire_kind(kind: CommandKind) -> v1::CommandKind {
         CommandKind::Review => v1::CommandKind::Review,
         CommandKind::AnswerApproval => v1::CommandKind::AnswerApproval,
         CommandKind::AnswerQuestion => v1::CommandKind::AnswerQuestion,
+        CommandKind::ListDevices => v1::CommandKind::ListDevices,
+        CommandKind::EndorseDevice => v1::CommandKind::EndorseDevice,
+        CommandKind::PinPasskey => v1::CommandKind::PinPasskey,
     }
 }
 

@@ -1,9 +1,13 @@
 //! The arguments of `flydex`, and the help that teaches them.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use flydex_domain::id::DeviceId;
+use flydex_domain::key::{KeyError, PublicKey};
 use flydex_domain::limits::HELPER_PORT;
 use flydex_domain::scope::Role;
 
@@ -141,6 +145,18 @@ pub enum DevicesCommand {
         /// Its id, from `flydex devices list`
         device: DeviceId,
     },
+    /// Trust the key of a program of yours, which is not a browser: nothing but your word vouches for it
+    #[command(after_help = "Example:\n  flydex devices trust ed25519:KEY --label script --role operator")]
+    Trust {
+        /// Its public key, as `ed25519:` and the key in base64url
+        key: TrustedKey,
+        /// What it may do at most
+        #[arg(long, default_value = "viewer")]
+        role: Role,
+        /// Its name
+        #[arg(long, value_name = "NAME")]
+        label: String,
+    },
     /// Pair a further device: draws a fresh code
     #[command(after_help = "Example:\n  flydex devices add --role viewer")]
     Add {
@@ -148,6 +164,20 @@ pub enum DevicesCommand {
         #[arg(long, default_value = "owner")]
         role: Role,
     },
+}
+
+/// A public key as a person types it: `algorithm:base64url`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct TrustedKey(pub PublicKey);
+
+impl FromStr for TrustedKey {
+    type Err = KeyError;
+
+    fn from_str(text: &str) -> Result<Self, KeyError> {
+        let (algorithm, key) = text.split_once(':').ok_or(KeyError::MalformedKey)?;
+        let key = URL_SAFE_NO_PAD.decode(key).map_err(|_| KeyError::MalformedKey)?;
+        PublicKey::parse(algorithm, &key).map(Self)
+    }
 }
 
 /// `flydex directories`.
@@ -212,6 +242,12 @@ pub enum Setting {
     StrictAudit,
     /// Only links that are bound to their TLS connection are taken: no proxy on the way may end TLS
     RequireChannelBinding,
+    /// New devices are enrolled here only, by code and a yes; an owner's phone cannot endorse another
+    EnrolAtDeskOnly,
+    /// No browser is obeyed, shown anything or paired, phones included; only keys typed in with devices trust count
+    RefuseBrowserKeys,
+    /// A high-risk accept needs the passkey that the device pinned within ten minutes of your yes here
+    PasskeyForHighRisk,
 }
 
 /// On or off.

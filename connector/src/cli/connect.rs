@@ -18,7 +18,7 @@ use crate::api::Api;
 use crate::helper::Readiness;
 use crate::pair::desk::{Desk, Paired};
 use crate::pair::{Pairing, PairingRequest, printable};
-use crate::record::{self, PairedRecord};
+use crate::record::{self, PairedRecord, Settings};
 use crate::regions::ServerOrigin;
 
 /// Pairs this machine, then keeps it connected.
@@ -88,7 +88,11 @@ async fn keep(
     record.replace(&context.state)?;
     let now = UnixMillis(context.clock.unix_millis());
     let (role, label): (Role, &str) = (paired.proposal.role(), &paired.proposal.device_label);
-    record::enrol(&context.state, paired.proposal.device_key(), role, label, now)?;
+    if Settings::load(&context.state)?.refuse_browser_keys {
+        context.screen.line("the account is set; this computer obeys no browser, so that device is not enrolled");
+    } else {
+        record::enrol(&context.state, paired.proposal.device_key(), role, label, now)?;
+    }
     Ok(record)
 }
 

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 
+use flydex_domain::device::{Device, Holder};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::DeviceId;
 use flydex_domain::limits::LABEL_CHARS_MAX;
@@ -9,7 +10,7 @@ use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 
-use super::args::{DevicesArguments, DevicesCommand, DirectoriesArguments, DirectoriesCommand};
+use super::args::{DevicesArguments, DevicesCommand, DirectoriesArguments, DirectoriesCommand, TrustedKey};
 use super::{Context, Problem, parts};
 use crate::api::Api;
 use crate::control::{self, Answer, ControlError, Request, Status};
@@ -180,22 +181,61 @@ pub(super) async fn devices(context: Context, arguments: DevicesArguments) -> Re
     match arguments.command {
         DevicesCommand::List => list(&context).await,
         DevicesCommand::Remove { device } => remove(&context, device).await,
+        DevicesCommand::Trust { key, role, label } => trust(&context, key, role, label).await,
         DevicesCommand::Add { role } => Box::pin(add(context, role)).await,
     }
 }
 
 async fn list(context: &Context) -> Result<(), Problem> {
     let listed = match control::ask(&context.state, &Request::Devices).await {
-        Ok(Answer::Devices(devices)) => devices,
+        Ok(Answer::Devices(devices)) => *devices,
         Ok(Answer::Done | Answer::Status(_) | Answer::Refused(_)) => return Err(Problem::of_code(ErrorCode::Internal)),
-        Err(ControlError::NotRunning) => record::load_devices(&context.state)?.devices().cloned().collect(),
+        Err(ControlError::NotRunning) => record::load_devices(&context.state)?,
         Err(error) => return Err(error.into()),
     };
-    if listed.is_empty() {
+    if listed.devices().next().is_none() {
         context.screen.line("none; flydex devices add pairs one");
     }
-    for device in &listed {
-        context.screen.line(&format!("{}\t{}\t{}", device.device_id(), device.role, printable(&device.label)));
+    for device in listed.devices() {
+        let (device_id, role, label, how) = (device.device_id(), device.role, printable(&device.label), how(device));
+        context.screen.line(&format!("{device_id}\t{role}\t{label}\t{how}"));
+    }
+    for (device_id, _) in listed.removed() {
+        context.screen.line(&format!("{device_id}\tremoved: only this computer can enrol it again"));
+    }
+    context.screen.line(&format!("list version {}", listed.version()));
+    Ok(())
+}
+
+/// How a device came onto the list, and what the machine asks of it.
+fn how(device: &Device) -> String {
+    let came = match (device.introducer, device.holder) {
+        (Some(introducer), _) => format!("endorsed by {}", introducer.device_id),
+        (None, Holder::Browser) => "paired here".to_owned(),
+        (None, Holder::Program) => "key typed in here".to_owned(),
+    };
+    if device.passkey.is_some() { format!("{came}, with a passkey") } else { came }
+}
+
+/// Puts a program's key on the list: the person at the desk alone vouches for it.
+async fn trust(context: &Context, TrustedKey(key): TrustedKey, role: Role, label: String) -> Result<(), Problem> {
+    let alone = || {
+        let mut devices = record::load_devices(&context.state)?;
+        let now = UnixMillis(context.clock.unix_millis());
+        devices.trust(key, role, &label, now).map_err(Problem::of_code)?;
+        Ok(record::store_devices(&context.state, &devices)?)
+    };
+    let request = Request::Trust { key: EncodedKey(key), role, label: label.clone() };
+    running_or(context, &request, alone, |_| Some(())).await?;
+    context.screen.line(&format!("trusted: {} may act as {role}", key.device_id()));
+    Ok(())
+}
+
+/// Whether a browser may be paired at all.
+pub(super) fn takes_browsers(context: &Context) -> Result<(), Problem> {
+    if Settings::load(&context.state)?.refuse_browser_keys {
+        let next = "flydex settings set refuse_browser_keys off, if a browser may be paired";
+        return Err(Problem::new(ErrorCode::BrowserKeysRefused, "this computer obeys no browser", next));
     }
     Ok(())
 }
@@ -215,6 +255,7 @@ async fn remove(context: &Context, device_id: DeviceId) -> Result<(), Problem> {
 
 /// Pairs a further device from this terminal; a running connector goes on meanwhile, and is told.
 async fn add(context: Context, role: Role) -> Result<(), Problem> {
+    takes_browsers(&context)?;
     let not_paired = || Problem::of_code(ErrorCode::NotPaired);
     let record = PairedRecord::load(&context.state)?.ok_or_else(not_paired)?;
     let key = context.state.existing_machine_key()?.ok_or_else(not_paired)?;

@@ -4,13 +4,14 @@
 use std::io::BufRead as _;
 use std::sync::Arc;
 
+use flydex_domain::device::Holder;
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::scope::Role;
 use flydex_runtime::lifecycle::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
-use super::{Context, Problem};
+use super::{Context, Problem, desk_side};
 use crate::api::Api;
 use crate::codex::{Allowed, AllowedDirectory, CodexConfig, CodexHandle, CodexStatus};
 use crate::control::Control;
@@ -223,6 +224,7 @@ impl Further {
     }
 
     async fn pair(&mut self) -> Result<(), Problem> {
+        desk_side::takes_browsers(&self.context)?;
         if !self.desk.may_draw().await {
             return Err(Problem::of_code(ErrorCode::PairingRefused));
         }
@@ -242,7 +244,10 @@ impl Further {
         let (reply, answer) = oneshot::channel();
         let (key, role, label) = (proposal.device_key(), proposal.role(), proposal.device_label.clone());
         let gone = || Problem::of_code(ErrorCode::GoingAway);
-        self.core.send(DeskRequest::Enrol { key, role, label, reply }).await.map_err(|_| gone())?;
+        self.core
+            .send(DeskRequest::Enrol { holder: Holder::Browser, key, role, label, reply })
+            .await
+            .map_err(|_| gone())?;
         answer.await.map_err(|_| gone())?.map_err(Problem::of_code)?;
         self.shutdown.spawn(self.progress.clone().report(pairing));
         Ok(())

@@ -31,6 +31,9 @@ impl Setting {
             Self::AllowUnguarded => &mut settings.allow_unguarded,
             Self::StrictAudit => &mut settings.strict_audit,
             Self::RequireChannelBinding => &mut settings.require_channel_binding,
+            Self::EnrolAtDeskOnly => &mut settings.enrol_at_desk_only,
+            Self::RefuseBrowserKeys => &mut settings.refuse_browser_keys,
+            Self::PasskeyForHighRisk => &mut settings.passkey_for_high_risk,
         }
     }
 

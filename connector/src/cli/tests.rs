@@ -1,6 +1,9 @@
 use std::sync::Arc;
 use std::time::Duration;
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
+use flydex_domain::device::Holder;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::scope::Role;
 use flydex_runtime::lifecycle::Shutdown;
@@ -8,7 +11,9 @@ use serde_json::Value;
 use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
-use super::args::{DevicesArguments, DevicesCommand, DirectoriesArguments, DirectoriesCommand, RunArguments};
+use super::args::{
+    DevicesArguments, DevicesCommand, DirectoriesArguments, DirectoriesCommand, RunArguments, TrustedKey,
+};
 use super::*;
 use crate::control::{self, Answer, Request};
 use crate::pair::tests::Shown;
@@ -199,12 +204,38 @@ async fn devices_are_listed_and_removed_without_a_connector() {
     let (context, shown) = machine.terminal();
     let command = DevicesCommand::List;
     Box::pin(desk_side::devices(context.clone(), DevicesArguments { command })).await.unwrap();
-    assert_eq!(shown.text(), format!("{}\tviewer\tphone[2J\n", key.device_id()));
+    assert_eq!(shown.text(), format!("{}\tviewer\tphone[2J\tpaired here\nlist version 1\n", key.device_id()));
     let remove = || DevicesArguments { command: DevicesCommand::Remove { device: key.device_id() } };
     Box::pin(desk_side::devices(context.clone(), remove())).await.unwrap();
     let error = Box::pin(desk_side::devices(context, remove())).await.unwrap_err();
     assert_eq!(error.code(), ErrorCode::NotFound);
     assert!(load_devices(&machine.context.state).unwrap().is_removed(&key.device_id()));
+    let (context, shown) = machine.terminal();
+    let command = DevicesCommand::List;
+    Box::pin(desk_side::devices(context, DevicesArguments { command })).await.unwrap();
+    let removed = format!("{}\tremoved: only this computer can enrol it again\nlist version 2\n", key.device_id());
+    assert!(shown.text().ends_with(&removed), "{}", shown.text());
+}
+
+#[tokio::test]
+async fn a_desk_that_obeys_no_browser_pairs_none_and_trusts_a_key_that_is_typed_in() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    machine.stop(machine.connect(&relay).await.0).await;
+    let state = &machine.context.state;
+    Settings { refuse_browser_keys: true, ..Settings::load(state).unwrap() }.store(state).unwrap();
+    let add = DevicesArguments { command: DevicesCommand::Add { role: Role::Viewer } };
+    let error = Box::pin(desk_side::devices(machine.context.clone(), add)).await.unwrap_err();
+    assert_eq!(error.code(), ErrorCode::BrowserKeysRefused);
+    let key = PublicKeyOf::seed(9);
+    let typed = format!("ed25519:{}", URL_SAFE_NO_PAD.encode(key.as_bytes()));
+    let trust = DevicesCommand::Trust { key: typed.parse().unwrap(), role: Role::Operator, label: "bot".to_owned() };
+    Box::pin(desk_side::devices(machine.context.clone(), DevicesArguments { command: trust })).await.unwrap();
+    let devices = load_devices(state).unwrap();
+    let device = devices.get(&key.device_id()).unwrap();
+    assert_eq!((device.holder, device.role), (Holder::Program, Role::Operator));
+    for wrong in ["", "ed25519", "ed25519:", "rsa:AAAA", "ed25519:AAAA", "ed25519:!"] {
+        assert!(wrong.parse::<TrustedKey>().is_err(), "{wrong}");
+    }
 }
 
 #[tokio::test]

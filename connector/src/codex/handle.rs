@@ -120,7 +120,10 @@ impl Inner {
             | Body::WatchThread(_)
             | Body::UnwatchThread(_)
             | Body::AnswerApproval(_)
-            | Body::AnswerQuestion(_) => return Err(ErrorCode::BadRequest.into()),
+            | Body::AnswerQuestion(_)
+            | Body::ListDevices(_)
+            | Body::EndorseDevice(_)
+            | Body::PinPasskey(_) => return Err(ErrorCode::BadRequest.into()),
         };
         Ok(v1::CommandResult { kind })
     }

@@ -140,7 +140,8 @@ impl<P: CodexPort> Core<P> {
             .approvals
             .entries
             .iter()
-            .filter(|(_, entry)| entry.approval.state == State::Open && entry.asked.session_scope_possible)
+            .filter(|(_, entry)| entry.approval.state == State::Open)
+            .filter(|(_, entry)| entry.asked.session_scope_possible || entry.asked.risk_high)
             .map(|(approval_id, entry)| (*approval_id, entry.asked.clone(), entry.renewal))
             .collect();
         for (approval_id, asked, renewal) in open {
@@ -173,6 +174,7 @@ impl<P: CodexPort> Core<P> {
             action: asked.action.clone(),
             offered: self.offered(&asked),
             desk_only: asked.desk_only,
+            passkey_required: self.policy.passkey_for_high_risk && asked.risk_high && !asked.desk_only,
             state: State::Open,
         };
         let mut message = shown(&approval, &asked);

@@ -74,6 +74,7 @@ impl<P: CodexPort> Core<P> {
             boot_id: self.boot_id,
             now: self.now(),
             paused: self.policy.paused,
+            browser_keys_refused: self.policy.refuse_browser_keys,
             journal_writable: self.journal_writable,
             has_room: self.in_flight.len() < MACHINE_COMMANDS_IN_FLIGHT_MAX,
             low_water: self.journal.low_water(),
@@ -119,12 +120,15 @@ impl<P: CodexPort> Core<P> {
             CommandClass::Effect => match body {
                 Body::AnswerApproval(answer) => self.answer_approval(asked, command, &answer),
                 Body::AnswerQuestion(answer) => self.answer_question(asked, answer),
+                Body::EndorseDevice(endorse) => self.endorse_device(asked, role, &endorse),
+                Body::PinPasskey(pin) => self.pin_passkey(asked, &pin),
                 body @ (Body::Attach(_)
                 | Body::ListThreads(_)
                 | Body::ReadThread(_)
                 | Body::ListModels(_)
                 | Body::WatchThread(_)
                 | Body::UnwatchThread(_)
+                | Body::ListDevices(_)
                 | Body::StartThread(_)
                 | Body::StartTurn(_)
                 | Body::Steer(_)

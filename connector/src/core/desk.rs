@@ -1,13 +1,10 @@
-//! What the desk decides, what the machine says of itself, and the device list as it changes.
+//! What the desk decides, and what the machine says of itself.
 
 use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
-use flydex_domain::device::DeviceList;
-use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{DeviceId, Generation};
 use flydex_domain::limits::{PAGE_BYTES_MAX, SNAPSHOT_REST_BYTES};
-use flydex_domain::revocation::DeviceCut;
 use flydex_domain::scope::Role;
 use flydex_domain::status::MachineStatus;
 use flydex_domain::stream::StreamId;
@@ -16,9 +13,10 @@ use flydex_proto::v1;
 use prost::Message as _;
 
 use super::Core;
+use super::devices::wire_role;
 use super::port::CodexPort;
 use crate::codex::CodexStatus;
-use crate::paired::{CoreStatus, DeskPolicy, DeskRequest, LinkStatus};
+use crate::paired::{CoreStatus, DeskPolicy, LinkStatus};
 
 impl<P: CodexPort> Core<P> {
     // === What the machine says of itself ===
@@ -70,19 +68,23 @@ impl<P: CodexPort> Core<P> {
             questions: Vec::new(),
             directories: self.policy.directories.iter().map(directory).collect(),
             session_acceptance: self.policy.session_acceptance,
-            strict_audit: self.policy.strict_audit,
+            strict_audit: self.is_strict(),
+            device_list_version: self.devices.version(),
+            endorsement: !self.policy.enrol_at_desk_only,
+            passkey_demanded: self.policy.passkey_for_high_risk,
+            own_passkey: Bytes::new(),
         }
     }
 
     /// Everything that a device which comes new must know, and the approvals for which there was no room.
-    pub(super) fn full_snapshot(&self, role: Role) -> (agent::MachineSnapshot, Vec<agent::SignedApproval>) {
+    pub(super) fn full_snapshot(
+        &self,
+        role: Role,
+        device_id: DeviceId,
+    ) -> (agent::MachineSnapshot, Vec<agent::SignedApproval>) {
         let mut snapshot = self.snapshot();
-        snapshot.own_role = match role {
-            Role::Viewer => agent::DeviceRole::Viewer,
-            Role::Operator => agent::DeviceRole::Operator,
-            Role::Owner => agent::DeviceRole::Owner,
-        }
-        .into();
+        snapshot.own_role = wire_role(role).into();
+        snapshot.own_passkey = self.passkey_of(device_id);
         snapshot.questions = self.questions.open();
         let mut room = PAGE_BYTES_MAX.saturating_sub(SNAPSHOT_REST_BYTES).saturating_sub(snapshot.encoded_len());
         let mut left_out = Vec::new();
@@ -123,11 +125,13 @@ impl<P: CodexPort> Core<P> {
     }
 
     pub(super) fn policy_changed(&mut self, policy: DeskPolicy) {
-        let offers_change = self.policy.session_acceptance != policy.session_acceptance;
+        let offers_change = self.policy.session_acceptance != policy.session_acceptance
+            || self.policy.passkey_for_high_risk != policy.passkey_for_high_risk;
         if self.policy == policy {
             return;
         }
         self.policy = policy;
+        self.end_refused_sessions();
         if offers_change {
             self.renew_open_approvals();
         }
@@ -156,90 +160,5 @@ impl<P: CodexPort> Core<P> {
             *current = Some(status);
             changed
         });
-    }
-
-    // === The device list ===
-
-    pub(super) async fn desk_request(&mut self, request: DeskRequest) {
-        match request {
-            DeskRequest::Enrol { key, role, label, reply } => {
-                let now = self.now();
-                let mut devices = self.devices.clone();
-                let enrolled = match devices.enrol(key, role, &label, now) {
-                    Ok(device_id) => self.keep_devices(devices).await.map(|()| device_id),
-                    Err(code) => Err(code),
-                };
-                if let Ok(device_id) = enrolled {
-                    // Its sessions were admitted as what it was before.
-                    self.end_sessions_of(device_id, ErrorCode::Moving);
-                }
-                let _ = reply.send(enrolled);
-            }
-            DeskRequest::Remove { device_id, reply } => {
-                let _ = reply.send(self.remove_device(device_id).await);
-            }
-            DeskRequest::Devices { reply } => {
-                let _ = reply.send(self.devices.devices().cloned().collect());
-            }
-        }
-    }
-
-    /// The account took rights from a device: all, or those above a role. The owner hears of it once it is durable,
-    /// and may ask again.
-    pub(super) async fn owner_cuts(&mut self, cut: DeviceCut, asked: String) {
-        let done = match cut.keeps {
-            Some(role) => self.reduce_device(cut.device_id, role).await,
-            None => self.remove_device(cut.device_id).await,
-        };
-        match done {
-            Ok(()) | Err(ErrorCode::NotFound) => {
-                let device_id = Bytes::copy_from_slice(cut.device_id.as_bytes());
-                let removed = v1::DeviceRemoved { device_id, keeps: asked };
-                self.to_owner(v1::connector_frame::Kind::DeviceRemoved(removed));
-            }
-            Err(_) => {}
-        }
-    }
-
-    async fn reduce_device(&mut self, device_id: DeviceId, role: Role) -> Result<(), ErrorCode> {
-        let mut devices = self.devices.clone();
-        if !devices.reduce(&device_id, role) {
-            return Err(ErrorCode::NotFound);
-        }
-        // It may do less at once, whatever the disk says; what it was let in as before ends.
-        self.devices.reduce(&device_id, role);
-        self.end_sessions_of(device_id, ErrorCode::Moving);
-        self.keep_devices(devices).await
-    }
-
-    async fn remove_device(&mut self, device_id: DeviceId) -> Result<(), ErrorCode> {
-        let mut devices = self.devices.clone();
-        if !devices.remove(&device_id, self.now()) {
-            return Err(ErrorCode::NotFound);
-        }
-        // A device that must go is gone from memory at once, whatever the disk says.
-        self.devices.remove(&device_id, self.now());
-        self.end_sessions_of(device_id, ErrorCode::DeviceRevoked);
-        self.keep_devices(devices).await
-    }
-
-    /// Makes the list durable, then the present one.
-    async fn keep_devices(&mut self, devices: DeviceList) -> Result<(), ErrorCode> {
-        let content = serde_json::to_vec_pretty(&devices).map_err(|_| ErrorCode::Internal)?;
-        let storage = self.device_storage.clone();
-        let kept = tokio::task::spawn_blocking(move || {
-            let mut storage = storage.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-            storage.replace(&content)
-        });
-        match kept.await {
-            Ok(Ok(())) => {
-                self.devices = devices;
-                Ok(())
-            }
-            Ok(Err(_)) | Err(_) => {
-                tracing::error!("the device list cannot be kept");
-                Err(ErrorCode::StateUnusable)
-            }
-        }
     }
 }

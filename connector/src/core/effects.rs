@@ -13,6 +13,7 @@ use flydex_domain::limits::JOURNAL_RETRY_AFTER;
 use flydex_domain::stream::StreamId;
 
 use super::command::InFlight;
+use super::devices::DeviceChange;
 use super::kind::{kept, thread_of};
 use super::port::CodexPort;
 use super::receipt::{Answer, Asked};
@@ -28,6 +29,8 @@ pub(super) enum Act {
     AnswerApproval { approval_id: ApprovalId, key: RequestKey, decision: Decision },
     /// Answer questions.
     AnswerQuestion { question_id: ApprovalId, key: RequestKey, answers: Vec<agent::QuestionAnswer> },
+    /// Change the device list.
+    Devices(Box<DeviceChange>),
 }
 
 /// What goes on when a record is durable.
@@ -43,7 +46,7 @@ impl<P: CodexPort> Core<P> {
     pub(super) fn begin(&mut self, asked: Asked, only_stops: bool, act: Act) {
         let thread_id = match &act {
             Act::Execute(body) => thread_of(body),
-            Act::AnswerApproval { .. } | Act::AnswerQuestion { .. } => String::new(),
+            Act::AnswerApproval { .. } | Act::AnswerQuestion { .. } | Act::Devices(_) => String::new(),
         };
         let record = Record::Begun(Begun {
             key: asked.key,
@@ -77,12 +80,13 @@ impl<P: CodexPort> Core<P> {
     pub(super) fn written(&mut self, waiting: Waiting, durable: bool) {
         match waiting {
             Waiting::Begin { asked, only_stops, act } => {
-                if durable || only_stops {
+                let barred = if durable { self.barred(asked.key.0) } else { Some(ErrorCode::JournalUnavailable) };
+                if let Some(code) = barred.filter(|_| !only_stops) {
+                    self.take_back(&act);
+                    self.finish(asked, Outcome::Refused(code), Answer::default());
+                } else {
                     self.send_delivered(&self.newest(asked));
                     self.act(asked, act);
-                } else {
-                    self.take_back(&act);
-                    self.finish(asked, Outcome::Refused(ErrorCode::JournalUnavailable), Answer::default());
                 }
             }
             Waiting::Settle { asked, outcome, answer } => self.send_receipt(&asked, outcome, answer),
@@ -105,6 +109,7 @@ impl<P: CodexPort> Core<P> {
             Act::AnswerQuestion { question_id, key, answers } => self.spawn(async move {
                 Done::QuestionAnswered(asked.key, question_id, port.answer_question(key, answers).await)
             }),
+            Act::Devices(change) => self.spawn(async move { Done::Devices(asked.key, change) }),
         }
     }
 

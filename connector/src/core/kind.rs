@@ -12,7 +12,11 @@ use crate::codex::ThreadId;
 /// What of a result the journal may keep: ids, codes and times, and no text of a person.
 pub(super) fn kept(kind: CommandKind, outcome: Outcome, result: &Bytes) -> Vec<u8> {
     match kind {
-        CommandKind::StartThread | CommandKind::StartTurn | CommandKind::Steer | CommandKind::Review
+        CommandKind::StartThread
+        | CommandKind::StartTurn
+        | CommandKind::Steer
+        | CommandKind::Review
+        | CommandKind::EndorseDevice
             if outcome == Outcome::Executed =>
         {
             result.to_vec()
@@ -22,6 +26,7 @@ pub(super) fn kept(kind: CommandKind, outcome: Outcome, result: &Bytes) -> Vec<u
         | CommandKind::StartTurn
         | CommandKind::Steer
         | CommandKind::Review
+        | CommandKind::EndorseDevice
         | CommandKind::Attach
         | CommandKind::ListThreads
         | CommandKind::ReadThread
@@ -32,7 +37,9 @@ pub(super) fn kept(kind: CommandKind, outcome: Outcome, result: &Bytes) -> Vec<u
         | CommandKind::RenameThread
         | CommandKind::ArchiveThread
         | CommandKind::UnarchiveThread
-        | CommandKind::AnswerQuestion => Vec::new(),
+        | CommandKind::AnswerQuestion
+        | CommandKind::ListDevices
+        | CommandKind::PinPasskey => Vec::new(),
     }
 }
 
@@ -49,7 +56,9 @@ pub(super) fn with_label(result: &Bytes, change: impl FnOnce(&mut agent::Approva
             | ResultKind::ModelList(_)
             | ResultKind::ThreadWatched(_)
             | ResultKind::ThreadStarted(_)
-            | ResultKind::TurnAccepted(_),
+            | ResultKind::TurnAccepted(_)
+            | ResultKind::DeviceList(_)
+            | ResultKind::DeviceEndorsed(_),
         )
         | None => None,
     };
@@ -81,6 +90,9 @@ pub(super) fn kind_of(body: &Body) -> CommandKind {
         Body::Review(_) => CommandKind::Review,
         Body::AnswerApproval(_) => CommandKind::AnswerApproval,
         Body::AnswerQuestion(_) => CommandKind::AnswerQuestion,
+        Body::ListDevices(_) => CommandKind::ListDevices,
+        Body::EndorseDevice(_) => CommandKind::EndorseDevice,
+        Body::PinPasskey(_) => CommandKind::PinPasskey,
     }
 }
 
@@ -104,6 +116,9 @@ pub(super) fn thread_of(body: &Body) -> String {
         | Body::UnarchiveThread(_)
         | Body::Review(_)
         | Body::AnswerApproval(_)
-        | Body::AnswerQuestion(_) => String::new(),
+        | Body::AnswerQuestion(_)
+        | Body::ListDevices(_)
+        | Body::EndorseDevice(_)
+        | Body::PinPasskey(_) => String::new(),
     }
 }

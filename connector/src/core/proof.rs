@@ -31,7 +31,10 @@ impl<P: CodexPort> Core<P> {
             | CommandKind::UnarchiveThread
             | CommandKind::Review
             | CommandKind::AnswerApproval
-            | CommandKind::AnswerQuestion => None,
+            | CommandKind::AnswerQuestion
+            | CommandKind::ListDevices
+            | CommandKind::EndorseDevice
+            | CommandKind::PinPasskey => None,
         });
         let Some(thread_id) = provable.filter(|_| self.in_flight.len() < MACHINE_COMMANDS_IN_FLIGHT_MAX) else {
             return self.send_receipt(&asked, Outcome::Unknown, Answer::default());

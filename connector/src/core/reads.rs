@@ -60,6 +60,7 @@ impl<P: CodexPort> Core<P> {
             Body::Attach(attach) => self.attach_session(asked, role, &attach),
             Body::WatchThread(watch) => self.watch_thread(asked, &watch),
             Body::UnwatchThread(unwatch) => self.unwatch_thread(asked, &unwatch),
+            Body::ListDevices(_) => self.list_devices(asked),
             body @ (Body::ListThreads(_)
             | Body::ReadThread(_)
             | Body::ListModels(_)
@@ -72,7 +73,9 @@ impl<P: CodexPort> Core<P> {
             | Body::UnarchiveThread(_)
             | Body::Review(_)
             | Body::AnswerApproval(_)
-            | Body::AnswerQuestion(_)) => self.execute(asked.key, body),
+            | Body::AnswerQuestion(_)
+            | Body::EndorseDevice(_)
+            | Body::PinPasskey(_)) => self.execute(asked.key, body),
         }
     }
 
@@ -96,12 +99,13 @@ impl<P: CodexPort> Core<P> {
                 None
             }
             Verdict::Gap { .. } => {
-                let (snapshot, rest) = self.full_snapshot(role);
+                let (snapshot, rest) = self.full_snapshot(role, asked.key.0);
                 left_out = rest;
                 Some(snapshot)
             }
         };
-        let attached = agent::Attached { snapshot, machine_time_ms: self.now().0 };
+        let introduction = self.introduction(asked.key.0);
+        let attached = agent::Attached { snapshot, machine_time_ms: self.now().0, introduction };
         self.finish(asked, Outcome::Executed, Answer::of(ResultKind::Attached(attached)).at(as_of));
         // What no snapshot has room for is told again as an event; openings are told by id, so twice is harmless.
         for approval in left_out {

@@ -26,7 +26,7 @@ impl<P: CodexPort> Core<P> {
                 () = hard.cancelled() => break,
                 () = soft.cancelled(), if !self.draining => self.begin_drain(),
                 Some(written) = self.written_rx.recv() => self.journal_written(written),
-                Some(done) = self.done_rx.recv() => self.done(done),
+                Some(done) = self.done_rx.recv() => self.done(done).await,
                 Ok(()) = policy.changed() => {
                     let policy = policy.borrow_and_update().clone();
                     self.policy_changed(policy);
@@ -100,7 +100,7 @@ impl<P: CodexPort> Core<P> {
         self.question_resolved(key, how);
     }
 
-    fn done(&mut self, done: Done) {
+    async fn done(&mut self, done: Done) {
         match done {
             Done::Executed(key, result) => self.executed(key, result),
             Done::WatchRefused(watch_id, refused) => self.watch_refused(watch_id, &refused),
@@ -108,6 +108,7 @@ impl<P: CodexPort> Core<P> {
             Done::QuestionAnswered(key, question_id, outcome) => self.question_answered(key, question_id, outcome),
             Done::RecordedFirst(asked, act, durable) => self.recorded_first(asked, *act, durable),
             Done::Proof(key, found) => self.proof(key, found),
+            Done::Devices(key, change) => self.change_devices(key, *change).await,
         }
     }
 

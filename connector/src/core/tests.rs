@@ -2,6 +2,7 @@
 
 mod approvals;
 mod commands;
+mod devices;
 mod faults;
 mod moves;
 mod owners;

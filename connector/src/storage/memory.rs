@@ -1,7 +1,7 @@
 //! A file in memory whose disk can be filled, for tests.
 
 use std::io;
-use std::sync::{Arc, Mutex};
+use std::sync::{Arc, Mutex, mpsc};
 
 use super::Storage;
 
@@ -31,6 +31,21 @@ impl MemoryStorage {
     /// Does something before each write: what a slow disk lets happen.
     pub(crate) fn before_write(&self, happens: impl FnMut() + Send + 'static) {
         self.0.lock().unwrap().before_write = Some(Box::new(happens));
+    }
+
+    /// Whoever writes waits until what is returned is dropped.
+    pub(crate) fn hold(&self) -> mpsc::Sender<()> {
+        let (release, released) = mpsc::channel();
+        let (held_tx, held) = mpsc::channel();
+        let state = self.0.clone();
+        std::thread::spawn(move || {
+            let _state = state.lock().unwrap();
+            held_tx.send(()).unwrap();
+            // Dropped, never sent.
+            let _ = released.recv();
+        });
+        held.recv().unwrap();
+        release
     }
 
     pub(crate) fn content(&self) -> Vec<u8> {

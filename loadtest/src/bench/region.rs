@@ -112,6 +112,7 @@ impl Region {
             machine_key: EncodedKey(PublicKey::of(&self.device)),
             serial: 1,
             region_pin: None,
+            strict_audit: false,
             issued_at: now,
             expires_at: now.plus(CREDENTIAL_LIFETIME),
         })

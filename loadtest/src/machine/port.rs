@@ -149,7 +149,10 @@ impl CodexPort for StubPort {
             | Body::UnarchiveThread(_)
             | Body::Review(_)
             | Body::AnswerApproval(_)
-            | Body::AnswerQuestion(_) => return Err(Refused::new(ErrorCode::BadRequest)),
+            | Body::AnswerQuestion(_)
+            | Body::ListDevices(_)
+            | Body::EndorseDevice(_)
+            | Body::PinPasskey(_) => return Err(Refused::new(ErrorCode::BadRequest)),
         };
         Ok(agent::CommandResult { kind })
     }

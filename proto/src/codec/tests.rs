@@ -124,7 +124,7 @@ fn device_message() -> impl Strategy<Value = Hidden<v1::DeviceMessage>> {
     use v1::device_message::Kind;
     let command =
         (bytes(300), bytes(4_000), bytes(70), ".{0,80}").prop_map(|(header, body, signature, audit_receipt)| {
-            Hidden(Kind::Command(v1::Command { header, body, signature, audit_receipt }))
+            Hidden(Kind::Command(v1::Command { header, body, signature, audit_receipt, assertion: None }))
         });
     let bulk_credit = (bytes(20), any::<u32>())
         .prop_map(|(command_id, bytes)| Hidden(Kind::BulkCredit(v1::BulkCredit { command_id, bytes })));

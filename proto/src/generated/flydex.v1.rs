@@ -39,6 +39,27 @@ pub struct Command {
     /// on an accept: control's signed word that it is recorded; else empty
     #[prost(string, tag = "4")]
     pub audit_receipt: ::prost::alloc::string::String,
+    /// on an accept where the machine wants one; its challenge is the command's hash
+    #[prost(message, optional, tag = "5")]
+    pub assertion: ::core::option::Option<PasskeyAssertion>,
+}
+/// A WebAuthn assertion (<https://www.w3.org/TR/webauthn-3/>), as the browser gave it. Not covered by the device's
+/// signature: it covers the command's hash, and the passkey that the machine pinned covers it.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct PasskeyAssertion {
+    /// at most 1,023 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub credential_id: ::prost::bytes::Bytes,
+    /// at most 1,024 bytes
+    #[prost(bytes = "bytes", tag = "2")]
+    pub authenticator_data: ::prost::bytes::Bytes,
+    /// at most 2,048 bytes
+    #[prost(bytes = "bytes", tag = "3")]
+    pub client_data_json: ::prost::bytes::Bytes,
+    /// Ed25519: 64 bytes; P-256: DER, at most 80 bytes
+    #[prost(bytes = "bytes", tag = "4")]
+    pub signature: ::prost::bytes::Bytes,
 }
 /// What the relay may know of a command, and every check needs.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -209,6 +230,7 @@ pub enum CommandKind {
     ListModels = 12,
     WatchThread = 13,
     UnwatchThread = 14,
+    ListDevices = 15,
     StartThread = 20,
     StartTurn = 21,
     Steer = 22,
@@ -219,6 +241,10 @@ pub enum CommandKind {
     Review = 27,
     AnswerApproval = 28,
     AnswerQuestion = 29,
+    /// put another device on the machine's list; of an owner device only
+    EndorseDevice = 30,
+    /// the passkey by which the machine knows a person, soon after the enrolment
+    PinPasskey = 31,
 }
 impl CommandKind {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -234,6 +260,7 @@ impl CommandKind {
             Self::ListModels => "COMMAND_KIND_LIST_MODELS",
             Self::WatchThread => "COMMAND_KIND_WATCH_THREAD",
             Self::UnwatchThread => "COMMAND_KIND_UNWATCH_THREAD",
+            Self::ListDevices => "COMMAND_KIND_LIST_DEVICES",
             Self::StartThread => "COMMAND_KIND_START_THREAD",
             Self::StartTurn => "COMMAND_KIND_START_TURN",
             Self::Steer => "COMMAND_KIND_STEER",
@@ -244,6 +271,8 @@ impl CommandKind {
             Self::Review => "COMMAND_KIND_REVIEW",
             Self::AnswerApproval => "COMMAND_KIND_ANSWER_APPROVAL",
             Self::AnswerQuestion => "COMMAND_KIND_ANSWER_QUESTION",
+            Self::EndorseDevice => "COMMAND_KIND_ENDORSE_DEVICE",
+            Self::PinPasskey => "COMMAND_KIND_PIN_PASSKEY",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -256,6 +285,7 @@ impl CommandKind {
             "COMMAND_KIND_LIST_MODELS" => Some(Self::ListModels),
             "COMMAND_KIND_WATCH_THREAD" => Some(Self::WatchThread),
             "COMMAND_KIND_UNWATCH_THREAD" => Some(Self::UnwatchThread),
+            "COMMAND_KIND_LIST_DEVICES" => Some(Self::ListDevices),
             "COMMAND_KIND_START_THREAD" => Some(Self::StartThread),
             "COMMAND_KIND_START_TURN" => Some(Self::StartTurn),
             "COMMAND_KIND_STEER" => Some(Self::Steer),
@@ -266,6 +296,8 @@ impl CommandKind {
             "COMMAND_KIND_REVIEW" => Some(Self::Review),
             "COMMAND_KIND_ANSWER_APPROVAL" => Some(Self::AnswerApproval),
             "COMMAND_KIND_ANSWER_QUESTION" => Some(Self::AnswerQuestion),
+            "COMMAND_KIND_ENDORSE_DEVICE" => Some(Self::EndorseDevice),
+            "COMMAND_KIND_PIN_PASSKEY" => Some(Self::PinPasskey),
             _ => None,
         }
     }

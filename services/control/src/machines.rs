@@ -232,6 +232,7 @@ pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine:
         machine_key: EncodedKey(machine.key),
         serial: machine.credential_serial,
         region_pin: machine.region_pin.clone(),
+        strict_audit: false,
         issued_at: machine.credential_issued_at,
         expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
     };

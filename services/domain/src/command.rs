@@ -11,6 +11,7 @@ use crate::encoding::{Label, Transcript, sha256};
 use crate::error::ErrorCode;
 use crate::id::{AccountId, ApprovalId, BootId, CommandHash, CommandId, DeviceId, Generation, MachineId, SessionId};
 use crate::key::{KeyError, PublicKey};
+use crate::passkey::Assertion;
 use crate::scope::Role;
 use crate::secret::Payload;
 use crate::time::UnixMillis;
@@ -50,6 +51,12 @@ pub enum CommandKind {
     AnswerApproval,
     /// Answer questions that Codex asks.
     AnswerQuestion,
+    /// The machine's own list of devices.
+    ListDevices,
+    /// Vouch for another device's key.
+    EndorseDevice,
+    /// Pin the passkey that the machine will ask for.
+    PinPasskey,
 }
 
 /// How a kind of command is treated.
@@ -63,7 +70,7 @@ pub enum CommandClass {
 
 impl CommandKind {
     /// Every kind.
-    pub const ALL: [Self; 16] = [
+    pub const ALL: [Self; 19] = [
         Self::Attach,
         Self::ListThreads,
         Self::ReadThread,
@@ -80,6 +87,9 @@ impl CommandKind {
         Self::Review,
         Self::AnswerApproval,
         Self::AnswerQuestion,
+        Self::ListDevices,
+        Self::EndorseDevice,
+        Self::PinPasskey,
     ];
 
     /// The name in metrics, audit and logs.
@@ -102,6 +112,9 @@ impl CommandKind {
             Self::Review => "review",
             Self::AnswerApproval => "answer_approval",
             Self::AnswerQuestion => "answer_question",
+            Self::ListDevices => "list_devices",
+            Self::EndorseDevice => "endorse_device",
+            Self::PinPasskey => "pin_passkey",
         }
     }
 
@@ -114,7 +127,8 @@ impl CommandKind {
             | Self::ReadThread
             | Self::ListModels
             | Self::WatchThread
-            | Self::UnwatchThread => CommandClass::Read,
+            | Self::UnwatchThread
+            | Self::ListDevices => CommandClass::Read,
             Self::StartThread
             | Self::StartTurn
             | Self::Steer
@@ -124,16 +138,19 @@ impl CommandKind {
             | Self::UnarchiveThread
             | Self::Review
             | Self::AnswerApproval
-            | Self::AnswerQuestion => CommandClass::Effect,
+            | Self::AnswerQuestion
+            | Self::EndorseDevice
+            | Self::PinPasskey => CommandClass::Effect,
         }
     }
 
     /// The least role that may send it.
     #[must_use]
     pub const fn least_role(self) -> Role {
-        match self.class() {
-            CommandClass::Read => Role::Viewer,
-            CommandClass::Effect => Role::Operator,
+        match (self, self.class()) {
+            (Self::EndorseDevice, _) => Role::Owner,
+            (_, CommandClass::Read) => Role::Viewer,
+            (_, CommandClass::Effect) => Role::Operator,
         }
     }
 }
@@ -232,6 +249,8 @@ pub struct SignedCommand {
     pub signature: Bytes,
     /// Control's word that an accept was audited; not covered by the device's signature.
     pub audit_receipt: Option<String>,
+    /// A passkey's word on this command's hash; not covered by the device's signature.
+    pub assertion: Option<Assertion>,
 }
 
 impl SignedCommand {
@@ -324,11 +343,12 @@ mod tests {
     use super::*;
 
     #[test]
-    fn a_viewer_may_read_and_only_operators_act() {
+    fn a_viewer_may_read_only_operators_act_and_only_owners_endorse() {
         for kind in CommandKind::ALL {
-            let expected = match kind.class() {
-                CommandClass::Read => Role::Viewer,
-                CommandClass::Effect => Role::Operator,
+            let expected = match (kind, kind.class()) {
+                (CommandKind::EndorseDevice, _) => Role::Owner,
+                (_, CommandClass::Read) => Role::Viewer,
+                (_, CommandClass::Effect) => Role::Operator,
             };
             assert_eq!(kind.least_role(), expected, "{}", kind.name());
         }

@@ -1,7 +1,8 @@
 //! The machine's own device list: whom it obeys (INV-KEY).
 //!
-//! Only the desk puts a device on the list or raises its role. The relay can take rights away and never gives
-//! any. A removed device leaves a tombstone, so that nothing but a new yes at the desk brings it back.
+//! Only the desk, or an enrolled owner device by an endorsement, puts a device on the list or raises its role. The
+//! relay can take rights away and never gives any. A removed device leaves a tombstone, so that nothing but a new
+//! yes at the desk brings it back.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +11,8 @@ use serde::{Deserialize, Serialize};
 use crate::error::ErrorCode;
 use crate::id::DeviceId;
 use crate::key::PublicKey;
-use crate::limits::{DEVICE_LIST_MAX, DEVICE_TOMBSTONES_MAX, LABEL_CHARS_MAX};
+use crate::limits::{DEVICE_LIST_MAX, DEVICE_TOMBSTONES_MAX, LABEL_CHARS_MAX, PASSKEY_PIN_WINDOW};
+use crate::passkey::Passkey;
 use crate::scope::Role;
 use crate::time::UnixMillis;
 use crate::token::EncodedKey;
@@ -25,8 +27,39 @@ pub struct Device {
     pub role: Role,
     /// Its name, for people; at most 64 characters.
     pub label: String,
-    /// When the desk said yes.
+    /// When the desk said yes, or an owner device's endorsement was taken.
     pub enrolled_at: UnixMillis,
+    /// The owner device that endorsed it; absent on what was enrolled at the desk.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub introducer: Option<Introducer>,
+    /// What holds the key.
+    #[serde(default)]
+    pub holder: Holder,
+    /// The passkey that the machine asks its person for.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub passkey: Option<Passkey>,
+}
+
+/// What holds a device's key, by the desk's word.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Holder {
+    /// A browser, with code that the web app's origin serves.
+    #[default]
+    Browser,
+    /// A program whose key was typed in at the desk.
+    Program,
+}
+
+/// Who vouched for a device.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct Introducer {
+    /// The owner device.
+    pub device_id: DeviceId,
+    /// By which the new device knows the machine; the machine cannot read it.
+    #[serde(with = "crate::encoding::base64url")]
+    pub mac: [u8; 32],
 }
 
 impl Device {
@@ -76,20 +109,92 @@ impl DeviceList {
         self.devices.get(device_id).map(|device| device.role.min(account_role))
     }
 
-    /// Lists a device, or changes a listed one, after a yes at the desk. Its tombstone is lifted.
+    /// Whether there is no room for another device.
+    #[must_use]
+    pub fn is_full(&self) -> bool {
+        self.devices.len() >= DEVICE_LIST_MAX
+    }
+
+    /// Every tombstone and its time, in the order of the ids.
+    pub fn removed(&self) -> impl Iterator<Item = (&DeviceId, UnixMillis)> {
+        self.tombstones.iter().map(|(device_id, removed_at)| (device_id, *removed_at))
+    }
+
+    /// Lists a browser's device, or changes a listed one, after a yes at the desk. Its tombstone is lifted.
     ///
     /// # Errors
     /// `device_list_full` when there is no room for another one.
     pub fn enrol(&mut self, key: PublicKey, role: Role, label: &str, now: UnixMillis) -> Result<DeviceId, ErrorCode> {
+        self.put(key, role, label, now, None, Holder::Browser)
+    }
+
+    /// Lists a program's key that was typed in at the desk.
+    ///
+    /// # Errors
+    /// `device_list_full` when there is no room for another one.
+    pub fn trust(&mut self, key: PublicKey, role: Role, label: &str, now: UnixMillis) -> Result<DeviceId, ErrorCode> {
+        self.put(key, role, label, now, None, Holder::Program)
+    }
+
+    /// Lists a device that an owner device endorsed. A tombstone is no business of an endorsement.
+    ///
+    /// # Errors
+    /// `device_revoked`, or `device_list_full` when there is no room for another one.
+    pub fn enrol_endorsed(
+        &mut self,
+        key: PublicKey,
+        role: Role,
+        label: &str,
+        introducer: Introducer,
+        now: UnixMillis,
+    ) -> Result<DeviceId, ErrorCode> {
+        if self.is_removed(&key.device_id()) {
+            return Err(ErrorCode::DeviceRevoked);
+        }
+        let before = self.devices.get(&key.device_id()).cloned();
+        let holder = before.as_ref().map_or(Holder::Browser, |device| device.holder);
+        let device_id = self.put(key, role, label, now, Some(introducer), holder)?;
+        if let (Some(before), Some(device)) = (before, self.devices.get_mut(&device_id)) {
+            device.passkey = before.passkey;
+        }
+        Ok(device_id)
+    }
+
+    fn put(
+        &mut self,
+        key: PublicKey,
+        role: Role,
+        label: &str,
+        now: UnixMillis,
+        introducer: Option<Introducer>,
+        holder: Holder,
+    ) -> Result<DeviceId, ErrorCode> {
         let device_id = key.device_id();
-        if !self.devices.contains_key(&device_id) && self.devices.len() >= DEVICE_LIST_MAX {
+        if !self.devices.contains_key(&device_id) && self.is_full() {
             return Err(ErrorCode::DeviceListFull);
         }
         let label = label.chars().filter(|character| !character.is_control()).take(LABEL_CHARS_MAX).collect();
         self.tombstones.remove(&device_id);
-        self.devices.insert(device_id, Device { key: EncodedKey(key), role, label, enrolled_at: now });
+        let device = Device { key: EncodedKey(key), role, label, enrolled_at: now, introducer, holder, passkey: None };
+        self.devices.insert(device_id, device);
         self.version += 1;
         Ok(device_id)
+    }
+
+    /// Pins the passkey of a device: once, and soon after the desk's yes. A device that another one endorsed pins
+    /// none, or whoever holds an owner's device key could bring a passkey of his own.
+    ///
+    /// # Errors
+    /// `device_not_enrolled` or `passkey_not_pinnable`.
+    pub fn pin_passkey(&mut self, device_id: &DeviceId, passkey: Passkey, now: UnixMillis) -> Result<(), ErrorCode> {
+        let device = self.devices.get_mut(device_id).ok_or(ErrorCode::DeviceNotEnrolled)?;
+        let until = device.enrolled_at.plus(PASSKEY_PIN_WINDOW);
+        if device.introducer.is_some() || device.passkey.is_some() || now < device.enrolled_at || now >= until {
+            return Err(ErrorCode::PasskeyNotPinnable);
+        }
+        device.passkey = Some(passkey);
+        self.version += 1;
+        Ok(())
     }
 
     /// Removes a device and leaves a tombstone. False when it is not listed.

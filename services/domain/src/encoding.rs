@@ -7,6 +7,8 @@
 
 use sha2::{Digest as _, Sha256};
 
+pub mod base64url;
+
 /// What a signature, MAC or digest is for. A value made for one purpose never verifies for another.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub enum Label {
@@ -36,6 +38,8 @@ pub enum Label {
     PairingCode,
     /// The three keys that a claim secret gives.
     ClaimKeys,
+    /// What the MAC of an endorsement covers, by which a new device knows the machine.
+    Introduction,
     /// The hash that chains an audit record to the one before it.
     AuditRecord,
 }
@@ -58,6 +62,7 @@ impl Label {
             Self::Pairing => "flydex/v1/pairing",
             Self::PairingCode => "flydex/v1/pairing-code",
             Self::ClaimKeys => "flydex/v1/claim-keys",
+            Self::Introduction => "flydex/v1/introduction",
             Self::AuditRecord => "flydex/v1/audit-record",
         }
     }

@@ -166,6 +166,17 @@ error_codes! {
     /// The device list of the machine is full.
     DeviceListFull = 3006, "device_list_full", Connector, Never, 409, "this computer has too many devices; remove one first";
 
+    /// An endorsement names another version of the device list than the present one.
+    DeviceListStale = 3010, "device_list_stale", Browser, Refreshed, 409, "the computer's list of devices has changed; look at it and endorse again";
+    /// An endorsement or the code that it was read from is past its minutes.
+    EndorsementExpired = 3011, "endorsement_expired", Browser, Never, 410, "this code has expired; show a new one on the new device";
+    /// The desk lets nobody but itself enrol devices.
+    EnrolmentAtDeskOnly = 3012, "enrolment_at_desk_only", Connector, Never, 403, "this computer takes new devices at its own keyboard only";
+    /// The desk obeys no key that a browser holds.
+    BrowserKeysRefused = 3013, "browser_keys_refused", Connector, Never, 403, "this computer obeys no browser";
+    /// The time in which a device may pin its passkey is over, or it has one.
+    PasskeyNotPinnable = 3014, "passkey_not_pinnable", Connector, Never, 409, "a passkey is taken only right after the device was enrolled at the computer; enrol it again";
+
     /// No connector is connected for the machine.
     MachineOffline = 4000, "machine_offline", Connector, Later, 503, "the computer is not connected";
     /// The signature on the command does not verify.
@@ -219,6 +230,10 @@ error_codes! {
     DeskOnly = 5007, "desk_only", Connector, Never, 403, "this can only be answered at the computer";
     /// A strict account and no audit receipt.
     AuditUnavailable = 5008, "audit_unavailable", Node, Later, 503, "the audit is not reachable and the account's policy is strict";
+    /// The machine wants a passkey for this, and the device pinned none.
+    PasskeyMissing = 5009, "passkey_missing", Browser, Never, 403, "the computer wants a passkey for this, and knows none of this device";
+    /// The assertion of the passkey is absent or does not verify at the machine.
+    PasskeyInvalid = 5010, "passkey_invalid", Browser, Refreshed, 403, "the computer could not verify the passkey";
 
     /// No Codex is installed, or it does not start.
     CodexNotFound = 6000, "codex_not_found", Codex, Never, 503, "no Codex was found on the computer";

@@ -14,7 +14,7 @@
 use std::time::Duration;
 
 use crate::command::{CommandClass, CommandHeader, CommandKind, Decision, Outcome, SignedCommand};
-use crate::device::DeviceList;
+use crate::device::{DeviceList, Holder};
 use crate::error::ErrorCode;
 use crate::id::{AccountId, BootId, CommandHash, DeviceId, MachineId, SessionId};
 use crate::limits::{COMMAND_LIFETIME_MAX, COMMAND_SKEW_MAX};
@@ -36,6 +36,8 @@ pub struct Situation {
     pub now: UnixMillis,
     /// The desk paused remote control.
     pub paused: bool,
+    /// The desk obeys no key that a browser holds.
+    pub browser_keys_refused: bool,
     /// Effects can be journalled.
     pub journal_writable: bool,
     /// There is room for another command.
@@ -147,6 +149,9 @@ fn authenticate(situation: &Situation, devices: &DeviceList, arrival: &Arrival<'
         return Err(ErrorCode::NotAdmitted);
     }
     arrival.command.verify(&device.key.0)?;
+    if situation.browser_keys_refused && device.holder == Holder::Browser {
+        return Err(ErrorCode::BrowserKeysRefused);
+    }
     bound_to_session(header, arrival)?;
     Ok(device.role.min(arrival.account_role))
 }
@@ -227,7 +232,10 @@ pub fn only_stops(header: &CommandHeader) -> bool {
             | CommandKind::UnarchiveThread
             | CommandKind::Review
             | CommandKind::AnswerApproval
-            | CommandKind::AnswerQuestion,
+            | CommandKind::AnswerQuestion
+            | CommandKind::ListDevices
+            | CommandKind::EndorseDevice
+            | CommandKind::PinPasskey,
             _,
         ) => false,
     }

@@ -42,6 +42,17 @@ impl PublicKey {
         Ok(Self::Ed25519(bytes))
     }
 
+    /// The key of an algorithm that its name tells, as fingerprints and JSON carry it.
+    ///
+    /// # Errors
+    /// [`KeyError::MalformedKey`] when the name is unknown, or the bytes are no such key.
+    pub fn parse(algorithm: &str, bytes: &[u8]) -> Result<Self, KeyError> {
+        match algorithm {
+            "ed25519" => Self::ed25519(bytes),
+            _ => Err(KeyError::MalformedKey),
+        }
+    }
+
     /// The public half of a signing key.
     #[must_use]
     pub fn of(key: &SigningKey) -> Self {

@@ -276,6 +276,20 @@ pub const SPOOL_BYTES_MAX: u64 = 16 * 1024 * 1024;
 pub const READ_DEDUP_ENTRIES_MAX: usize = 8192;
 /// Devices on one machine's list, tombstones not counted.
 pub const DEVICE_LIST_MAX: usize = 64;
+/// Longest time ahead that an endorsement may end, by the machine's clock: a person scans a screen and presses once.
+pub const ENDORSEMENT_LIFETIME_MAX: Duration = Duration::from_secs(600);
+/// Time after its enrolment in which a device may pin a passkey: the person is still there.
+pub const PASSKEY_PIN_WINDOW: Duration = Duration::from_secs(600);
+/// The id of a passkey, in bytes (WebAuthn level 3, section 4).
+pub const PASSKEY_CREDENTIAL_BYTES_MAX: usize = 1023;
+/// What an authenticator says of itself in an assertion, in bytes: 37, and extensions.
+pub const PASSKEY_AUTHENTICATOR_DATA_BYTES_MAX: usize = 1024;
+/// What a browser says of an assertion, in bytes: about 200, and what later browsers add.
+pub const PASSKEY_CLIENT_DATA_BYTES_MAX: usize = 2048;
+/// The signature of an assertion, in bytes: P-256 in DER takes at most 72.
+pub const PASSKEY_SIGNATURE_BYTES_MAX: usize = 80;
+/// Removed devices that a list of devices names to a phone, the newest first.
+pub const DEVICE_TOMBSTONES_SHOWN_MAX: usize = 64;
 /// Tombstones that a machine keeps for removed devices.
 pub const DEVICE_TOMBSTONES_MAX: usize = 1024;
 

@@ -114,6 +114,9 @@ pub struct MachineCredential {
     pub serial: u64,
     /// The only region that may serve it, when the account pins one.
     pub region_pin: Option<String>,
+    /// The account lets nothing be accepted that control has not recorded first.
+    #[serde(default)]
+    pub strict_audit: bool,
     /// When it was issued; it is renewed at half-life.
     pub issued_at: UnixMillis,
     /// The end of its day.

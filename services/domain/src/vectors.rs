@@ -13,6 +13,7 @@ use uuid::Uuid;
 use crate::approval::{self, ApprovalAction, ApprovalBinding, ApprovalKind, FileChange, approval_transcript};
 use crate::command::{command_transcript, receipt_transcript};
 use crate::encoding::{Label, Transcript};
+use crate::endorsement::IntroductionTerms;
 use crate::error::ErrorCode;
 use crate::id::{AccountId, ApprovalId, ClaimId, Generation, MachineId};
 use crate::key::{PublicKey, sign};
@@ -69,6 +70,28 @@ fn pairing() -> Value {
         "machine_mac": hex(&terms.mac(&keys.machine_to_device)),
         "short_code": terms.short_code(),
         "device_id": hex(terms.device_key.device_id().as_bytes()),
+    })
+}
+
+fn introduction() -> Value {
+    let secret = [12; 32];
+    let terms = IntroductionTerms {
+        origin: "https://relay.example:8443".to_owned(),
+        account_id: AccountId::from_uuid(Uuid::from_u128(2)),
+        machine_id: MachineId::from_uuid(Uuid::from_u128(3)),
+        machine_key: PublicKey::of(&SigningKey::from_bytes(&[4; 32])),
+        device_key: PublicKey::of(&SigningKey::from_bytes(&[5; 32])),
+        role: Role::Operator,
+    };
+    json!({
+        "secret": hex(&secret),
+        "origin": terms.origin,
+        "account_id": terms.account_id.to_string(),
+        "machine_id": terms.machine_id.to_string(),
+        "machine_key": hex(terms.machine_key.as_bytes()),
+        "device_key": hex(terms.device_key.as_bytes()),
+        "role": terms.role.as_str(),
+        "mac": hex(&terms.mac(&SecretKey::new(secret))),
     })
 }
 
@@ -158,6 +181,7 @@ fn the_shared_vectors_hold() {
     let computed = json!({
         "transcript": transcript(),
         "pairing": pairing(),
+        "introduction": introduction(),
         "signatures": signatures(),
         "approval": approval_digests(),
         "error_codes": error_codes(),

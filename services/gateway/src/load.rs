@@ -51,9 +51,13 @@ impl Class {
             | CommandKind::RenameThread
             | CommandKind::ArchiveThread
             | CommandKind::UnarchiveThread
-            | CommandKind::Review => Self::Command,
+            | CommandKind::Review
+            | CommandKind::EndorseDevice
+            | CommandKind::PinPasskey => Self::Command,
             CommandKind::WatchThread => Self::Events,
-            CommandKind::ListThreads | CommandKind::ReadThread | CommandKind::ListModels => Self::Bulk,
+            CommandKind::ListThreads | CommandKind::ReadThread | CommandKind::ListModels | CommandKind::ListDevices => {
+                Self::Bulk
+            }
         }
     }
 

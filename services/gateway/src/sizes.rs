@@ -19,7 +19,12 @@ pub(crate) fn check_device_message(message: &v1::DeviceMessage) -> Result<(), Er
         Some(DeviceKind::Command(command)) => at_most(&[
             (command.header.len(), limits::COMMAND_HEADER_BYTES_MAX),
             (command.body.len(), limits::COMMAND_BODY_BYTES_MAX),
-            (command.signature.len() + command.audit_receipt.len(), limits::COMMAND_EXTRA_BYTES_MAX),
+            (
+                command.signature.len()
+                    + command.audit_receipt.len()
+                    + command.assertion.as_ref().map_or(0, prost::Message::encoded_len),
+                limits::COMMAND_EXTRA_BYTES_MAX,
+            ),
         ]),
         Some(DeviceKind::BulkCredit(credit)) => at_most(&[(credit.command_id.len(), limits::ID_BYTES_MAX)]),
         Some(DeviceKind::EventCredit(_) | DeviceKind::Probe(_)) | None => Ok(()),
@@ -118,6 +123,7 @@ mod tests {
             body: zeroes(limits::COMMAND_BODY_BYTES_MAX),
             signature: zeroes(64),
             audit_receipt: "r".repeat(limits::COMMAND_EXTRA_BYTES_MAX - 64),
+            assertion: None,
         };
         let message = v1::DeviceMessage { trace: None, kind: Some(DeviceKind::Command(command)) };
         assert_eq!(check_device_message(&message), Ok(()));

@@ -168,6 +168,7 @@ impl Tenant {
             machine_key: EncodedKey(PublicKey::of(&self.machine_key)),
             serial: 1,
             region_pin: None,
+            strict_audit: false,
             issued_at: stand.now(),
             expires_at: stand.now().plus(CREDENTIAL_LIFETIME),
         })
@@ -195,7 +196,13 @@ impl Tenant {
         };
         let body = Bytes::copy_from_slice(self.marker.as_bytes());
         let header = Bytes::from(header.encode_to_vec());
-        self.complete(v1::Command { header, body, signature: Bytes::new(), audit_receipt: String::new() })
+        self.complete(v1::Command {
+            header,
+            body,
+            signature: Bytes::new(),
+            audit_receipt: String::new(),
+            assertion: None,
+        })
     }
 
     /// Makes a command whole: what does not belong to its kind is left out, and it is signed.

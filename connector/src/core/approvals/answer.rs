@@ -34,11 +34,15 @@ impl<P: CodexPort> Core<P> {
         if let Err(code) = admit(approval, self.generation(), &answer, now) {
             return self.refuse(asked, code, self.who_was_first(approval_id));
         }
+        let demanded = approval.is_some_and(|approval| approval.passkey_required) && header.decision.is_accept();
+        if demanded && let Err(code) = self.person_agrees(&asked, command) {
+            return self.refuse(asked, code, Answer::default());
+        }
         let audited = {
             let verifier = self.paired.verifier.borrow();
             let accept = self.accept(&asked, header);
             let token = command.audit_receipt.as_deref();
-            audit(header.decision, &accept, token, &verifier, self.policy.strict_audit, now)
+            audit(header.decision, &accept, token, &verifier, self.is_strict(), now)
         };
         let audited = match audited {
             Ok(audited) => audited,
@@ -86,7 +90,7 @@ impl<P: CodexPort> Core<P> {
             Act::AnswerApproval { approval_id, .. } => {
                 self.approvals.entries.get(approval_id).is_none_or(|entry| now >= entry.approval.binding.expires_at)
             }
-            Act::AnswerQuestion { .. } | Act::Execute(_) => false,
+            Act::AnswerQuestion { .. } | Act::Execute(_) | Act::Devices(_) => false,
         }
     }
 
@@ -104,7 +108,7 @@ impl<P: CodexPort> Core<P> {
                 }
             }
             Act::AnswerQuestion { question_id, .. } => self.questions.take_back(question_id),
-            Act::Execute(_) => {}
+            Act::Execute(_) | Act::Devices(_) => {}
         }
     }
 

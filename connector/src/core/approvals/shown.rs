@@ -20,6 +20,7 @@ pub(super) fn end_of(decision: Decision) -> agent::ApprovalEnd {
 /// An action that no session could be shown whole is answered at the desk.
 pub(super) fn cut_for_the_desk(approval: &mut Approval) {
     approval.desk_only = true;
+    approval.passkey_required = false;
     approval.offered.clear();
     let action = &mut approval.action;
     action.changes.clear();
@@ -58,6 +59,7 @@ pub(super) fn shown(approval: &Approval, asked: &AskedApproval) -> agent::Approv
         reason: action.reason.clone(),
         decisions: approval.offered.iter().map(|decision| offered(*decision).into()).collect(),
         desk_only: approval.desk_only,
+        passkey_required: approval.passkey_required,
     }
 }
 

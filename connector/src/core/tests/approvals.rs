@@ -19,7 +19,7 @@ use crate::paired::DeskPolicy;
 
 mod spans;
 
-fn asked(number: u32) -> AskedApproval {
+pub(super) fn asked(number: u32) -> AskedApproval {
     AskedApproval {
         key: RequestKey { generation: generation(), request_id: number.to_string() },
         thread_id: thread(),
@@ -42,7 +42,7 @@ fn asked(number: u32) -> AskedApproval {
     }
 }
 
-async fn opened(world: &mut World) -> agent::Approval {
+pub(super) async fn opened(world: &mut World) -> agent::Approval {
     let signed = world
         .until_event(|event| match event {
             EventKind::ApprovalOpened(signed) => Some(signed),
@@ -72,7 +72,7 @@ async fn with_open() -> (World, agent::Approval) {
 }
 
 /// What a device hashes: the fields that it renders.
-fn rendered(approval: &agent::Approval) -> [u8; 32] {
+pub(super) fn rendered(approval: &agent::Approval) -> [u8; 32] {
     let binding = ApprovalBinding {
         machine_id: machine(),
         generation: generation(),

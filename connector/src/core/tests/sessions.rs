@@ -3,6 +3,7 @@ use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_agent_proto::v1::command_body::Kind as Body;
 use flydex_domain::command::{CommandKind, Outcome};
+use flydex_domain::device::Holder;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::scope::Role;
 use flydex_proto::v1;
@@ -195,7 +196,8 @@ async fn the_desk_enrols_and_removes() {
     let mut world = World::start().await;
     let (reply, answer) = oneshot::channel();
     let key = flydex_domain::key::PublicKey::of(&key(20));
-    let request = DeskRequest::Enrol { key, role: Role::Owner, label: "new".to_owned(), reply };
+    let request =
+        DeskRequest::Enrol { holder: Holder::Browser, key, role: Role::Owner, label: "new".to_owned(), reply };
     world.desk.send(request).await.unwrap();
     assert_eq!(answer.await.unwrap(), Ok(device_id(20)));
     world.attach(20, session(6)).await;

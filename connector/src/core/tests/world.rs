@@ -20,7 +20,7 @@ use flydex_domain::key::{PublicKey, sign};
 use flydex_domain::scope::Role;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
-use flydex_domain::token::{TokenSigner, TokenVerifier};
+use flydex_domain::token::{EncodedKey, MachineCredential, TokenSigner, TokenVerifier};
 use flydex_proto::codec::{decode_body, split_message};
 use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
@@ -51,6 +51,20 @@ pub(super) fn account() -> AccountId {
 
 pub(super) fn machine() -> MachineId {
     MachineId::from_uuid(Uuid::from_u128(2))
+}
+
+/// What control says of the machine.
+pub(super) fn credential() -> MachineCredential {
+    MachineCredential {
+        account_id: account(),
+        machine_id: machine(),
+        machine_key: EncodedKey(PublicKey::of(&key(100))),
+        serial: 1,
+        region_pin: None,
+        strict_audit: false,
+        issued_at: UnixMillis(START),
+        expires_at: UnixMillis(START + 86_400_000),
+    }
 }
 
 pub(super) fn generation() -> Generation {
@@ -182,6 +196,7 @@ pub(super) struct World {
     pub(super) boot_id: BootId,
     pub(super) epoch: Epoch,
     pub(super) policy: watch::Sender<DeskPolicy>,
+    pub(super) credential: watch::Sender<String>,
     pub(super) desk: mpsc::Sender<DeskRequest>,
     pub(super) status: watch::Receiver<Option<CoreStatus>>,
     pub(super) spool: Spool,
@@ -210,6 +225,7 @@ impl World {
         let (policy, policy_rx) = watch::channel(DeskPolicy::default());
         let signer = TokenSigner::from_seed("k", &SecretKey::new([8; 32]));
         let verifier = TokenVerifier::new([signer.public()]);
+        let (credential, credential_rx) = watch::channel(signer.sign(&credential()));
         let paired = PairedState {
             origin: "https://relay.example".to_owned(),
             account_id: account(),
@@ -217,7 +233,7 @@ impl World {
             machine_id: machine(),
             machine_label: "desk".to_owned(),
             machine_key: Arc::new(key(100)),
-            credential: watch::channel(String::new()).1,
+            credential: credential_rx,
             verifier: watch::channel(Arc::new(verifier)).1,
             regions: watch::channel(Vec::new()).1,
             policy: policy_rx,
@@ -265,6 +281,7 @@ impl World {
             boot_id,
             epoch: epoch(0),
             policy,
+            credential,
             desk,
             status,
             spool,
@@ -491,6 +508,7 @@ pub(super) fn signed(device: u8, header: &CommandHeader, body: Vec<u8>) -> v1::C
         body: body.into(),
         signature: Bytes::copy_from_slice(&signature),
         audit_receipt: String::new(),
+        assertion: None,
     }
 }
 

@@ -170,6 +170,7 @@ fn pinned_to(region: Option<&str>) -> String {
         machine_key: EncodedKey(PublicKey::of(&key())),
         serial: 1,
         region_pin: region.map(str::to_owned),
+        strict_audit: false,
         issued_at: UnixMillis(0),
         expires_at: UnixMillis(1_000_000),
     })

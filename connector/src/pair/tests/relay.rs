@@ -220,6 +220,7 @@ impl Relay {
             machine_key: EncodedKey(key),
             serial: seen.serial,
             region_pin: None,
+            strict_audit: false,
             issued_at: UnixMillis(NOW_MS),
             expires_at: UnixMillis(NOW_MS + 86_400_000),
         };

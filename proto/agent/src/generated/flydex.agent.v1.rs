@@ -5,7 +5,7 @@
 pub struct CommandBody {
     #[prost(
         oneof = "command_body::Kind",
-        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16"
+        tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19"
     )]
     pub kind: ::core::option::Option<command_body::Kind>,
 }
@@ -46,13 +46,19 @@ pub mod command_body {
         AnswerApproval(super::AnswerApproval),
         #[prost(message, tag = "16")]
         AnswerQuestion(super::AnswerQuestion),
+        #[prost(message, tag = "17")]
+        ListDevices(super::ListDevices),
+        #[prost(message, tag = "18")]
+        EndorseDevice(super::EndorseDevice),
+        #[prost(message, tag = "19")]
+        PinPasskey(super::PinPasskey),
     }
 }
 /// The content of a receipt; the case matches the command's kind. Kinds without content answer an empty result.
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct CommandResult {
-    #[prost(oneof = "command_result::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9")]
+    #[prost(oneof = "command_result::Kind", tags = "1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11")]
     pub kind: ::core::option::Option<command_result::Kind>,
 }
 /// Nested message and enum types in `CommandResult`.
@@ -78,6 +84,10 @@ pub mod command_result {
         ApprovalSettled(super::ApprovalSettled),
         #[prost(message, tag = "9")]
         Refusal(super::Refusal),
+        #[prost(message, tag = "10")]
+        DeviceList(super::DeviceList),
+        #[prost(message, tag = "11")]
+        DeviceEndorsed(super::DeviceEndorsed),
     }
 }
 /// A cursor in a stream; absent means a fresh start.
@@ -115,6 +125,9 @@ pub struct Attached {
     /// by the clock of the machine
     #[prost(uint64, tag = "2")]
     pub machine_time_ms: u64,
+    /// on a device that another one endorsed
+    #[prost(message, optional, tag = "3")]
+    pub introduction: ::core::option::Option<Introduction>,
 }
 /// The machine stream's state as of the receipt's position.
 #[derive(Clone, PartialEq, ::prost::Message)]
@@ -147,6 +160,130 @@ pub struct MachineSnapshot {
     /// an accept needs control's word that it is recorded
     #[prost(bool, tag = "11")]
     pub strict_audit: bool,
+    /// grows with every change of the list
+    #[prost(uint64, tag = "12")]
+    pub device_list_version: u64,
+    /// the desk lets owner devices endorse others
+    #[prost(bool, tag = "13")]
+    pub endorsement: bool,
+    /// the desk demands a passkey for an accept of high risk
+    #[prost(bool, tag = "14")]
+    pub passkey_demanded: bool,
+    /// credential id of the asking device's pinned passkey; empty without one
+    #[prost(bytes = "bytes", tag = "15")]
+    pub own_passkey: ::prost::bytes::Bytes,
+}
+/// Asks for the machine's own list of devices.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct ListDevices {}
+/// Whom the machine obeys, and whom it no longer does.
+#[derive(Clone, PartialEq, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct DeviceList {
+    #[prost(uint64, tag = "1")]
+    pub version: u64,
+    #[prost(message, repeated, tag = "2")]
+    pub devices: ::prost::alloc::vec::Vec<KnownDevice>,
+    /// the newest, at most 64
+    #[prost(message, repeated, tag = "3")]
+    pub removed: ::prost::alloc::vec::Vec<RemovedDevice>,
+    #[prost(uint32, tag = "4")]
+    pub removed_total: u32,
+}
+/// A device on the list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct KnownDevice {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub device_id: ::prost::bytes::Bytes,
+    #[prost(enumeration = "DeviceRole", tag = "2")]
+    pub role: i32,
+    #[prost(string, tag = "3")]
+    pub label: ::prost::alloc::string::String,
+    /// the machine's clock
+    #[prost(uint64, tag = "4")]
+    pub enrolled_at_ms: u64,
+    /// 32 bytes; empty: enrolled at the desk
+    #[prost(bytes = "bytes", tag = "5")]
+    pub endorsed_by: ::prost::bytes::Bytes,
+    #[prost(bool, tag = "6")]
+    pub has_passkey: bool,
+}
+/// A device that was taken off the list: only the desk puts it back.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct RemovedDevice {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub device_id: ::prost::bytes::Bytes,
+    #[prost(uint64, tag = "2")]
+    pub removed_at_ms: u64,
+}
+/// An owner device vouches for another device's key. The command's signature covers it, with machine and account.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct EndorseDevice {
+    /// as the fingerprint names it
+    #[prost(string, tag = "1")]
+    pub key_algorithm: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub key: ::prost::bytes::Bytes,
+    /// at most the endorser's own
+    #[prost(enumeration = "DeviceRole", tag = "3")]
+    pub role: i32,
+    /// at most 64 characters
+    #[prost(string, tag = "4")]
+    pub label: ::prost::alloc::string::String,
+    /// by the machine's clock; at most 10 minutes ahead
+    #[prost(uint64, tag = "5")]
+    pub expires_at_ms: u64,
+    /// the one that the endorser saw
+    #[prost(uint64, tag = "6")]
+    pub list_version: u64,
+    /// 32 bytes, for the new device: it proves which machine key the endorser knows
+    #[prost(bytes = "bytes", tag = "7")]
+    pub introduction_mac: ::prost::bytes::Bytes,
+}
+/// It is on the list.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct DeviceEndorsed {
+    /// 32 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub device_id: ::prost::bytes::Bytes,
+    /// after it
+    #[prost(uint64, tag = "2")]
+    pub list_version: u64,
+}
+/// What an endorsed device needs to know the machine: the MAC is under the secret that it showed on its screen.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Introduction {
+    #[prost(string, tag = "1")]
+    pub machine_key_algorithm: ::prost::alloc::string::String,
+    #[prost(bytes = "bytes", tag = "2")]
+    pub machine_key: ::prost::bytes::Bytes,
+    /// as it was endorsed
+    #[prost(enumeration = "DeviceRole", tag = "3")]
+    pub role: i32,
+    /// 32 bytes; covers origin, account, machine, both keys and role
+    #[prost(bytes = "bytes", tag = "4")]
+    pub mac: ::prost::bytes::Bytes,
+}
+/// The passkey that the machine asks for from now on. Taken once, within minutes of the yes at the desk.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct PinPasskey {
+    /// at most 1,023 bytes
+    #[prost(bytes = "bytes", tag = "1")]
+    pub credential_id: ::prost::bytes::Bytes,
+    #[prost(enumeration = "PasskeyAlgorithm", tag = "2")]
+    pub algorithm: i32,
+    /// Ed25519: 32 bytes; P-256: 65 bytes, uncompressed
+    #[prost(bytes = "bytes", tag = "3")]
+    pub key: ::prost::bytes::Bytes,
 }
 /// A folder in which threads may be started.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -825,6 +962,9 @@ pub struct Approval {
     /// shown, and answered at the machine only
     #[prost(bool, tag = "20")]
     pub desk_only: bool,
+    /// an accept carries an assertion of the pinned passkey
+    #[prost(bool, tag = "21")]
+    pub passkey_required: bool,
 }
 /// The decision itself is in the command's header.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
@@ -976,6 +1116,37 @@ impl DeviceRole {
             "DEVICE_ROLE_VIEWER" => Some(Self::Viewer),
             "DEVICE_ROLE_OPERATOR" => Some(Self::Operator),
             "DEVICE_ROLE_OWNER" => Some(Self::Owner),
+            _ => None,
+        }
+    }
+}
+/// How a passkey signs.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord, ::prost::Enumeration)]
+#[repr(i32)]
+pub enum PasskeyAlgorithm {
+    Unspecified = 0,
+    /// P-256 with SHA-256
+    Es256 = 1,
+    Ed25519 = 2,
+}
+impl PasskeyAlgorithm {
+    /// String value of the enum field names used in the ProtoBuf definition.
+    ///
+    /// The values are not transformed in any way and thus are considered stable
+    /// (if the ProtoBuf definition does not change) and safe for programmatic use.
+    pub fn as_str_name(&self) -> &'static str {
+        match self {
+            Self::Unspecified => "PASSKEY_ALGORITHM_UNSPECIFIED",
+            Self::Es256 => "PASSKEY_ALGORITHM_ES256",
+            Self::Ed25519 => "PASSKEY_ALGORITHM_ED25519",
+        }
+    }
+    /// Creates an enum from field names used in the ProtoBuf definition.
+    pub fn from_str_name(value: &str) -> ::core::option::Option<Self> {
+        match value {
+            "PASSKEY_ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
+            "PASSKEY_ALGORITHM_ES256" => Some(Self::Es256),
+            "PASSKEY_ALGORITHM_ED25519" => Some(Self::Ed25519),
             _ => None,
         }
     }

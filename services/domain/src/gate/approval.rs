@@ -19,6 +19,8 @@ pub struct Approval {
     pub offered: Vec<Decision>,
     /// Only the desk may answer it.
     pub desk_only: bool,
+    /// An accept carries a passkey's word on it.
+    pub passkey_required: bool,
     /// Where it stands.
     pub state: State,
 }

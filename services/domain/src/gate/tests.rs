@@ -27,6 +27,7 @@ fn situation() -> Situation {
         boot_id: BootId::from_bytes([3; 16]),
         now: NOW,
         paused: false,
+        browser_keys_refused: false,
         journal_writable: true,
         has_room: true,
         low_water: UnixMillis(0),
@@ -71,6 +72,7 @@ fn signed(header: CommandHeader) -> SignedCommand {
         body: Payload::new(Bytes::from_static(b"body")),
         signature: Bytes::copy_from_slice(&signature),
         audit_receipt: None,
+        assertion: None,
     }
 }
 

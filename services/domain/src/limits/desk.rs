@@ -14,8 +14,8 @@ pub const HELPER_BODY_BYTES_MAX: usize = 4 * 1024;
 pub const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 /// Requests that the helper serves at once; further ones wait in the listener's own queue.
 pub const HELPER_REQUESTS_IN_FLIGHT_MAX: usize = 16;
-/// One request or answer on the connector's control socket, in bytes: a full device list fits.
-pub const CONTROL_LINE_BYTES_MAX: usize = 64 * 1024;
+/// One request or answer on the connector's control socket, in bytes: a full device list and its tombstones fit.
+pub const CONTROL_LINE_BYTES_MAX: usize = 512 * 1024;
 /// Time the running connector has to answer on its control socket.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that the control socket serves at once.

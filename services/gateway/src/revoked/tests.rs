@@ -34,6 +34,7 @@ fn credential(issued_at: UnixMillis) -> MachineCredential {
         machine_key: EncodedKey(key()),
         serial: 1,
         region_pin: None,
+        strict_audit: false,
         issued_at,
         expires_at: issued_at.plus(CREDENTIAL_LIFETIME),
     }

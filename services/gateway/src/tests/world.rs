@@ -200,6 +200,7 @@ impl World {
             machine_key: EncodedKey(PublicKey::of(&machine_key())),
             serial: 1,
             region_pin: None,
+            strict_audit: false,
             issued_at: self.now(),
             expires_at: self.now().plus(CREDENTIAL_LIFETIME),
         }

@@ -114,5 +114,6 @@ fn command() -> v1::Command {
         body: copy(b"opaque"),
         signature: copy(&[9; 64]),
         audit_receipt: "receipt".to_owned(),
+        assertion: None,
     }
 }

@@ -129,6 +129,7 @@ impl Node {
             machine_key: EncodedKey(PublicKey::of(&device_key(250))),
             serial: 1,
             region_pin: region.map(str::to_owned),
+            strict_audit: false,
             issued_at: self.now(),
             expires_at: self.now().plus(CREDENTIAL_LIFETIME),
         })
@@ -481,7 +482,7 @@ pub(super) fn start_turn(device: u8, number: u128, body: &str) -> v1::Command {
     };
     let header = Bytes::from(header.encode_to_vec());
     let signature = copy(&sign(&device_key(device), command_transcript(&header)));
-    v1::Command { header, body: copy(body.as_bytes()), signature, audit_receipt: String::new() }
+    v1::Command { header, body: copy(body.as_bytes()), signature, audit_receipt: String::new(), assertion: None }
 }
 
 /// The machine's word that a command was executed.

@@ -82,6 +82,14 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   ],
   3005: ["This pairing has ended.", NEW_CODE],
   3006: ["The computer already has as many devices as it keeps.", "Remove one with “flydex devices”."],
+  3010: ["The computer's list of devices has changed meanwhile.", "Look at the list and endorse again."],
+  3011: ["The code on the new device has expired.", "Show a new one there."],
+  3012: ["This computer takes new devices at its own keyboard only.", "Run “flydex devices add” there."],
+  3013: ["This computer obeys no browser.", "That is a setting at the computer: “flydex settings”."],
+  3014: [
+    "The computer takes a passkey only right after its own yes to this device.",
+    "Run “flydex devices add” there and pair again.",
+  ],
 
   4000: ["The computer is not connected.", "Wake it, or start FlyDex on it."],
   4001: ["The signature on the command does not verify.", "Reload the page. If it stays, pair this browser again."],
@@ -110,6 +118,11 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   5006: ["That answer is not allowed here.", "Choose another."],
   5007: ["This can only be answered at the computer.", "Answer it there."],
   5008: ["The account's audit cannot be reached, and its policy does not allow going on without it.", "Try again in a minute."],
+  5009: [
+    "The computer wants a passkey for this, and knows none of this browser.",
+    "Answer at the computer, or pair again and set a passkey up.",
+  ],
+  5010: ["The computer could not verify the passkey.", "Try again with the passkey that was set up for it."],
 
   6000: ["No Codex was found on the computer.", "Install it there, then run “flydex doctor”."],
   6001: ["Codex is not ready on the computer.", WAIT],

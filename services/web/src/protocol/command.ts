@@ -33,6 +33,9 @@ const KINDS: Record<BodyCase, CommandKind> = {
   review: CommandKind.REVIEW,
   answerApproval: CommandKind.ANSWER_APPROVAL,
   answerQuestion: CommandKind.ANSWER_QUESTION,
+  listDevices: CommandKind.LIST_DEVICES,
+  endorseDevice: CommandKind.ENDORSE_DEVICE,
+  pinPasskey: CommandKind.PIN_PASSKEY,
 };
 
 /** A command's body from its case and the fields of its value. */

@@ -79,5 +79,5 @@ pub(super) fn command(
     let header_bytes = Bytes::from(format!("{header:?}"));
     let signature = Bytes::copy_from_slice(&sign(&key, command_transcript(&header_bytes)));
     let body = Payload::new(Bytes::from_static(b"body"));
-    SignedCommand { header, header_bytes, body, signature, audit_receipt: None }
+    SignedCommand { header, header_bytes, body, signature, audit_receipt: None, assertion: None }
 }

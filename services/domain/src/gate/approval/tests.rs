@@ -39,6 +39,7 @@ fn approval() -> Approval {
         action: action(),
         offered: vec![Decision::Accept, Decision::Decline, Decision::Cancel],
         desk_only: false,
+        passkey_required: false,
         state: State::Open,
     }
 }

@@ -311,6 +311,7 @@ pub(super) fn altered(
         body: Payload::new(Bytes::copy_from_slice(body.as_bytes())),
         signature,
         audit_receipt: None,
+        assertion: None,
     }
 }
 

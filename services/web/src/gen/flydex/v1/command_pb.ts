@@ -12,7 +12,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file flydex/v1/command.proto.
  */
 export const file_flydex_v1_command: GenFile = /*@__PURE__*/
-  fileDesc("ChdmbHlkZXgvdjEvY29tbWFuZC5wcm90bxIJZmx5ZGV4LnYxIkQKCVB1YmxpY0tleRIqCglhbGdvcml0aG0YASABKA4yFy5mbHlkZXgudjEuS2V5QWxnb3JpdGhtEgsKA2tleRgCIAEoDCJACgxUcmFjZUNvbnRleHQSEAoIdHJhY2VfaWQYASABKAwSDwoHc3Bhbl9pZBgCIAEoDBINCgVmbGFncxgDIAEoDSJRCgdDb21tYW5kEg4KBmhlYWRlchgBIAEoDBIMCgRib2R5GAIgASgMEhEKCXNpZ25hdHVyZRgDIAEoDBIVCg1hdWRpdF9yZWNlaXB0GAQgASgJIpQCCg1Db21tYW5kSGVhZGVyEhIKCmNvbW1hbmRfaWQYASABKAwSEgoKYWNjb3VudF9pZBgCIAEoDBISCgptYWNoaW5lX2lkGAMgASgMEhEKCWRldmljZV9pZBgEIAEoDBIPCgdib290X2lkGAUgASgMEhQKDGlzc3VlZF9hdF9tcxgGIAEoBBITCgtsaWZldGltZV9tcxgHIAEoDRIkCgRraW5kGAggASgOMhYuZmx5ZGV4LnYxLkNvbW1hbmRLaW5kEhMKC2JvZHlfc2hhMjU2GAkgASgMEhIKCnNlc3Npb25faWQYCiABKAwSKQoGYW5zd2VyGAsgASgLMhkuZmx5ZGV4LnYxLkFwcHJvdmFsQW5zd2VyImAKDkFwcHJvdmFsQW5zd2VyEhMKC2FwcHJvdmFsX2lkGAEgASgMEhIKCmdlbmVyYXRpb24YAiABKAwSJQoIZGVjaXNpb24YAyABKA4yEy5mbHlkZXgudjEuRGVjaXNpb24iMwoNU2lnbmVkUmVjZWlwdBIPCgdyZWNlaXB0GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCKyAgoHUmVjZWlwdBISCgphY2NvdW50X2lkGAEgASgMEhIKCm1hY2hpbmVfaWQYAiABKAwSEQoJZGV2aWNlX2lkGAMgASgMEhIKCmNvbW1hbmRfaWQYBCABKAwSFAoMY29tbWFuZF9oYXNoGAUgASgMEiMKB291dGNvbWUYBiABKA4yEi5mbHlkZXgudjEuT3V0Y29tZRIMCgRjb2RlGAcgASgNEg8KB2Jvb3RfaWQYCCABKAwSEgoKZ2VuZXJhdGlvbhgJIAEoDBINCgVhdF9tcxgKIAEoBBIiCgVhc19vZhgLIAEoCzITLmZseWRleC52MS5Qb3NpdGlvbhIOCgZyZXN1bHQYDCABKAwSJwoEYnVsaxgNIAEoCzIZLmZseWRleC52MS5CdWxrRGVzY3JpcHRvciI1Cg5CdWxrRGVzY3JpcHRvchITCgt0b3RhbF9ieXRlcxgBIAEoDRIOCgZzaGEyNTYYAiABKAwiOwoIUG9zaXRpb24SEQoJc3RyZWFtX2lkGAEgASgNEg8KB2Jvb3RfaWQYAiABKAwSCwoDc2VxGAMgASgEKkgKDEtleUFsZ29yaXRobRIdChlLRVlfQUxHT1JJVEhNX1VOU1BFQ0lGSUVEEAASGQoVS0VZX0FMR09SSVRITV9FRDI1NTE5EAEqkAQKC0NvbW1hbmRLaW5kEhwKGENPTU1BTkRfS0lORF9VTlNQRUNJRklFRBAAEhcKE0NPTU1BTkRfS0lORF9BVFRBQ0gQARIdChlDT01NQU5EX0tJTkRfTElTVF9USFJFQURTEAoSHAoYQ09NTUFORF9LSU5EX1JFQURfVEhSRUFEEAsSHAoYQ09NTUFORF9LSU5EX0xJU1RfTU9ERUxTEAwSHQoZQ09NTUFORF9LSU5EX1dBVENIX1RIUkVBRBANEh8KG0NPTU1BTkRfS0lORF9VTldBVENIX1RIUkVBRBAOEh0KGUNPTU1BTkRfS0lORF9TVEFSVF9USFJFQUQQFBIbChdDT01NQU5EX0tJTkRfU1RBUlRfVFVSThAVEhYKEkNPTU1BTkRfS0lORF9TVEVFUhAWEhoKFkNPTU1BTkRfS0lORF9JTlRFUlJVUFQQFxIeChpDT01NQU5EX0tJTkRfUkVOQU1FX1RIUkVBRBAYEh8KG0NPTU1BTkRfS0lORF9BUkNISVZFX1RIUkVBRBAZEiEKHUNPTU1BTkRfS0lORF9VTkFSQ0hJVkVfVEhSRUFEEBoSFwoTQ09NTUFORF9LSU5EX1JFVklFVxAbEiAKHENPTU1BTkRfS0lORF9BTlNXRVJfQVBQUk9WQUwQHBIgChxDT01NQU5EX0tJTkRfQU5TV0VSX1FVRVNUSU9OEB0qhQEKCERlY2lzaW9uEhgKFERFQ0lTSU9OX1VOU1BFQ0lGSUVEEAASEwoPREVDSVNJT05fQUNDRVBUEAESHwobREVDSVNJT05fQUNDRVBUX0ZPUl9TRVNTSU9OEAISFAoQREVDSVNJT05fREVDTElORRADEhMKD0RFQ0lTSU9OX0NBTkNFTBAEKmIKB091dGNvbWUSFwoTT1VUQ09NRV9VTlNQRUNJRklFRBAAEhQKEE9VVENPTUVfRVhFQ1VURUQQARITCg9PVVRDT01FX1JFRlVTRUQQAhITCg9PVVRDT01FX1VOS05PV04QA2IGcHJvdG8z");
+  fileDesc("ChdmbHlkZXgvdjEvY29tbWFuZC5wcm90bxIJZmx5ZGV4LnYxIkQKCVB1YmxpY0tleRIqCglhbGdvcml0aG0YASABKA4yFy5mbHlkZXgudjEuS2V5QWxnb3JpdGhtEgsKA2tleRgCIAEoDCJACgxUcmFjZUNvbnRleHQSEAoIdHJhY2VfaWQYASABKAwSDwoHc3Bhbl9pZBgCIAEoDBINCgVmbGFncxgDIAEoDSKBAQoHQ29tbWFuZBIOCgZoZWFkZXIYASABKAwSDAoEYm9keRgCIAEoDBIRCglzaWduYXR1cmUYAyABKAwSFQoNYXVkaXRfcmVjZWlwdBgEIAEoCRIuCglhc3NlcnRpb24YBSABKAsyGy5mbHlkZXgudjEuUGFzc2tleUFzc2VydGlvbiJyChBQYXNza2V5QXNzZXJ0aW9uEhUKDWNyZWRlbnRpYWxfaWQYASABKAwSGgoSYXV0aGVudGljYXRvcl9kYXRhGAIgASgMEhgKEGNsaWVudF9kYXRhX2pzb24YAyABKAwSEQoJc2lnbmF0dXJlGAQgASgMIpQCCg1Db21tYW5kSGVhZGVyEhIKCmNvbW1hbmRfaWQYASABKAwSEgoKYWNjb3VudF9pZBgCIAEoDBISCgptYWNoaW5lX2lkGAMgASgMEhEKCWRldmljZV9pZBgEIAEoDBIPCgdib290X2lkGAUgASgMEhQKDGlzc3VlZF9hdF9tcxgGIAEoBBITCgtsaWZldGltZV9tcxgHIAEoDRIkCgRraW5kGAggASgOMhYuZmx5ZGV4LnYxLkNvbW1hbmRLaW5kEhMKC2JvZHlfc2hhMjU2GAkgASgMEhIKCnNlc3Npb25faWQYCiABKAwSKQoGYW5zd2VyGAsgASgLMhkuZmx5ZGV4LnYxLkFwcHJvdmFsQW5zd2VyImAKDkFwcHJvdmFsQW5zd2VyEhMKC2FwcHJvdmFsX2lkGAEgASgMEhIKCmdlbmVyYXRpb24YAiABKAwSJQoIZGVjaXNpb24YAyABKA4yEy5mbHlkZXgudjEuRGVjaXNpb24iMwoNU2lnbmVkUmVjZWlwdBIPCgdyZWNlaXB0GAEgASgMEhEKCXNpZ25hdHVyZRgCIAEoDCKyAgoHUmVjZWlwdBISCgphY2NvdW50X2lkGAEgASgMEhIKCm1hY2hpbmVfaWQYAiABKAwSEQoJZGV2aWNlX2lkGAMgASgMEhIKCmNvbW1hbmRfaWQYBCABKAwSFAoMY29tbWFuZF9oYXNoGAUgASgMEiMKB291dGNvbWUYBiABKA4yEi5mbHlkZXgudjEuT3V0Y29tZRIMCgRjb2RlGAcgASgNEg8KB2Jvb3RfaWQYCCABKAwSEgoKZ2VuZXJhdGlvbhgJIAEoDBINCgVhdF9tcxgKIAEoBBIiCgVhc19vZhgLIAEoCzITLmZseWRleC52MS5Qb3NpdGlvbhIOCgZyZXN1bHQYDCABKAwSJwoEYnVsaxgNIAEoCzIZLmZseWRleC52MS5CdWxrRGVzY3JpcHRvciI1Cg5CdWxrRGVzY3JpcHRvchITCgt0b3RhbF9ieXRlcxgBIAEoDRIOCgZzaGEyNTYYAiABKAwiOwoIUG9zaXRpb24SEQoJc3RyZWFtX2lkGAEgASgNEg8KB2Jvb3RfaWQYAiABKAwSCwoDc2VxGAMgASgEKkgKDEtleUFsZ29yaXRobRIdChlLRVlfQUxHT1JJVEhNX1VOU1BFQ0lGSUVEEAASGQoVS0VZX0FMR09SSVRITV9FRDI1NTE5EAEq7gQKC0NvbW1hbmRLaW5kEhwKGENPTU1BTkRfS0lORF9VTlNQRUNJRklFRBAAEhcKE0NPTU1BTkRfS0lORF9BVFRBQ0gQARIdChlDT01NQU5EX0tJTkRfTElTVF9USFJFQURTEAoSHAoYQ09NTUFORF9LSU5EX1JFQURfVEhSRUFEEAsSHAoYQ09NTUFORF9LSU5EX0xJU1RfTU9ERUxTEAwSHQoZQ09NTUFORF9LSU5EX1dBVENIX1RIUkVBRBANEh8KG0NPTU1BTkRfS0lORF9VTldBVENIX1RIUkVBRBAOEh0KGUNPTU1BTkRfS0lORF9MSVNUX0RFVklDRVMQDxIdChlDT01NQU5EX0tJTkRfU1RBUlRfVEhSRUFEEBQSGwoXQ09NTUFORF9LSU5EX1NUQVJUX1RVUk4QFRIWChJDT01NQU5EX0tJTkRfU1RFRVIQFhIaChZDT01NQU5EX0tJTkRfSU5URVJSVVBUEBcSHgoaQ09NTUFORF9LSU5EX1JFTkFNRV9USFJFQUQQGBIfChtDT01NQU5EX0tJTkRfQVJDSElWRV9USFJFQUQQGRIhCh1DT01NQU5EX0tJTkRfVU5BUkNISVZFX1RIUkVBRBAaEhcKE0NPTU1BTkRfS0lORF9SRVZJRVcQGxIgChxDT01NQU5EX0tJTkRfQU5TV0VSX0FQUFJPVkFMEBwSIAocQ09NTUFORF9LSU5EX0FOU1dFUl9RVUVTVElPThAdEh8KG0NPTU1BTkRfS0lORF9FTkRPUlNFX0RFVklDRRAeEhwKGENPTU1BTkRfS0lORF9QSU5fUEFTU0tFWRAfKoUBCghEZWNpc2lvbhIYChRERUNJU0lPTl9VTlNQRUNJRklFRBAAEhMKD0RFQ0lTSU9OX0FDQ0VQVBABEh8KG0RFQ0lTSU9OX0FDQ0VQVF9GT1JfU0VTU0lPThACEhQKEERFQ0lTSU9OX0RFQ0xJTkUQAxITCg9ERUNJU0lPTl9DQU5DRUwQBCpiCgdPdXRjb21lEhcKE09VVENPTUVfVU5TUEVDSUZJRUQQABIUChBPVVRDT01FX0VYRUNVVEVEEAESEwoPT1VUQ09NRV9SRUZVU0VEEAISEwoPT1VUQ09NRV9VTktOT1dOEANiBnByb3RvMw");
 
 /**
  * A public key and its algorithm.
@@ -108,6 +108,13 @@ export type Command = Message<"flydex.v1.Command"> & {
    * @generated from field: string audit_receipt = 4;
    */
   auditReceipt: string;
+
+  /**
+   * on an accept where the machine wants one; its challenge is the command's hash
+   *
+   * @generated from field: flydex.v1.PasskeyAssertion assertion = 5;
+   */
+  assertion?: PasskeyAssertion | undefined;
 };
 
 /**
@@ -116,6 +123,49 @@ export type Command = Message<"flydex.v1.Command"> & {
  */
 export const CommandSchema: GenMessage<Command> = /*@__PURE__*/
   messageDesc(file_flydex_v1_command, 2);
+
+/**
+ * A WebAuthn assertion (https://www.w3.org/TR/webauthn-3/), as the browser gave it. Not covered by the device's
+ * signature: it covers the command's hash, and the passkey that the machine pinned covers it.
+ *
+ * @generated from message flydex.v1.PasskeyAssertion
+ */
+export type PasskeyAssertion = Message<"flydex.v1.PasskeyAssertion"> & {
+  /**
+   * at most 1,023 bytes
+   *
+   * @generated from field: bytes credential_id = 1;
+   */
+  credentialId: Uint8Array;
+
+  /**
+   * at most 1,024 bytes
+   *
+   * @generated from field: bytes authenticator_data = 2;
+   */
+  authenticatorData: Uint8Array;
+
+  /**
+   * at most 2,048 bytes
+   *
+   * @generated from field: bytes client_data_json = 3;
+   */
+  clientDataJson: Uint8Array;
+
+  /**
+   * Ed25519: 64 bytes; P-256: DER, at most 80 bytes
+   *
+   * @generated from field: bytes signature = 4;
+   */
+  signature: Uint8Array;
+};
+
+/**
+ * Describes the message flydex.v1.PasskeyAssertion.
+ * Use `create(PasskeyAssertionSchema)` to create a new message.
+ */
+export const PasskeyAssertionSchema: GenMessage<PasskeyAssertion> = /*@__PURE__*/
+  messageDesc(file_flydex_v1_command, 3);
 
 /**
  * What the relay may know of a command, and every check needs.
@@ -206,7 +256,7 @@ export type CommandHeader = Message<"flydex.v1.CommandHeader"> & {
  * Use `create(CommandHeaderSchema)` to create a new message.
  */
 export const CommandHeaderSchema: GenMessage<CommandHeader> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 3);
+  messageDesc(file_flydex_v1_command, 4);
 
 /**
  * Which approval an answer is for, and what it says; the digest of what was rendered is in the body.
@@ -239,7 +289,7 @@ export type ApprovalAnswer = Message<"flydex.v1.ApprovalAnswer"> & {
  * Use `create(ApprovalAnswerSchema)` to create a new message.
  */
 export const ApprovalAnswerSchema: GenMessage<ApprovalAnswer> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 4);
+  messageDesc(file_flydex_v1_command, 5);
 
 /**
  * The final word on a command. The signature covers the transcript ("flydex/v1/receipt", receipt).
@@ -267,7 +317,7 @@ export type SignedReceipt = Message<"flydex.v1.SignedReceipt"> & {
  * Use `create(SignedReceiptSchema)` to create a new message.
  */
 export const SignedReceiptSchema: GenMessage<SignedReceipt> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 5);
+  messageDesc(file_flydex_v1_command, 6);
 
 /**
  * What became of a command, by the one who knows.
@@ -370,7 +420,7 @@ export type Receipt = Message<"flydex.v1.Receipt"> & {
  * Use `create(ReceiptSchema)` to create a new message.
  */
 export const ReceiptSchema: GenMessage<Receipt> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 6);
+  messageDesc(file_flydex_v1_command, 7);
 
 /**
  * Of a result that is too large for a receipt: its size and what it must hash to.
@@ -398,7 +448,7 @@ export type BulkDescriptor = Message<"flydex.v1.BulkDescriptor"> & {
  * Use `create(BulkDescriptorSchema)` to create a new message.
  */
 export const BulkDescriptorSchema: GenMessage<BulkDescriptor> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 7);
+  messageDesc(file_flydex_v1_command, 8);
 
 /**
  * A place in a stream of one connector boot: everything up to and including `seq` was seen.
@@ -433,7 +483,7 @@ export type Position = Message<"flydex.v1.Position"> & {
  * Use `create(PositionSchema)` to create a new message.
  */
 export const PositionSchema: GenMessage<Position> = /*@__PURE__*/
-  messageDesc(file_flydex_v1_command, 8);
+  messageDesc(file_flydex_v1_command, 9);
 
 /**
  * How a public key signs.
@@ -502,6 +552,11 @@ export enum CommandKind {
   UNWATCH_THREAD = 14,
 
   /**
+   * @generated from enum value: COMMAND_KIND_LIST_DEVICES = 15;
+   */
+  LIST_DEVICES = 15,
+
+  /**
    * @generated from enum value: COMMAND_KIND_START_THREAD = 20;
    */
   START_THREAD = 20,
@@ -550,6 +605,20 @@ export enum CommandKind {
    * @generated from enum value: COMMAND_KIND_ANSWER_QUESTION = 29;
    */
   ANSWER_QUESTION = 29,
+
+  /**
+   * put another device on the machine's list; of an owner device only
+   *
+   * @generated from enum value: COMMAND_KIND_ENDORSE_DEVICE = 30;
+   */
+  ENDORSE_DEVICE = 30,
+
+  /**
+   * the passkey by which the machine knows a person, soon after the enrolment
+   *
+   * @generated from enum value: COMMAND_KIND_PIN_PASSKEY = 31;
+   */
+  PIN_PASSKEY = 31,
 }
 
 /**

@@ -13,7 +13,7 @@ import type { Message } from "@bufbuild/protobuf";
  * Describes the file flydex/agent/v1/agent.proto.
  */
 export const file_flydex_agent_v1_agent: GenFile = /*@__PURE__*/
-  fileDesc("ChtmbHlkZXgvYWdlbnQvdjEvYWdlbnQucHJvdG8SD2ZseWRleC5hZ2VudC52MSLjBgoLQ29tbWFuZEJvZHkSKQoGYXR0YWNoGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLkF0dGFjaEgAEjQKDGxpc3RfdGhyZWFkcxgCIAEoCzIcLmZseWRleC5hZ2VudC52MS5MaXN0VGhyZWFkc0gAEjIKC3JlYWRfdGhyZWFkGAMgASgLMhsuZmx5ZGV4LmFnZW50LnYxLlJlYWRUaHJlYWRIABIyCgtsaXN0X21vZGVscxgEIAEoCzIbLmZseWRleC5hZ2VudC52MS5MaXN0TW9kZWxzSAASNAoMd2F0Y2hfdGhyZWFkGAUgASgLMhwuZmx5ZGV4LmFnZW50LnYxLldhdGNoVGhyZWFkSAASOAoOdW53YXRjaF90aHJlYWQYBiABKAsyHi5mbHlkZXguYWdlbnQudjEuVW53YXRjaFRocmVhZEgAEjQKDHN0YXJ0X3RocmVhZBgHIAEoCzIcLmZseWRleC5hZ2VudC52MS5TdGFydFRocmVhZEgAEjAKCnN0YXJ0X3R1cm4YCCABKAsyGi5mbHlkZXguYWdlbnQudjEuU3RhcnRUdXJuSAASJwoFc3RlZXIYCSABKAsyFi5mbHlkZXguYWdlbnQudjEuU3RlZXJIABIvCglpbnRlcnJ1cHQYCiABKAsyGi5mbHlkZXguYWdlbnQudjEuSW50ZXJydXB0SAASNgoNcmVuYW1lX3RocmVhZBgLIAEoCzIdLmZseWRleC5hZ2VudC52MS5SZW5hbWVUaHJlYWRIABI4Cg5hcmNoaXZlX3RocmVhZBgMIAEoCzIeLmZseWRleC5hZ2VudC52MS5BcmNoaXZlVGhyZWFkSAASPAoQdW5hcmNoaXZlX3RocmVhZBgNIAEoCzIgLmZseWRleC5hZ2VudC52MS5VbmFyY2hpdmVUaHJlYWRIABIpCgZyZXZpZXcYDiABKAsyFy5mbHlkZXguYWdlbnQudjEuUmV2aWV3SAASOgoPYW5zd2VyX2FwcHJvdmFsGA8gASgLMh8uZmx5ZGV4LmFnZW50LnYxLkFuc3dlckFwcHJvdmFsSAASOgoPYW5zd2VyX3F1ZXN0aW9uGBAgASgLMh8uZmx5ZGV4LmFnZW50LnYxLkFuc3dlclF1ZXN0aW9uSABCBgoEa2luZCL5AwoNQ29tbWFuZFJlc3VsdBItCghhdHRhY2hlZBgBIAEoCzIZLmZseWRleC5hZ2VudC52MS5BdHRhY2hlZEgAEjIKC3RocmVhZF9wYWdlGAIgASgLMhsuZmx5ZGV4LmFnZW50LnYxLlRocmVhZFBhZ2VIABI0CgxoaXN0b3J5X3BhZ2UYAyABKAsyHC5mbHlkZXguYWdlbnQudjEuSGlzdG9yeVBhZ2VIABIwCgptb2RlbF9saXN0GAQgASgLMhouZmx5ZGV4LmFnZW50LnYxLk1vZGVsTGlzdEgAEjgKDnRocmVhZF93YXRjaGVkGAUgASgLMh4uZmx5ZGV4LmFnZW50LnYxLlRocmVhZFdhdGNoZWRIABI4Cg50aHJlYWRfc3RhcnRlZBgGIAEoCzIeLmZseWRleC5hZ2VudC52MS5UaHJlYWRTdGFydGVkSAASNgoNdHVybl9hY2NlcHRlZBgHIAEoCzIdLmZseWRleC5hZ2VudC52MS5UdXJuQWNjZXB0ZWRIABI8ChBhcHByb3ZhbF9zZXR0bGVkGAggASgLMiAuZmx5ZGV4LmFnZW50LnYxLkFwcHJvdmFsU2V0dGxlZEgAEisKB3JlZnVzYWwYCSABKAsyGC5mbHlkZXguYWdlbnQudjEuUmVmdXNhbEgAQgYKBGtpbmQiOQoGQ3Vyc29yEhEKCXN0cmVhbV9pZBgBIAEoDRIPCgdib290X2lkGAIgASgMEgsKA3NlcRgDIAEoBCJBCgZBdHRhY2gSJwoGY3Vyc29yGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLkN1cnNvchIOCgZjbGllbnQYAiABKAkiVwoIQXR0YWNoZWQSMgoIc25hcHNob3QYASABKAsyIC5mbHlkZXguYWdlbnQudjEuTWFjaGluZVNuYXBzaG90EhcKD21hY2hpbmVfdGltZV9tcxgCIAEoBCLxAgoPTWFjaGluZVNuYXBzaG90EhUKDW1hY2hpbmVfbGFiZWwYASABKAkSFQoNY29kZXhfdmVyc2lvbhgCIAEoCRIZChFjb25uZWN0b3JfdmVyc2lvbhgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDgoGcGF1c2VkGAUgASgIEi0KCG93bl9yb2xlGAYgASgOMhsuZmx5ZGV4LmFnZW50LnYxLkRldmljZVJvbGUSMgoJYXBwcm92YWxzGAcgAygLMh8uZmx5ZGV4LmFnZW50LnYxLlNpZ25lZEFwcHJvdmFsEiwKCXF1ZXN0aW9ucxgIIAMoCzIZLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbhIvCgtkaXJlY3RvcmllcxgJIAMoCzIaLmZseWRleC5hZ2VudC52MS5EaXJlY3RvcnkSGgoSc2Vzc2lvbl9hY2NlcHRhbmNlGAogASgIEhQKDHN0cmljdF9hdWRpdBgLIAEoCCIoCglEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRINCgVsYWJlbBgCIAEoCSJOCgtMaXN0VGhyZWFkcxIOCgZjdXJzb3IYASABKAkSDQoFbGltaXQYAiABKA0SEAoIYXJjaGl2ZWQYAyABKAgSDgoGc2VhcmNoGAQgASgJIksKClRocmVhZFBhZ2USKAoHdGhyZWFkcxgBIAMoCzIXLmZseWRleC5hZ2VudC52MS5UaHJlYWQSEwoLbmV4dF9jdXJzb3IYAiABKAki2QEKBlRocmVhZBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ByZXZpZXcYAyABKAkSCwoDY3dkGAQgASgJEhUKDWNyZWF0ZWRfYXRfbXMYBSABKAQSFQoNdXBkYXRlZF9hdF9tcxgGIAEoBBIrCgVzdGF0ZRgHIAEoDjIcLmZseWRleC5hZ2VudC52MS5UaHJlYWRTdGF0ZRIQCghhcmNoaXZlZBgIIAEoCBIWCg5tb2RlbF9wcm92aWRlchgJIAEoCRISCgpnaXRfYnJhbmNoGAogASgJIkIKClJlYWRUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJEg4KBmN1cnNvchgCIAEoCRIRCgltYXhfYnl0ZXMYAyABKA0iXAoLSGlzdG9yeVBhZ2USEQoJdGhyZWFkX2lkGAEgASgJEiQKBXR1cm5zGAIgAygLMhUuZmx5ZGV4LmFnZW50LnYxLlR1cm4SFAoMb2xkZXJfY3Vyc29yGAMgASgJIkkKC1dhdGNoVGhyZWFkEhEKCXRocmVhZF9pZBgBIAEoCRInCgZjdXJzb3IYAiABKAsyFy5mbHlkZXguYWdlbnQudjEuQ3Vyc29yIiIKDVVud2F0Y2hUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJImgKDVRocmVhZFdhdGNoZWQSEQoJdGhyZWFkX2lkGAEgASgJEhEKCXN0cmVhbV9pZBgCIAEoDRIxCghzbmFwc2hvdBgDIAEoCzIfLmZseWRleC5hZ2VudC52MS5UaHJlYWRTbmFwc2hvdCK9AQoOVGhyZWFkU25hcHNob3QSJwoGdGhyZWFkGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLlRocmVhZBIqCgRwYWdlGAIgASgLMhwuZmx5ZGV4LmFnZW50LnYxLkhpc3RvcnlQYWdlEg8KB3BhcnRpYWwYAyABKAgSGAoQZWZmZWN0aXZlX3BvbGljeRgEIAEoCRIQCgh3cml0YWJsZRgFIAEoCBIZChFub3Rfd3JpdGFibGVfY29kZRgGIAEoDSIMCgpMaXN0TW9kZWxzIjMKCU1vZGVsTGlzdBImCgZtb2RlbHMYASADKAsyFi5mbHlkZXguYWdlbnQudjEuTW9kZWwiTgoFTW9kZWwSCgoCaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEg8KB2VmZm9ydHMYAyADKAkSEgoKaXNfZGVmYXVsdBgEIAEoCCI9CgtTdGFydFRocmVhZBIRCglkaXJlY3RvcnkYASABKAkSDAoEdGV4dBgCIAEoCRINCgVtb2RlbBgDIAEoCSIzCg1UaHJlYWRTdGFydGVkEhEKCXRocmVhZF9pZBgBIAEoCRIPCgd0dXJuX2lkGAIgASgJIksKCVN0YXJ0VHVybhIRCgl0aHJlYWRfaWQYASABKAkSDAoEdGV4dBgCIAEoCRINCgVtb2RlbBgDIAEoCRIOCgZlZmZvcnQYBCABKAkiLwoMVHVybkFjY2VwdGVkEg8KB3R1cm5faWQYASABKAkSDgoGam9pbmVkGAIgASgIIkIKBVN0ZWVyEhEKCXRocmVhZF9pZBgBIAEoCRIYChBleHBlY3RlZF90dXJuX2lkGAIgASgJEgwKBHRleHQYAyABKAkiLwoJSW50ZXJydXB0EhEKCXRocmVhZF9pZBgBIAEoCRIPCgd0dXJuX2lkGAIgASgJIi8KDFJlbmFtZVRocmVhZBIRCgl0aHJlYWRfaWQYASABKAkSDAoEbmFtZRgCIAEoCSIiCg1BcmNoaXZlVGhyZWFkEhEKCXRocmVhZF9pZBgBIAEoCSIkCg9VbmFyY2hpdmVUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJIm0KBlJldmlldxIRCgl0aHJlYWRfaWQYASABKAkSHQoTdW5jb21taXR0ZWRfY2hhbmdlcxgCIAEoCEgAEhUKC2Jhc2VfYnJhbmNoGAMgASgJSAASEAoGY29tbWl0GAQgASgJSABCCAoGdGFyZ2V0IqIBCgRUdXJuEgoKAmlkGAEgASgJEikKBXN0YXRlGAIgASgOMhouZmx5ZGV4LmFnZW50LnYxLlR1cm5TdGF0ZRIkCgVpdGVtcxgDIAMoCzIVLmZseWRleC5hZ2VudC52MS5JdGVtEg0KBWVycm9yGAQgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYBSABKAQSFwoPY29tcGxldGVkX2F0X21zGAYgASgEIvwECgRJdGVtEgoKAmlkGAEgASgJEikKBXN0YXRlGAIgASgOMhouZmx5ZGV4LmFnZW50LnYxLkl0ZW1TdGF0ZRIVCg1zdGFydGVkX2F0X21zGAMgASgEEhcKD2NvbXBsZXRlZF9hdF9tcxgEIAEoBBIRCgl0cnVuY2F0ZWQYBSABKAgSNAoMdXNlcl9tZXNzYWdlGAogASgLMhwuZmx5ZGV4LmFnZW50LnYxLlVzZXJNZXNzYWdlSAASNgoNYWdlbnRfbWVzc2FnZRgLIAEoCzIdLmZseWRleC5hZ2VudC52MS5BZ2VudE1lc3NhZ2VIABIvCglyZWFzb25pbmcYDCABKAsyGi5mbHlkZXguYWdlbnQudjEuUmVhc29uaW5nSAASJQoEcGxhbhgNIAEoCzIVLmZseWRleC5hZ2VudC52MS5QbGFuSAASPgoRY29tbWFuZF9leGVjdXRpb24YDiABKAsyIS5mbHlkZXguYWdlbnQudjEuQ29tbWFuZEV4ZWN1dGlvbkgAEi4KCWZpbGVfZWRpdBgPIAEoCzIZLmZseWRleC5hZ2VudC52MS5GaWxlRWRpdEgAEi4KCXRvb2xfY2FsbBgQIAEoCzIZLmZseWRleC5hZ2VudC52MS5Ub29sQ2FsbEgAEjAKCndlYl9zZWFyY2gYESABKAsyGi5mbHlkZXguYWdlbnQudjEuV2ViU2VhcmNoSAASKQoGbm90aWNlGBIgASgLMhcuZmx5ZGV4LmFnZW50LnYxLk5vdGljZUgAEi8KB3Vua25vd24YEyABKAsyHC5mbHlkZXguYWdlbnQudjEuVW5rbm93bkl0ZW1IAEIGCgRraW5kIi4KC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSEQoJY2xpZW50X2lkGAIgASgJIhwKDEFnZW50TWVzc2FnZRIMCgR0ZXh0GAEgASgJIhwKCVJlYXNvbmluZxIPCgdzdW1tYXJ5GAEgASgJIj4KBFBsYW4SDAoEdGV4dBgBIAEoCRIoCgVzdGVwcxgCIAMoCzIZLmZseWRleC5hZ2VudC52MS5QbGFuU3RlcCJHCghQbGFuU3RlcBIMCgR0ZXh0GAEgASgJEi0KBXN0YXRlGAIgASgOMh4uZmx5ZGV4LmFnZW50LnYxLlBsYW5TdGVwU3RhdGUifwoQQ29tbWFuZEV4ZWN1dGlvbhIPCgdjb21tYW5kGAEgASgJEgsKA2N3ZBgCIAEoCRIOCgZvdXRwdXQYAyABKAkSEQoJZXhpdF9jb2RlGAQgASgREhUKDWhhc19leGl0X2NvZGUYBSABKAgSEwoLZHVyYXRpb25fbXMYBiABKAQiOAoIRmlsZUVkaXQSLAoHY2hhbmdlcxgBIAMoCzIbLmZseWRleC5hZ2VudC52MS5GaWxlQ2hhbmdlIl4KCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIMCgRraW5kGAIgASgJEhAKCG1vdmVkX3RvGAMgASgJEhQKDGhhc19tb3ZlZF90bxgEIAEoCBIMCgRkaWZmGAUgASgJIksKCFRvb2xDYWxsEg4KBnNlcnZlchgBIAEoCRIMCgR0b29sGAIgASgJEhEKCWFyZ3VtZW50cxgDIAEoCRIOCgZyZXN1bHQYBCABKAkiGgoJV2ViU2VhcmNoEg0KBXF1ZXJ5GAEgASgJIhYKBk5vdGljZRIMCgR0ZXh0GAEgASgJIhsKC1Vua25vd25JdGVtEgwKBHR5cGUYASABKAkirwcKCkFnZW50RXZlbnQSMQoOdGhyZWFkX2NoYW5nZWQYASABKAsyFy5mbHlkZXguYWdlbnQudjEuVGhyZWFkSAASOAoOdGhyZWFkX3JlbW92ZWQYAiABKAsyHi5mbHlkZXguYWdlbnQudjEuVGhyZWFkUmVtb3ZlZEgAEjoKD2FwcHJvdmFsX29wZW5lZBgDIAEoCzIfLmZseWRleC5hZ2VudC52MS5TaWduZWRBcHByb3ZhbEgAEjoKD2FwcHJvdmFsX2Nsb3NlZBgEIAEoCzIfLmZseWRleC5hZ2VudC52MS5BcHByb3ZhbENsb3NlZEgAEjQKD3F1ZXN0aW9uX29wZW5lZBgFIAEoCzIZLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbkgAEjoKD3F1ZXN0aW9uX2Nsb3NlZBgGIAEoCzIfLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbkNsb3NlZEgAEjoKD21hY2hpbmVfY2hhbmdlZBgHIAEoCzIfLmZseWRleC5hZ2VudC52MS5NYWNoaW5lQ2hhbmdlZEgAEjQKDHR1cm5fc3RhcnRlZBgUIAEoCzIcLmZseWRleC5hZ2VudC52MS5UdXJuU3RhcnRlZEgAEjAKCnR1cm5fZW5kZWQYFSABKAsyGi5mbHlkZXguYWdlbnQudjEuVHVybkVuZGVkSAASMgoMaXRlbV9zdGFydGVkGBYgASgLMhouZmx5ZGV4LmFnZW50LnYxLkl0ZW1FdmVudEgAEjAKCml0ZW1fZGVsdGEYFyABKAsyGi5mbHlkZXguYWdlbnQudjEuSXRlbURlbHRhSAASNAoOaXRlbV9jb21wbGV0ZWQYGCABKAsyGi5mbHlkZXguYWdlbnQudjEuSXRlbUV2ZW50SAASNAoMcGxhbl91cGRhdGVkGBkgASgLMhwuZmx5ZGV4LmFnZW50LnYxLlBsYW5VcGRhdGVkSAASNAoMZGlmZl91cGRhdGVkGBogASgLMhwuZmx5ZGV4LmFnZW50LnYxLkRpZmZVcGRhdGVkSAASMgoLdG9rZW5fdXNhZ2UYGyABKAsyGy5mbHlkZXguYWdlbnQudjEuVG9rZW5Vc2FnZUgAEjEKB3Byb2JsZW0YHCABKAsyHi5mbHlkZXguYWdlbnQudjEuVGhyZWFkUHJvYmxlbUgAEi8KDHRocmVhZF9zdGF0ZRgdIAEoCzIXLmZseWRleC5hZ2VudC52MS5UaHJlYWRIAEIGCgRraW5kIjQKDVRocmVhZFJlbW92ZWQSEQoJdGhyZWFkX2lkGAEgASgJEhAKCGFyY2hpdmVkGAIgASgIIkQKDk1hY2hpbmVDaGFuZ2VkEjIKCHNuYXBzaG90GAEgASgLMiAuZmx5ZGV4LmFnZW50LnYxLk1hY2hpbmVTbmFwc2hvdCI1CgtUdXJuU3RhcnRlZBIPCgd0dXJuX2lkGAEgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYAiABKAQibwoJVHVybkVuZGVkEg8KB3R1cm5faWQYASABKAkSKQoFc3RhdGUYAiABKA4yGi5mbHlkZXguYWdlbnQudjEuVHVyblN0YXRlEg0KBWVycm9yGAMgASgJEhcKD2NvbXBsZXRlZF9hdF9tcxgEIAEoBCJBCglJdGVtRXZlbnQSDwoHdHVybl9pZBgBIAEoCRIjCgRpdGVtGAIgASgLMhUuZmx5ZGV4LmFnZW50LnYxLkl0ZW0iZwoJSXRlbURlbHRhEg8KB3R1cm5faWQYASABKAkSDwoHaXRlbV9pZBgCIAEoCRIqCgVmaWVsZBgDIAEoDjIbLmZseWRleC5hZ2VudC52MS5EZWx0YUZpZWxkEgwKBHRleHQYBCABKAkiQwoLUGxhblVwZGF0ZWQSDwoHdHVybl9pZBgBIAEoCRIjCgRwbGFuGAIgASgLMhUuZmx5ZGV4LmFnZW50LnYxLlBsYW4iPwoLRGlmZlVwZGF0ZWQSDwoHdHVybl9pZBgBIAEoCRIMCgRkaWZmGAIgASgJEhEKCXRydW5jYXRlZBgDIAEoCCI6CgpUb2tlblVzYWdlEhQKDHRvdGFsX3Rva2VucxgBIAEoBBIWCg5jb250ZXh0X3dpbmRvdxgCIAEoBCIxCg1UaHJlYWRQcm9ibGVtEgwKBGNvZGUYASABKA0SEgoKd2lsbF9yZXRyeRgCIAEoCCI1Cg5TaWduZWRBcHByb3ZhbBIQCghhcHByb3ZhbBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwi6AMKCEFwcHJvdmFsEhMKC2FwcHJvdmFsX2lkGAEgASgMEhIKCm1hY2hpbmVfaWQYAiABKAwSEgoKZ2VuZXJhdGlvbhgDIAEoDBIRCgl0aHJlYWRfaWQYBCABKAkSDwoHdHVybl9pZBgFIAEoCRIPCgdpdGVtX2lkGAYgASgJEisKBGtpbmQYByABKA4yHS5mbHlkZXguYWdlbnQudjEuQXBwcm92YWxLaW5kEiMKBHJpc2sYCCABKA4yFS5mbHlkZXguYWdlbnQudjEuUmlzaxIUCgxvcGVuZWRfYXRfbXMYCSABKAQSFQoNZXhwaXJlc19hdF9tcxgKIAEoBBIMCgRzYWx0GAsgASgMEg8KB2NvbW1hbmQYDCABKAkSCwoDY3dkGA0gASgJEg8KB25ldHdvcmsYDiABKAkSEwoLaGFzX25ldHdvcmsYDyABKAgSEwoLcGVybWlzc2lvbnMYECADKAkSLAoHY2hhbmdlcxgRIAMoCzIbLmZseWRleC5hZ2VudC52MS5GaWxlQ2hhbmdlEg4KBnJlYXNvbhgSIAEoCRIzCglkZWNpc2lvbnMYEyADKA4yIC5mbHlkZXguYWdlbnQudjEuT2ZmZXJlZERlY2lzaW9uEhEKCWRlc2tfb25seRgUIAEoCCIgCg5BbnN3ZXJBcHByb3ZhbBIOCgZkaWdlc3QYASABKAwiiAEKDkFwcHJvdmFsQ2xvc2VkEhMKC2FwcHJvdmFsX2lkGAEgASgMEikKA2VuZBgCIAEoDjIcLmZseWRleC5hZ2VudC52MS5BcHByb3ZhbEVuZBIRCglkZXZpY2VfaWQYAyABKAwSFAoMZGV2aWNlX2xhYmVsGAQgASgJEg0KBWF0X21zGAUgASgEIkIKD0FwcHJvdmFsU2V0dGxlZBIvCgZjbG9zZWQYASABKAsyHy5mbHlkZXguYWdlbnQudjEuQXBwcm92YWxDbG9zZWQivwEKCFF1ZXN0aW9uEhMKC3F1ZXN0aW9uX2lkGAEgASgMEhIKCmdlbmVyYXRpb24YAiABKAwSEQoJdGhyZWFkX2lkGAMgASgJEg8KB3R1cm5faWQYBCABKAkSDwoHaXRlbV9pZBgFIAEoCRIsCgVwYXJ0cxgGIAMoCzIdLmZseWRleC5hZ2VudC52MS5RdWVzdGlvblBhcnQSEQoJZGVza19vbmx5GAcgASgIEhQKDG9wZW5lZF9hdF9tcxgIIAEoBCJ9CgxRdWVzdGlvblBhcnQSCgoCaWQYASABKAkSDgoGaGVhZGVyGAIgASgJEgwKBHRleHQYAyABKAkSEQoJZnJlZV90ZXh0GAQgASgIEjAKB29wdGlvbnMYBSADKAsyHy5mbHlkZXguYWdlbnQudjEuUXVlc3Rpb25PcHRpb24iNAoOUXVlc3Rpb25PcHRpb24SDQoFbGFiZWwYASABKAkSEwoLZGVzY3JpcHRpb24YAiABKAkiawoOQW5zd2VyUXVlc3Rpb24SEwoLcXVlc3Rpb25faWQYASABKAwSEgoKZ2VuZXJhdGlvbhgCIAEoDBIwCgdhbnN3ZXJzGAMgAygLMh8uZmx5ZGV4LmFnZW50LnYxLlF1ZXN0aW9uQW5zd2VyIjIKDlF1ZXN0aW9uQW5zd2VyEg8KB3BhcnRfaWQYASABKAkSDwoHYW5zd2VycxgCIAMoCSI/Cg5RdWVzdGlvbkNsb3NlZBITCgtxdWVzdGlvbl9pZBgBIAEoDBIYChBhbnN3ZXJlZF9hdF9kZXNrGAIgASgIIlUKB1JlZnVzYWwSMQoIYXBwcm92YWwYASABKAsyHy5mbHlkZXguYWdlbnQudjEuQXBwcm92YWxDbG9zZWQSFwoPcnVubmluZ190dXJuX2lkGAIgASgJKnIKCkRldmljZVJvbGUSGwoXREVWSUNFX1JPTEVfVU5TUEVDSUZJRUQQABIWChJERVZJQ0VfUk9MRV9WSUVXRVIQARIYChRERVZJQ0VfUk9MRV9PUEVSQVRPUhACEhUKEURFVklDRV9ST0xFX09XTkVSEAMq/AEKC1RocmVhZFN0YXRlEhwKGFRIUkVBRF9TVEFURV9VTlNQRUNJRklFRBAAEhsKF1RIUkVBRF9TVEFURV9OT1RfTE9BREVEEAESFQoRVEhSRUFEX1NUQVRFX0lETEUQAhIYChRUSFJFQURfU1RBVEVfUlVOTklORxADEiQKIFRIUkVBRF9TVEFURV9XQUlUSU5HX09OX0FQUFJPVkFMEAQSIQodVEhSRUFEX1NUQVRFX1dBSVRJTkdfT05fSU5QVVQQBRIXChNUSFJFQURfU1RBVEVfRkFJTEVEEAYSHwobVEhSRUFEX1NUQVRFX09QRU5fRUxTRVdIRVJFEAcqjAEKCVR1cm5TdGF0ZRIaChZUVVJOX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSVFVSTl9TVEFURV9SVU5OSU5HEAESGAoUVFVSTl9TVEFURV9DT01QTEVURUQQAhIaChZUVVJOX1NUQVRFX0lOVEVSUlVQVEVEEAMSFQoRVFVSTl9TVEFURV9GQUlMRUQQBCqJAQoJSXRlbVN0YXRlEhoKFklURU1fU1RBVEVfVU5TUEVDSUZJRUQQABIWChJJVEVNX1NUQVRFX1JVTk5JTkcQARIYChRJVEVNX1NUQVRFX0NPTVBMRVRFRBACEhUKEUlURU1fU1RBVEVfRkFJTEVEEAMSFwoTSVRFTV9TVEFURV9ERUNMSU5FRBAEKokBCg1QbGFuU3RlcFN0YXRlEh8KG1BMQU5fU1RFUF9TVEFURV9VTlNQRUNJRklFRBAAEhsKF1BMQU5fU1RFUF9TVEFURV9QRU5ESU5HEAESGwoXUExBTl9TVEVQX1NUQVRFX1JVTk5JTkcQAhIdChlQTEFOX1NURVBfU1RBVEVfQ09NUExFVEVEEAMqcAoKRGVsdGFGaWVsZBIbChdERUxUQV9GSUVMRF9VTlNQRUNJRklFRBAAEhQKEERFTFRBX0ZJRUxEX1RFWFQQARIXChNERUxUQV9GSUVMRF9TVU1NQVJZEAISFgoSREVMVEFfRklFTERfT1VUUFVUEAMqhgEKDEFwcHJvdmFsS2luZBIdChlBUFBST1ZBTF9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVQVBQUk9WQUxfS0lORF9DT01NQU5EEAESHQoZQVBQUk9WQUxfS0lORF9GSUxFX0NIQU5HRRACEh0KGUFQUFJPVkFMX0tJTkRfUEVSTUlTU0lPTlMQAyo8CgRSaXNrEhQKEFJJU0tfVU5TUEVDSUZJRUQQABIPCgtSSVNLX05PUk1BTBABEg0KCVJJU0tfSElHSBACKrQBCg9PZmZlcmVkRGVjaXNpb24SIAocT0ZGRVJFRF9ERUNJU0lPTl9VTlNQRUNJRklFRBAAEhsKF09GRkVSRURfREVDSVNJT05fQUNDRVBUEAESJwojT0ZGRVJFRF9ERUNJU0lPTl9BQ0NFUFRfRk9SX1NFU1NJT04QAhIcChhPRkZFUkVEX0RFQ0lTSU9OX0RFQ0xJTkUQAxIbChdPRkZFUkVEX0RFQ0lTSU9OX0NBTkNFTBAEKoQCCgtBcHByb3ZhbEVuZBIcChhBUFBST1ZBTF9FTkRfVU5TUEVDSUZJRUQQABIZChVBUFBST1ZBTF9FTkRfQUNDRVBURUQQARIZChVBUFBST1ZBTF9FTkRfREVDTElORUQQAhIaChZBUFBST1ZBTF9FTkRfQ0FOQ0VMTEVEEAMSGAoUQVBQUk9WQUxfRU5EX0FUX0RFU0sQBBIYChRBUFBST1ZBTF9FTkRfRVhQSVJFRBAFEhoKFkFQUFJPVkFMX0VORF9XSVRIRFJBV04QBhIbChdBUFBST1ZBTF9FTkRfQ09ERVhfTE9TVBAHEhgKFEFQUFJPVkFMX0VORF9VTktOT1dOEAhiBnByb3RvMw");
+  fileDesc("ChtmbHlkZXgvYWdlbnQvdjEvYWdlbnQucHJvdG8SD2ZseWRleC5hZ2VudC52MSKHCAoLQ29tbWFuZEJvZHkSKQoGYXR0YWNoGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLkF0dGFjaEgAEjQKDGxpc3RfdGhyZWFkcxgCIAEoCzIcLmZseWRleC5hZ2VudC52MS5MaXN0VGhyZWFkc0gAEjIKC3JlYWRfdGhyZWFkGAMgASgLMhsuZmx5ZGV4LmFnZW50LnYxLlJlYWRUaHJlYWRIABIyCgtsaXN0X21vZGVscxgEIAEoCzIbLmZseWRleC5hZ2VudC52MS5MaXN0TW9kZWxzSAASNAoMd2F0Y2hfdGhyZWFkGAUgASgLMhwuZmx5ZGV4LmFnZW50LnYxLldhdGNoVGhyZWFkSAASOAoOdW53YXRjaF90aHJlYWQYBiABKAsyHi5mbHlkZXguYWdlbnQudjEuVW53YXRjaFRocmVhZEgAEjQKDHN0YXJ0X3RocmVhZBgHIAEoCzIcLmZseWRleC5hZ2VudC52MS5TdGFydFRocmVhZEgAEjAKCnN0YXJ0X3R1cm4YCCABKAsyGi5mbHlkZXguYWdlbnQudjEuU3RhcnRUdXJuSAASJwoFc3RlZXIYCSABKAsyFi5mbHlkZXguYWdlbnQudjEuU3RlZXJIABIvCglpbnRlcnJ1cHQYCiABKAsyGi5mbHlkZXguYWdlbnQudjEuSW50ZXJydXB0SAASNgoNcmVuYW1lX3RocmVhZBgLIAEoCzIdLmZseWRleC5hZ2VudC52MS5SZW5hbWVUaHJlYWRIABI4Cg5hcmNoaXZlX3RocmVhZBgMIAEoCzIeLmZseWRleC5hZ2VudC52MS5BcmNoaXZlVGhyZWFkSAASPAoQdW5hcmNoaXZlX3RocmVhZBgNIAEoCzIgLmZseWRleC5hZ2VudC52MS5VbmFyY2hpdmVUaHJlYWRIABIpCgZyZXZpZXcYDiABKAsyFy5mbHlkZXguYWdlbnQudjEuUmV2aWV3SAASOgoPYW5zd2VyX2FwcHJvdmFsGA8gASgLMh8uZmx5ZGV4LmFnZW50LnYxLkFuc3dlckFwcHJvdmFsSAASOgoPYW5zd2VyX3F1ZXN0aW9uGBAgASgLMh8uZmx5ZGV4LmFnZW50LnYxLkFuc3dlclF1ZXN0aW9uSAASNAoMbGlzdF9kZXZpY2VzGBEgASgLMhwuZmx5ZGV4LmFnZW50LnYxLkxpc3REZXZpY2VzSAASOAoOZW5kb3JzZV9kZXZpY2UYEiABKAsyHi5mbHlkZXguYWdlbnQudjEuRW5kb3JzZURldmljZUgAEjIKC3Bpbl9wYXNza2V5GBMgASgLMhsuZmx5ZGV4LmFnZW50LnYxLlBpblBhc3NrZXlIAEIGCgRraW5kIukECg1Db21tYW5kUmVzdWx0Ei0KCGF0dGFjaGVkGAEgASgLMhkuZmx5ZGV4LmFnZW50LnYxLkF0dGFjaGVkSAASMgoLdGhyZWFkX3BhZ2UYAiABKAsyGy5mbHlkZXguYWdlbnQudjEuVGhyZWFkUGFnZUgAEjQKDGhpc3RvcnlfcGFnZRgDIAEoCzIcLmZseWRleC5hZ2VudC52MS5IaXN0b3J5UGFnZUgAEjAKCm1vZGVsX2xpc3QYBCABKAsyGi5mbHlkZXguYWdlbnQudjEuTW9kZWxMaXN0SAASOAoOdGhyZWFkX3dhdGNoZWQYBSABKAsyHi5mbHlkZXguYWdlbnQudjEuVGhyZWFkV2F0Y2hlZEgAEjgKDnRocmVhZF9zdGFydGVkGAYgASgLMh4uZmx5ZGV4LmFnZW50LnYxLlRocmVhZFN0YXJ0ZWRIABI2Cg10dXJuX2FjY2VwdGVkGAcgASgLMh0uZmx5ZGV4LmFnZW50LnYxLlR1cm5BY2NlcHRlZEgAEjwKEGFwcHJvdmFsX3NldHRsZWQYCCABKAsyIC5mbHlkZXguYWdlbnQudjEuQXBwcm92YWxTZXR0bGVkSAASKwoHcmVmdXNhbBgJIAEoCzIYLmZseWRleC5hZ2VudC52MS5SZWZ1c2FsSAASMgoLZGV2aWNlX2xpc3QYCiABKAsyGy5mbHlkZXguYWdlbnQudjEuRGV2aWNlTGlzdEgAEjoKD2RldmljZV9lbmRvcnNlZBgLIAEoCzIfLmZseWRleC5hZ2VudC52MS5EZXZpY2VFbmRvcnNlZEgAQgYKBGtpbmQiOQoGQ3Vyc29yEhEKCXN0cmVhbV9pZBgBIAEoDRIPCgdib290X2lkGAIgASgMEgsKA3NlcRgDIAEoBCJBCgZBdHRhY2gSJwoGY3Vyc29yGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLkN1cnNvchIOCgZjbGllbnQYAiABKAkijAEKCEF0dGFjaGVkEjIKCHNuYXBzaG90GAEgASgLMiAuZmx5ZGV4LmFnZW50LnYxLk1hY2hpbmVTbmFwc2hvdBIXCg9tYWNoaW5lX3RpbWVfbXMYAiABKAQSMwoMaW50cm9kdWN0aW9uGAMgASgLMh0uZmx5ZGV4LmFnZW50LnYxLkludHJvZHVjdGlvbiLSAwoPTWFjaGluZVNuYXBzaG90EhUKDW1hY2hpbmVfbGFiZWwYASABKAkSFQoNY29kZXhfdmVyc2lvbhgCIAEoCRIZChFjb25uZWN0b3JfdmVyc2lvbhgDIAEoCRIRCglyZWFkX29ubHkYBCABKAgSDgoGcGF1c2VkGAUgASgIEi0KCG93bl9yb2xlGAYgASgOMhsuZmx5ZGV4LmFnZW50LnYxLkRldmljZVJvbGUSMgoJYXBwcm92YWxzGAcgAygLMh8uZmx5ZGV4LmFnZW50LnYxLlNpZ25lZEFwcHJvdmFsEiwKCXF1ZXN0aW9ucxgIIAMoCzIZLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbhIvCgtkaXJlY3RvcmllcxgJIAMoCzIaLmZseWRleC5hZ2VudC52MS5EaXJlY3RvcnkSGgoSc2Vzc2lvbl9hY2NlcHRhbmNlGAogASgIEhQKDHN0cmljdF9hdWRpdBgLIAEoCBIbChNkZXZpY2VfbGlzdF92ZXJzaW9uGAwgASgEEhMKC2VuZG9yc2VtZW50GA0gASgIEhgKEHBhc3NrZXlfZGVtYW5kZWQYDiABKAgSEwoLb3duX3Bhc3NrZXkYDyABKAwiDQoLTGlzdERldmljZXMilAEKCkRldmljZUxpc3QSDwoHdmVyc2lvbhgBIAEoBBItCgdkZXZpY2VzGAIgAygLMhwuZmx5ZGV4LmFnZW50LnYxLktub3duRGV2aWNlEi8KB3JlbW92ZWQYAyADKAsyHi5mbHlkZXguYWdlbnQudjEuUmVtb3ZlZERldmljZRIVCg1yZW1vdmVkX3RvdGFsGAQgASgNIpwBCgtLbm93bkRldmljZRIRCglkZXZpY2VfaWQYASABKAwSKQoEcm9sZRgCIAEoDjIbLmZseWRleC5hZ2VudC52MS5EZXZpY2VSb2xlEg0KBWxhYmVsGAMgASgJEhYKDmVucm9sbGVkX2F0X21zGAQgASgEEhMKC2VuZG9yc2VkX2J5GAUgASgMEhMKC2hhc19wYXNza2V5GAYgASgIIjkKDVJlbW92ZWREZXZpY2USEQoJZGV2aWNlX2lkGAEgASgMEhUKDXJlbW92ZWRfYXRfbXMYAiABKAQitAEKDUVuZG9yc2VEZXZpY2USFQoNa2V5X2FsZ29yaXRobRgBIAEoCRILCgNrZXkYAiABKAwSKQoEcm9sZRgDIAEoDjIbLmZseWRleC5hZ2VudC52MS5EZXZpY2VSb2xlEg0KBWxhYmVsGAQgASgJEhUKDWV4cGlyZXNfYXRfbXMYBSABKAQSFAoMbGlzdF92ZXJzaW9uGAYgASgEEhgKEGludHJvZHVjdGlvbl9tYWMYByABKAwiOQoORGV2aWNlRW5kb3JzZWQSEQoJZGV2aWNlX2lkGAEgASgMEhQKDGxpc3RfdmVyc2lvbhgCIAEoBCJ6CgxJbnRyb2R1Y3Rpb24SHQoVbWFjaGluZV9rZXlfYWxnb3JpdGhtGAEgASgJEhMKC21hY2hpbmVfa2V5GAIgASgMEikKBHJvbGUYAyABKA4yGy5mbHlkZXguYWdlbnQudjEuRGV2aWNlUm9sZRILCgNtYWMYBCABKAwiZgoKUGluUGFzc2tleRIVCg1jcmVkZW50aWFsX2lkGAEgASgMEjQKCWFsZ29yaXRobRgCIAEoDjIhLmZseWRleC5hZ2VudC52MS5QYXNza2V5QWxnb3JpdGhtEgsKA2tleRgDIAEoDCIoCglEaXJlY3RvcnkSDAoEcGF0aBgBIAEoCRINCgVsYWJlbBgCIAEoCSJOCgtMaXN0VGhyZWFkcxIOCgZjdXJzb3IYASABKAkSDQoFbGltaXQYAiABKA0SEAoIYXJjaGl2ZWQYAyABKAgSDgoGc2VhcmNoGAQgASgJIksKClRocmVhZFBhZ2USKAoHdGhyZWFkcxgBIAMoCzIXLmZseWRleC5hZ2VudC52MS5UaHJlYWQSEwoLbmV4dF9jdXJzb3IYAiABKAki2QEKBlRocmVhZBIKCgJpZBgBIAEoCRIMCgRuYW1lGAIgASgJEg8KB3ByZXZpZXcYAyABKAkSCwoDY3dkGAQgASgJEhUKDWNyZWF0ZWRfYXRfbXMYBSABKAQSFQoNdXBkYXRlZF9hdF9tcxgGIAEoBBIrCgVzdGF0ZRgHIAEoDjIcLmZseWRleC5hZ2VudC52MS5UaHJlYWRTdGF0ZRIQCghhcmNoaXZlZBgIIAEoCBIWCg5tb2RlbF9wcm92aWRlchgJIAEoCRISCgpnaXRfYnJhbmNoGAogASgJIkIKClJlYWRUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJEg4KBmN1cnNvchgCIAEoCRIRCgltYXhfYnl0ZXMYAyABKA0iXAoLSGlzdG9yeVBhZ2USEQoJdGhyZWFkX2lkGAEgASgJEiQKBXR1cm5zGAIgAygLMhUuZmx5ZGV4LmFnZW50LnYxLlR1cm4SFAoMb2xkZXJfY3Vyc29yGAMgASgJIkkKC1dhdGNoVGhyZWFkEhEKCXRocmVhZF9pZBgBIAEoCRInCgZjdXJzb3IYAiABKAsyFy5mbHlkZXguYWdlbnQudjEuQ3Vyc29yIiIKDVVud2F0Y2hUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJImgKDVRocmVhZFdhdGNoZWQSEQoJdGhyZWFkX2lkGAEgASgJEhEKCXN0cmVhbV9pZBgCIAEoDRIxCghzbmFwc2hvdBgDIAEoCzIfLmZseWRleC5hZ2VudC52MS5UaHJlYWRTbmFwc2hvdCK9AQoOVGhyZWFkU25hcHNob3QSJwoGdGhyZWFkGAEgASgLMhcuZmx5ZGV4LmFnZW50LnYxLlRocmVhZBIqCgRwYWdlGAIgASgLMhwuZmx5ZGV4LmFnZW50LnYxLkhpc3RvcnlQYWdlEg8KB3BhcnRpYWwYAyABKAgSGAoQZWZmZWN0aXZlX3BvbGljeRgEIAEoCRIQCgh3cml0YWJsZRgFIAEoCBIZChFub3Rfd3JpdGFibGVfY29kZRgGIAEoDSIMCgpMaXN0TW9kZWxzIjMKCU1vZGVsTGlzdBImCgZtb2RlbHMYASADKAsyFi5mbHlkZXguYWdlbnQudjEuTW9kZWwiTgoFTW9kZWwSCgoCaWQYASABKAkSFAoMZGlzcGxheV9uYW1lGAIgASgJEg8KB2VmZm9ydHMYAyADKAkSEgoKaXNfZGVmYXVsdBgEIAEoCCI9CgtTdGFydFRocmVhZBIRCglkaXJlY3RvcnkYASABKAkSDAoEdGV4dBgCIAEoCRINCgVtb2RlbBgDIAEoCSIzCg1UaHJlYWRTdGFydGVkEhEKCXRocmVhZF9pZBgBIAEoCRIPCgd0dXJuX2lkGAIgASgJIksKCVN0YXJ0VHVybhIRCgl0aHJlYWRfaWQYASABKAkSDAoEdGV4dBgCIAEoCRINCgVtb2RlbBgDIAEoCRIOCgZlZmZvcnQYBCABKAkiLwoMVHVybkFjY2VwdGVkEg8KB3R1cm5faWQYASABKAkSDgoGam9pbmVkGAIgASgIIkIKBVN0ZWVyEhEKCXRocmVhZF9pZBgBIAEoCRIYChBleHBlY3RlZF90dXJuX2lkGAIgASgJEgwKBHRleHQYAyABKAkiLwoJSW50ZXJydXB0EhEKCXRocmVhZF9pZBgBIAEoCRIPCgd0dXJuX2lkGAIgASgJIi8KDFJlbmFtZVRocmVhZBIRCgl0aHJlYWRfaWQYASABKAkSDAoEbmFtZRgCIAEoCSIiCg1BcmNoaXZlVGhyZWFkEhEKCXRocmVhZF9pZBgBIAEoCSIkCg9VbmFyY2hpdmVUaHJlYWQSEQoJdGhyZWFkX2lkGAEgASgJIm0KBlJldmlldxIRCgl0aHJlYWRfaWQYASABKAkSHQoTdW5jb21taXR0ZWRfY2hhbmdlcxgCIAEoCEgAEhUKC2Jhc2VfYnJhbmNoGAMgASgJSAASEAoGY29tbWl0GAQgASgJSABCCAoGdGFyZ2V0IqIBCgRUdXJuEgoKAmlkGAEgASgJEikKBXN0YXRlGAIgASgOMhouZmx5ZGV4LmFnZW50LnYxLlR1cm5TdGF0ZRIkCgVpdGVtcxgDIAMoCzIVLmZseWRleC5hZ2VudC52MS5JdGVtEg0KBWVycm9yGAQgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYBSABKAQSFwoPY29tcGxldGVkX2F0X21zGAYgASgEIvwECgRJdGVtEgoKAmlkGAEgASgJEikKBXN0YXRlGAIgASgOMhouZmx5ZGV4LmFnZW50LnYxLkl0ZW1TdGF0ZRIVCg1zdGFydGVkX2F0X21zGAMgASgEEhcKD2NvbXBsZXRlZF9hdF9tcxgEIAEoBBIRCgl0cnVuY2F0ZWQYBSABKAgSNAoMdXNlcl9tZXNzYWdlGAogASgLMhwuZmx5ZGV4LmFnZW50LnYxLlVzZXJNZXNzYWdlSAASNgoNYWdlbnRfbWVzc2FnZRgLIAEoCzIdLmZseWRleC5hZ2VudC52MS5BZ2VudE1lc3NhZ2VIABIvCglyZWFzb25pbmcYDCABKAsyGi5mbHlkZXguYWdlbnQudjEuUmVhc29uaW5nSAASJQoEcGxhbhgNIAEoCzIVLmZseWRleC5hZ2VudC52MS5QbGFuSAASPgoRY29tbWFuZF9leGVjdXRpb24YDiABKAsyIS5mbHlkZXguYWdlbnQudjEuQ29tbWFuZEV4ZWN1dGlvbkgAEi4KCWZpbGVfZWRpdBgPIAEoCzIZLmZseWRleC5hZ2VudC52MS5GaWxlRWRpdEgAEi4KCXRvb2xfY2FsbBgQIAEoCzIZLmZseWRleC5hZ2VudC52MS5Ub29sQ2FsbEgAEjAKCndlYl9zZWFyY2gYESABKAsyGi5mbHlkZXguYWdlbnQudjEuV2ViU2VhcmNoSAASKQoGbm90aWNlGBIgASgLMhcuZmx5ZGV4LmFnZW50LnYxLk5vdGljZUgAEi8KB3Vua25vd24YEyABKAsyHC5mbHlkZXguYWdlbnQudjEuVW5rbm93bkl0ZW1IAEIGCgRraW5kIi4KC1VzZXJNZXNzYWdlEgwKBHRleHQYASABKAkSEQoJY2xpZW50X2lkGAIgASgJIhwKDEFnZW50TWVzc2FnZRIMCgR0ZXh0GAEgASgJIhwKCVJlYXNvbmluZxIPCgdzdW1tYXJ5GAEgASgJIj4KBFBsYW4SDAoEdGV4dBgBIAEoCRIoCgVzdGVwcxgCIAMoCzIZLmZseWRleC5hZ2VudC52MS5QbGFuU3RlcCJHCghQbGFuU3RlcBIMCgR0ZXh0GAEgASgJEi0KBXN0YXRlGAIgASgOMh4uZmx5ZGV4LmFnZW50LnYxLlBsYW5TdGVwU3RhdGUifwoQQ29tbWFuZEV4ZWN1dGlvbhIPCgdjb21tYW5kGAEgASgJEgsKA2N3ZBgCIAEoCRIOCgZvdXRwdXQYAyABKAkSEQoJZXhpdF9jb2RlGAQgASgREhUKDWhhc19leGl0X2NvZGUYBSABKAgSEwoLZHVyYXRpb25fbXMYBiABKAQiOAoIRmlsZUVkaXQSLAoHY2hhbmdlcxgBIAMoCzIbLmZseWRleC5hZ2VudC52MS5GaWxlQ2hhbmdlIl4KCkZpbGVDaGFuZ2USDAoEcGF0aBgBIAEoCRIMCgRraW5kGAIgASgJEhAKCG1vdmVkX3RvGAMgASgJEhQKDGhhc19tb3ZlZF90bxgEIAEoCBIMCgRkaWZmGAUgASgJIksKCFRvb2xDYWxsEg4KBnNlcnZlchgBIAEoCRIMCgR0b29sGAIgASgJEhEKCWFyZ3VtZW50cxgDIAEoCRIOCgZyZXN1bHQYBCABKAkiGgoJV2ViU2VhcmNoEg0KBXF1ZXJ5GAEgASgJIhYKBk5vdGljZRIMCgR0ZXh0GAEgASgJIhsKC1Vua25vd25JdGVtEgwKBHR5cGUYASABKAkirwcKCkFnZW50RXZlbnQSMQoOdGhyZWFkX2NoYW5nZWQYASABKAsyFy5mbHlkZXguYWdlbnQudjEuVGhyZWFkSAASOAoOdGhyZWFkX3JlbW92ZWQYAiABKAsyHi5mbHlkZXguYWdlbnQudjEuVGhyZWFkUmVtb3ZlZEgAEjoKD2FwcHJvdmFsX29wZW5lZBgDIAEoCzIfLmZseWRleC5hZ2VudC52MS5TaWduZWRBcHByb3ZhbEgAEjoKD2FwcHJvdmFsX2Nsb3NlZBgEIAEoCzIfLmZseWRleC5hZ2VudC52MS5BcHByb3ZhbENsb3NlZEgAEjQKD3F1ZXN0aW9uX29wZW5lZBgFIAEoCzIZLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbkgAEjoKD3F1ZXN0aW9uX2Nsb3NlZBgGIAEoCzIfLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbkNsb3NlZEgAEjoKD21hY2hpbmVfY2hhbmdlZBgHIAEoCzIfLmZseWRleC5hZ2VudC52MS5NYWNoaW5lQ2hhbmdlZEgAEjQKDHR1cm5fc3RhcnRlZBgUIAEoCzIcLmZseWRleC5hZ2VudC52MS5UdXJuU3RhcnRlZEgAEjAKCnR1cm5fZW5kZWQYFSABKAsyGi5mbHlkZXguYWdlbnQudjEuVHVybkVuZGVkSAASMgoMaXRlbV9zdGFydGVkGBYgASgLMhouZmx5ZGV4LmFnZW50LnYxLkl0ZW1FdmVudEgAEjAKCml0ZW1fZGVsdGEYFyABKAsyGi5mbHlkZXguYWdlbnQudjEuSXRlbURlbHRhSAASNAoOaXRlbV9jb21wbGV0ZWQYGCABKAsyGi5mbHlkZXguYWdlbnQudjEuSXRlbUV2ZW50SAASNAoMcGxhbl91cGRhdGVkGBkgASgLMhwuZmx5ZGV4LmFnZW50LnYxLlBsYW5VcGRhdGVkSAASNAoMZGlmZl91cGRhdGVkGBogASgLMhwuZmx5ZGV4LmFnZW50LnYxLkRpZmZVcGRhdGVkSAASMgoLdG9rZW5fdXNhZ2UYGyABKAsyGy5mbHlkZXguYWdlbnQudjEuVG9rZW5Vc2FnZUgAEjEKB3Byb2JsZW0YHCABKAsyHi5mbHlkZXguYWdlbnQudjEuVGhyZWFkUHJvYmxlbUgAEi8KDHRocmVhZF9zdGF0ZRgdIAEoCzIXLmZseWRleC5hZ2VudC52MS5UaHJlYWRIAEIGCgRraW5kIjQKDVRocmVhZFJlbW92ZWQSEQoJdGhyZWFkX2lkGAEgASgJEhAKCGFyY2hpdmVkGAIgASgIIkQKDk1hY2hpbmVDaGFuZ2VkEjIKCHNuYXBzaG90GAEgASgLMiAuZmx5ZGV4LmFnZW50LnYxLk1hY2hpbmVTbmFwc2hvdCI1CgtUdXJuU3RhcnRlZBIPCgd0dXJuX2lkGAEgASgJEhUKDXN0YXJ0ZWRfYXRfbXMYAiABKAQibwoJVHVybkVuZGVkEg8KB3R1cm5faWQYASABKAkSKQoFc3RhdGUYAiABKA4yGi5mbHlkZXguYWdlbnQudjEuVHVyblN0YXRlEg0KBWVycm9yGAMgASgJEhcKD2NvbXBsZXRlZF9hdF9tcxgEIAEoBCJBCglJdGVtRXZlbnQSDwoHdHVybl9pZBgBIAEoCRIjCgRpdGVtGAIgASgLMhUuZmx5ZGV4LmFnZW50LnYxLkl0ZW0iZwoJSXRlbURlbHRhEg8KB3R1cm5faWQYASABKAkSDwoHaXRlbV9pZBgCIAEoCRIqCgVmaWVsZBgDIAEoDjIbLmZseWRleC5hZ2VudC52MS5EZWx0YUZpZWxkEgwKBHRleHQYBCABKAkiQwoLUGxhblVwZGF0ZWQSDwoHdHVybl9pZBgBIAEoCRIjCgRwbGFuGAIgASgLMhUuZmx5ZGV4LmFnZW50LnYxLlBsYW4iPwoLRGlmZlVwZGF0ZWQSDwoHdHVybl9pZBgBIAEoCRIMCgRkaWZmGAIgASgJEhEKCXRydW5jYXRlZBgDIAEoCCI6CgpUb2tlblVzYWdlEhQKDHRvdGFsX3Rva2VucxgBIAEoBBIWCg5jb250ZXh0X3dpbmRvdxgCIAEoBCIxCg1UaHJlYWRQcm9ibGVtEgwKBGNvZGUYASABKA0SEgoKd2lsbF9yZXRyeRgCIAEoCCI1Cg5TaWduZWRBcHByb3ZhbBIQCghhcHByb3ZhbBgBIAEoDBIRCglzaWduYXR1cmUYAiABKAwiggQKCEFwcHJvdmFsEhMKC2FwcHJvdmFsX2lkGAEgASgMEhIKCm1hY2hpbmVfaWQYAiABKAwSEgoKZ2VuZXJhdGlvbhgDIAEoDBIRCgl0aHJlYWRfaWQYBCABKAkSDwoHdHVybl9pZBgFIAEoCRIPCgdpdGVtX2lkGAYgASgJEisKBGtpbmQYByABKA4yHS5mbHlkZXguYWdlbnQudjEuQXBwcm92YWxLaW5kEiMKBHJpc2sYCCABKA4yFS5mbHlkZXguYWdlbnQudjEuUmlzaxIUCgxvcGVuZWRfYXRfbXMYCSABKAQSFQoNZXhwaXJlc19hdF9tcxgKIAEoBBIMCgRzYWx0GAsgASgMEg8KB2NvbW1hbmQYDCABKAkSCwoDY3dkGA0gASgJEg8KB25ldHdvcmsYDiABKAkSEwoLaGFzX25ldHdvcmsYDyABKAgSEwoLcGVybWlzc2lvbnMYECADKAkSLAoHY2hhbmdlcxgRIAMoCzIbLmZseWRleC5hZ2VudC52MS5GaWxlQ2hhbmdlEg4KBnJlYXNvbhgSIAEoCRIzCglkZWNpc2lvbnMYEyADKA4yIC5mbHlkZXguYWdlbnQudjEuT2ZmZXJlZERlY2lzaW9uEhEKCWRlc2tfb25seRgUIAEoCBIYChBwYXNza2V5X3JlcXVpcmVkGBUgASgIIiAKDkFuc3dlckFwcHJvdmFsEg4KBmRpZ2VzdBgBIAEoDCKIAQoOQXBwcm92YWxDbG9zZWQSEwoLYXBwcm92YWxfaWQYASABKAwSKQoDZW5kGAIgASgOMhwuZmx5ZGV4LmFnZW50LnYxLkFwcHJvdmFsRW5kEhEKCWRldmljZV9pZBgDIAEoDBIUCgxkZXZpY2VfbGFiZWwYBCABKAkSDQoFYXRfbXMYBSABKAQiQgoPQXBwcm92YWxTZXR0bGVkEi8KBmNsb3NlZBgBIAEoCzIfLmZseWRleC5hZ2VudC52MS5BcHByb3ZhbENsb3NlZCK/AQoIUXVlc3Rpb24SEwoLcXVlc3Rpb25faWQYASABKAwSEgoKZ2VuZXJhdGlvbhgCIAEoDBIRCgl0aHJlYWRfaWQYAyABKAkSDwoHdHVybl9pZBgEIAEoCRIPCgdpdGVtX2lkGAUgASgJEiwKBXBhcnRzGAYgAygLMh0uZmx5ZGV4LmFnZW50LnYxLlF1ZXN0aW9uUGFydBIRCglkZXNrX29ubHkYByABKAgSFAoMb3BlbmVkX2F0X21zGAggASgEIn0KDFF1ZXN0aW9uUGFydBIKCgJpZBgBIAEoCRIOCgZoZWFkZXIYAiABKAkSDAoEdGV4dBgDIAEoCRIRCglmcmVlX3RleHQYBCABKAgSMAoHb3B0aW9ucxgFIAMoCzIfLmZseWRleC5hZ2VudC52MS5RdWVzdGlvbk9wdGlvbiI0Cg5RdWVzdGlvbk9wdGlvbhINCgVsYWJlbBgBIAEoCRITCgtkZXNjcmlwdGlvbhgCIAEoCSJrCg5BbnN3ZXJRdWVzdGlvbhITCgtxdWVzdGlvbl9pZBgBIAEoDBISCgpnZW5lcmF0aW9uGAIgASgMEjAKB2Fuc3dlcnMYAyADKAsyHy5mbHlkZXguYWdlbnQudjEuUXVlc3Rpb25BbnN3ZXIiMgoOUXVlc3Rpb25BbnN3ZXISDwoHcGFydF9pZBgBIAEoCRIPCgdhbnN3ZXJzGAIgAygJIj8KDlF1ZXN0aW9uQ2xvc2VkEhMKC3F1ZXN0aW9uX2lkGAEgASgMEhgKEGFuc3dlcmVkX2F0X2Rlc2sYAiABKAgiVQoHUmVmdXNhbBIxCghhcHByb3ZhbBgBIAEoCzIfLmZseWRleC5hZ2VudC52MS5BcHByb3ZhbENsb3NlZBIXCg9ydW5uaW5nX3R1cm5faWQYAiABKAkqcgoKRGV2aWNlUm9sZRIbChdERVZJQ0VfUk9MRV9VTlNQRUNJRklFRBAAEhYKEkRFVklDRV9ST0xFX1ZJRVdFUhABEhgKFERFVklDRV9ST0xFX09QRVJBVE9SEAISFQoRREVWSUNFX1JPTEVfT1dORVIQAypxChBQYXNza2V5QWxnb3JpdGhtEiEKHVBBU1NLRVlfQUxHT1JJVEhNX1VOU1BFQ0lGSUVEEAASGwoXUEFTU0tFWV9BTEdPUklUSE1fRVMyNTYQARIdChlQQVNTS0VZX0FMR09SSVRITV9FRDI1NTE5EAIq/AEKC1RocmVhZFN0YXRlEhwKGFRIUkVBRF9TVEFURV9VTlNQRUNJRklFRBAAEhsKF1RIUkVBRF9TVEFURV9OT1RfTE9BREVEEAESFQoRVEhSRUFEX1NUQVRFX0lETEUQAhIYChRUSFJFQURfU1RBVEVfUlVOTklORxADEiQKIFRIUkVBRF9TVEFURV9XQUlUSU5HX09OX0FQUFJPVkFMEAQSIQodVEhSRUFEX1NUQVRFX1dBSVRJTkdfT05fSU5QVVQQBRIXChNUSFJFQURfU1RBVEVfRkFJTEVEEAYSHwobVEhSRUFEX1NUQVRFX09QRU5fRUxTRVdIRVJFEAcqjAEKCVR1cm5TdGF0ZRIaChZUVVJOX1NUQVRFX1VOU1BFQ0lGSUVEEAASFgoSVFVSTl9TVEFURV9SVU5OSU5HEAESGAoUVFVSTl9TVEFURV9DT01QTEVURUQQAhIaChZUVVJOX1NUQVRFX0lOVEVSUlVQVEVEEAMSFQoRVFVSTl9TVEFURV9GQUlMRUQQBCqJAQoJSXRlbVN0YXRlEhoKFklURU1fU1RBVEVfVU5TUEVDSUZJRUQQABIWChJJVEVNX1NUQVRFX1JVTk5JTkcQARIYChRJVEVNX1NUQVRFX0NPTVBMRVRFRBACEhUKEUlURU1fU1RBVEVfRkFJTEVEEAMSFwoTSVRFTV9TVEFURV9ERUNMSU5FRBAEKokBCg1QbGFuU3RlcFN0YXRlEh8KG1BMQU5fU1RFUF9TVEFURV9VTlNQRUNJRklFRBAAEhsKF1BMQU5fU1RFUF9TVEFURV9QRU5ESU5HEAESGwoXUExBTl9TVEVQX1NUQVRFX1JVTk5JTkcQAhIdChlQTEFOX1NURVBfU1RBVEVfQ09NUExFVEVEEAMqcAoKRGVsdGFGaWVsZBIbChdERUxUQV9GSUVMRF9VTlNQRUNJRklFRBAAEhQKEERFTFRBX0ZJRUxEX1RFWFQQARIXChNERUxUQV9GSUVMRF9TVU1NQVJZEAISFgoSREVMVEFfRklFTERfT1VUUFVUEAMqhgEKDEFwcHJvdmFsS2luZBIdChlBUFBST1ZBTF9LSU5EX1VOU1BFQ0lGSUVEEAASGQoVQVBQUk9WQUxfS0lORF9DT01NQU5EEAESHQoZQVBQUk9WQUxfS0lORF9GSUxFX0NIQU5HRRACEh0KGUFQUFJPVkFMX0tJTkRfUEVSTUlTU0lPTlMQAyo8CgRSaXNrEhQKEFJJU0tfVU5TUEVDSUZJRUQQABIPCgtSSVNLX05PUk1BTBABEg0KCVJJU0tfSElHSBACKrQBCg9PZmZlcmVkRGVjaXNpb24SIAocT0ZGRVJFRF9ERUNJU0lPTl9VTlNQRUNJRklFRBAAEhsKF09GRkVSRURfREVDSVNJT05fQUNDRVBUEAESJwojT0ZGRVJFRF9ERUNJU0lPTl9BQ0NFUFRfRk9SX1NFU1NJT04QAhIcChhPRkZFUkVEX0RFQ0lTSU9OX0RFQ0xJTkUQAxIbChdPRkZFUkVEX0RFQ0lTSU9OX0NBTkNFTBAEKoQCCgtBcHByb3ZhbEVuZBIcChhBUFBST1ZBTF9FTkRfVU5TUEVDSUZJRUQQABIZChVBUFBST1ZBTF9FTkRfQUNDRVBURUQQARIZChVBUFBST1ZBTF9FTkRfREVDTElORUQQAhIaChZBUFBST1ZBTF9FTkRfQ0FOQ0VMTEVEEAMSGAoUQVBQUk9WQUxfRU5EX0FUX0RFU0sQBBIYChRBUFBST1ZBTF9FTkRfRVhQSVJFRBAFEhoKFkFQUFJPVkFMX0VORF9XSVRIRFJBV04QBhIbChdBUFBST1ZBTF9FTkRfQ09ERVhfTE9TVBAHEhgKFEFQUFJPVkFMX0VORF9VTktOT1dOEAhiBnByb3RvMw");
 
 /**
  * The body of a command; the case matches the header's kind.
@@ -120,6 +120,24 @@ export type CommandBody = Message<"flydex.agent.v1.CommandBody"> & {
      */
     value: AnswerQuestion;
     case: "answerQuestion";
+  } | {
+    /**
+     * @generated from field: flydex.agent.v1.ListDevices list_devices = 17;
+     */
+    value: ListDevices;
+    case: "listDevices";
+  } | {
+    /**
+     * @generated from field: flydex.agent.v1.EndorseDevice endorse_device = 18;
+     */
+    value: EndorseDevice;
+    case: "endorseDevice";
+  } | {
+    /**
+     * @generated from field: flydex.agent.v1.PinPasskey pin_passkey = 19;
+     */
+    value: PinPasskey;
+    case: "pinPasskey";
   } | { case: undefined; value?: undefined };
 };
 
@@ -193,6 +211,18 @@ export type CommandResult = Message<"flydex.agent.v1.CommandResult"> & {
      */
     value: Refusal;
     case: "refusal";
+  } | {
+    /**
+     * @generated from field: flydex.agent.v1.DeviceList device_list = 10;
+     */
+    value: DeviceList;
+    case: "deviceList";
+  } | {
+    /**
+     * @generated from field: flydex.agent.v1.DeviceEndorsed device_endorsed = 11;
+     */
+    value: DeviceEndorsed;
+    case: "deviceEndorsed";
   } | { case: undefined; value?: undefined };
 };
 
@@ -285,6 +315,13 @@ export type Attached = Message<"flydex.agent.v1.Attached"> & {
    * @generated from field: uint64 machine_time_ms = 2;
    */
   machineTimeMs: bigint;
+
+  /**
+   * on a device that another one endorsed
+   *
+   * @generated from field: flydex.agent.v1.Introduction introduction = 3;
+   */
+  introduction?: Introduction | undefined;
 };
 
 /**
@@ -364,6 +401,34 @@ export type MachineSnapshot = Message<"flydex.agent.v1.MachineSnapshot"> & {
    * @generated from field: bool strict_audit = 11;
    */
   strictAudit: boolean;
+
+  /**
+   * grows with every change of the list
+   *
+   * @generated from field: uint64 device_list_version = 12;
+   */
+  deviceListVersion: bigint;
+
+  /**
+   * the desk lets owner devices endorse others
+   *
+   * @generated from field: bool endorsement = 13;
+   */
+  endorsement: boolean;
+
+  /**
+   * the desk demands a passkey for an accept of high risk
+   *
+   * @generated from field: bool passkey_demanded = 14;
+   */
+  passkeyDemanded: boolean;
+
+  /**
+   * credential id of the asking device's pinned passkey; empty without one
+   *
+   * @generated from field: bytes own_passkey = 15;
+   */
+  ownPasskey: Uint8Array;
 };
 
 /**
@@ -372,6 +437,293 @@ export type MachineSnapshot = Message<"flydex.agent.v1.MachineSnapshot"> & {
  */
 export const MachineSnapshotSchema: GenMessage<MachineSnapshot> = /*@__PURE__*/
   messageDesc(file_flydex_agent_v1_agent, 5);
+
+/**
+ * Asks for the machine's own list of devices.
+ *
+ * @generated from message flydex.agent.v1.ListDevices
+ */
+export type ListDevices = Message<"flydex.agent.v1.ListDevices"> & {
+};
+
+/**
+ * Describes the message flydex.agent.v1.ListDevices.
+ * Use `create(ListDevicesSchema)` to create a new message.
+ */
+export const ListDevicesSchema: GenMessage<ListDevices> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 6);
+
+/**
+ * Whom the machine obeys, and whom it no longer does.
+ *
+ * @generated from message flydex.agent.v1.DeviceList
+ */
+export type DeviceList = Message<"flydex.agent.v1.DeviceList"> & {
+  /**
+   * @generated from field: uint64 version = 1;
+   */
+  version: bigint;
+
+  /**
+   * @generated from field: repeated flydex.agent.v1.KnownDevice devices = 2;
+   */
+  devices: KnownDevice[];
+
+  /**
+   * the newest, at most 64
+   *
+   * @generated from field: repeated flydex.agent.v1.RemovedDevice removed = 3;
+   */
+  removed: RemovedDevice[];
+
+  /**
+   * @generated from field: uint32 removed_total = 4;
+   */
+  removedTotal: number;
+};
+
+/**
+ * Describes the message flydex.agent.v1.DeviceList.
+ * Use `create(DeviceListSchema)` to create a new message.
+ */
+export const DeviceListSchema: GenMessage<DeviceList> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 7);
+
+/**
+ * A device on the list.
+ *
+ * @generated from message flydex.agent.v1.KnownDevice
+ */
+export type KnownDevice = Message<"flydex.agent.v1.KnownDevice"> & {
+  /**
+   * 32 bytes
+   *
+   * @generated from field: bytes device_id = 1;
+   */
+  deviceId: Uint8Array;
+
+  /**
+   * @generated from field: flydex.agent.v1.DeviceRole role = 2;
+   */
+  role: DeviceRole;
+
+  /**
+   * @generated from field: string label = 3;
+   */
+  label: string;
+
+  /**
+   * the machine's clock
+   *
+   * @generated from field: uint64 enrolled_at_ms = 4;
+   */
+  enrolledAtMs: bigint;
+
+  /**
+   * 32 bytes; empty: enrolled at the desk
+   *
+   * @generated from field: bytes endorsed_by = 5;
+   */
+  endorsedBy: Uint8Array;
+
+  /**
+   * @generated from field: bool has_passkey = 6;
+   */
+  hasPasskey: boolean;
+};
+
+/**
+ * Describes the message flydex.agent.v1.KnownDevice.
+ * Use `create(KnownDeviceSchema)` to create a new message.
+ */
+export const KnownDeviceSchema: GenMessage<KnownDevice> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 8);
+
+/**
+ * A device that was taken off the list: only the desk puts it back.
+ *
+ * @generated from message flydex.agent.v1.RemovedDevice
+ */
+export type RemovedDevice = Message<"flydex.agent.v1.RemovedDevice"> & {
+  /**
+   * 32 bytes
+   *
+   * @generated from field: bytes device_id = 1;
+   */
+  deviceId: Uint8Array;
+
+  /**
+   * @generated from field: uint64 removed_at_ms = 2;
+   */
+  removedAtMs: bigint;
+};
+
+/**
+ * Describes the message flydex.agent.v1.RemovedDevice.
+ * Use `create(RemovedDeviceSchema)` to create a new message.
+ */
+export const RemovedDeviceSchema: GenMessage<RemovedDevice> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 9);
+
+/**
+ * An owner device vouches for another device's key. The command's signature covers it, with machine and account.
+ *
+ * @generated from message flydex.agent.v1.EndorseDevice
+ */
+export type EndorseDevice = Message<"flydex.agent.v1.EndorseDevice"> & {
+  /**
+   * as the fingerprint names it
+   *
+   * @generated from field: string key_algorithm = 1;
+   */
+  keyAlgorithm: string;
+
+  /**
+   * @generated from field: bytes key = 2;
+   */
+  key: Uint8Array;
+
+  /**
+   * at most the endorser's own
+   *
+   * @generated from field: flydex.agent.v1.DeviceRole role = 3;
+   */
+  role: DeviceRole;
+
+  /**
+   * at most 64 characters
+   *
+   * @generated from field: string label = 4;
+   */
+  label: string;
+
+  /**
+   * by the machine's clock; at most 10 minutes ahead
+   *
+   * @generated from field: uint64 expires_at_ms = 5;
+   */
+  expiresAtMs: bigint;
+
+  /**
+   * the one that the endorser saw
+   *
+   * @generated from field: uint64 list_version = 6;
+   */
+  listVersion: bigint;
+
+  /**
+   * 32 bytes, for the new device: it proves which machine key the endorser knows
+   *
+   * @generated from field: bytes introduction_mac = 7;
+   */
+  introductionMac: Uint8Array;
+};
+
+/**
+ * Describes the message flydex.agent.v1.EndorseDevice.
+ * Use `create(EndorseDeviceSchema)` to create a new message.
+ */
+export const EndorseDeviceSchema: GenMessage<EndorseDevice> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 10);
+
+/**
+ * It is on the list.
+ *
+ * @generated from message flydex.agent.v1.DeviceEndorsed
+ */
+export type DeviceEndorsed = Message<"flydex.agent.v1.DeviceEndorsed"> & {
+  /**
+   * 32 bytes
+   *
+   * @generated from field: bytes device_id = 1;
+   */
+  deviceId: Uint8Array;
+
+  /**
+   * after it
+   *
+   * @generated from field: uint64 list_version = 2;
+   */
+  listVersion: bigint;
+};
+
+/**
+ * Describes the message flydex.agent.v1.DeviceEndorsed.
+ * Use `create(DeviceEndorsedSchema)` to create a new message.
+ */
+export const DeviceEndorsedSchema: GenMessage<DeviceEndorsed> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 11);
+
+/**
+ * What an endorsed device needs to know the machine: the MAC is under the secret that it showed on its screen.
+ *
+ * @generated from message flydex.agent.v1.Introduction
+ */
+export type Introduction = Message<"flydex.agent.v1.Introduction"> & {
+  /**
+   * @generated from field: string machine_key_algorithm = 1;
+   */
+  machineKeyAlgorithm: string;
+
+  /**
+   * @generated from field: bytes machine_key = 2;
+   */
+  machineKey: Uint8Array;
+
+  /**
+   * as it was endorsed
+   *
+   * @generated from field: flydex.agent.v1.DeviceRole role = 3;
+   */
+  role: DeviceRole;
+
+  /**
+   * 32 bytes; covers origin, account, machine, both keys and role
+   *
+   * @generated from field: bytes mac = 4;
+   */
+  mac: Uint8Array;
+};
+
+/**
+ * Describes the message flydex.agent.v1.Introduction.
+ * Use `create(IntroductionSchema)` to create a new message.
+ */
+export const IntroductionSchema: GenMessage<Introduction> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 12);
+
+/**
+ * The passkey that the machine asks for from now on. Taken once, within minutes of the yes at the desk.
+ *
+ * @generated from message flydex.agent.v1.PinPasskey
+ */
+export type PinPasskey = Message<"flydex.agent.v1.PinPasskey"> & {
+  /**
+   * at most 1,023 bytes
+   *
+   * @generated from field: bytes credential_id = 1;
+   */
+  credentialId: Uint8Array;
+
+  /**
+   * @generated from field: flydex.agent.v1.PasskeyAlgorithm algorithm = 2;
+   */
+  algorithm: PasskeyAlgorithm;
+
+  /**
+   * Ed25519: 32 bytes; P-256: 65 bytes, uncompressed
+   *
+   * @generated from field: bytes key = 3;
+   */
+  key: Uint8Array;
+};
+
+/**
+ * Describes the message flydex.agent.v1.PinPasskey.
+ * Use `create(PinPasskeySchema)` to create a new message.
+ */
+export const PinPasskeySchema: GenMessage<PinPasskey> = /*@__PURE__*/
+  messageDesc(file_flydex_agent_v1_agent, 13);
 
 /**
  * A folder in which threads may be started.
@@ -395,7 +747,7 @@ export type Directory = Message<"flydex.agent.v1.Directory"> & {
  * Use `create(DirectorySchema)` to create a new message.
  */
 export const DirectorySchema: GenMessage<Directory> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 6);
+  messageDesc(file_flydex_agent_v1_agent, 14);
 
 /**
  * Asks for a page of threads, last updated first.
@@ -435,7 +787,7 @@ export type ListThreads = Message<"flydex.agent.v1.ListThreads"> & {
  * Use `create(ListThreadsSchema)` to create a new message.
  */
 export const ListThreadsSchema: GenMessage<ListThreads> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 7);
+  messageDesc(file_flydex_agent_v1_agent, 15);
 
 /**
  * One page of threads.
@@ -461,7 +813,7 @@ export type ThreadPage = Message<"flydex.agent.v1.ThreadPage"> & {
  * Use `create(ThreadPageSchema)` to create a new message.
  */
 export const ThreadPageSchema: GenMessage<ThreadPage> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 8);
+  messageDesc(file_flydex_agent_v1_agent, 16);
 
 /**
  * A thread as a list shows it.
@@ -529,7 +881,7 @@ export type Thread = Message<"flydex.agent.v1.Thread"> & {
  * Use `create(ThreadSchema)` to create a new message.
  */
 export const ThreadSchema: GenMessage<Thread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 9);
+  messageDesc(file_flydex_agent_v1_agent, 17);
 
 /**
  * One page of history, newest turns first by cursor, items in order within it.
@@ -562,7 +914,7 @@ export type ReadThread = Message<"flydex.agent.v1.ReadThread"> & {
  * Use `create(ReadThreadSchema)` to create a new message.
  */
 export const ReadThreadSchema: GenMessage<ReadThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 10);
+  messageDesc(file_flydex_agent_v1_agent, 18);
 
 /**
  * Whole turns, as many as fit.
@@ -595,7 +947,7 @@ export type HistoryPage = Message<"flydex.agent.v1.HistoryPage"> & {
  * Use `create(HistoryPageSchema)` to create a new message.
  */
 export const HistoryPageSchema: GenMessage<HistoryPage> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 11);
+  messageDesc(file_flydex_agent_v1_agent, 19);
 
 /**
  * Asks for the stream of a thread.
@@ -621,7 +973,7 @@ export type WatchThread = Message<"flydex.agent.v1.WatchThread"> & {
  * Use `create(WatchThreadSchema)` to create a new message.
  */
 export const WatchThreadSchema: GenMessage<WatchThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 12);
+  messageDesc(file_flydex_agent_v1_agent, 20);
 
 /**
  * Asks to end that.
@@ -640,7 +992,7 @@ export type UnwatchThread = Message<"flydex.agent.v1.UnwatchThread"> & {
  * Use `create(UnwatchThreadSchema)` to create a new message.
  */
 export const UnwatchThreadSchema: GenMessage<UnwatchThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 13);
+  messageDesc(file_flydex_agent_v1_agent, 21);
 
 /**
  * The stream by which the thread is watched.
@@ -671,7 +1023,7 @@ export type ThreadWatched = Message<"flydex.agent.v1.ThreadWatched"> & {
  * Use `create(ThreadWatchedSchema)` to create a new message.
  */
 export const ThreadWatchedSchema: GenMessage<ThreadWatched> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 14);
+  messageDesc(file_flydex_agent_v1_agent, 22);
 
 /**
  * The thread as of the receipt's position.
@@ -725,7 +1077,7 @@ export type ThreadSnapshot = Message<"flydex.agent.v1.ThreadSnapshot"> & {
  * Use `create(ThreadSnapshotSchema)` to create a new message.
  */
 export const ThreadSnapshotSchema: GenMessage<ThreadSnapshot> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 15);
+  messageDesc(file_flydex_agent_v1_agent, 23);
 
 /**
  * Asks which models Codex offers.
@@ -740,7 +1092,7 @@ export type ListModels = Message<"flydex.agent.v1.ListModels"> & {
  * Use `create(ListModelsSchema)` to create a new message.
  */
 export const ListModelsSchema: GenMessage<ListModels> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 16);
+  messageDesc(file_flydex_agent_v1_agent, 24);
 
 /**
  * They.
@@ -759,7 +1111,7 @@ export type ModelList = Message<"flydex.agent.v1.ModelList"> & {
  * Use `create(ModelListSchema)` to create a new message.
  */
 export const ModelListSchema: GenMessage<ModelList> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 17);
+  messageDesc(file_flydex_agent_v1_agent, 25);
 
 /**
  * A model and how hard it can be made to think.
@@ -795,7 +1147,7 @@ export type Model = Message<"flydex.agent.v1.Model"> & {
  * Use `create(ModelSchema)` to create a new message.
  */
 export const ModelSchema: GenMessage<Model> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 18);
+  messageDesc(file_flydex_agent_v1_agent, 26);
 
 /**
  * Starts a thread and its first turn.
@@ -830,7 +1182,7 @@ export type StartThread = Message<"flydex.agent.v1.StartThread"> & {
  * Use `create(StartThreadSchema)` to create a new message.
  */
 export const StartThreadSchema: GenMessage<StartThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 19);
+  messageDesc(file_flydex_agent_v1_agent, 27);
 
 /**
  * Codex took it.
@@ -854,7 +1206,7 @@ export type ThreadStarted = Message<"flydex.agent.v1.ThreadStarted"> & {
  * Use `create(ThreadStartedSchema)` to create a new message.
  */
 export const ThreadStartedSchema: GenMessage<ThreadStarted> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 20);
+  messageDesc(file_flydex_agent_v1_agent, 28);
 
 /**
  * Starts a turn in a thread.
@@ -892,7 +1244,7 @@ export type StartTurn = Message<"flydex.agent.v1.StartTurn"> & {
  * Use `create(StartTurnSchema)` to create a new message.
  */
 export const StartTurnSchema: GenMessage<StartTurn> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 21);
+  messageDesc(file_flydex_agent_v1_agent, 29);
 
 /**
  * Codex took it.
@@ -918,7 +1270,7 @@ export type TurnAccepted = Message<"flydex.agent.v1.TurnAccepted"> & {
  * Use `create(TurnAcceptedSchema)` to create a new message.
  */
 export const TurnAcceptedSchema: GenMessage<TurnAccepted> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 22);
+  messageDesc(file_flydex_agent_v1_agent, 30);
 
 /**
  * Adds a text to the running turn, if it is still the expected one.
@@ -947,7 +1299,7 @@ export type Steer = Message<"flydex.agent.v1.Steer"> & {
  * Use `create(SteerSchema)` to create a new message.
  */
 export const SteerSchema: GenMessage<Steer> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 23);
+  messageDesc(file_flydex_agent_v1_agent, 31);
 
 /**
  * Stops a turn.
@@ -971,7 +1323,7 @@ export type Interrupt = Message<"flydex.agent.v1.Interrupt"> & {
  * Use `create(InterruptSchema)` to create a new message.
  */
 export const InterruptSchema: GenMessage<Interrupt> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 24);
+  messageDesc(file_flydex_agent_v1_agent, 32);
 
 /**
  * Gives a thread another name.
@@ -995,7 +1347,7 @@ export type RenameThread = Message<"flydex.agent.v1.RenameThread"> & {
  * Use `create(RenameThreadSchema)` to create a new message.
  */
 export const RenameThreadSchema: GenMessage<RenameThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 25);
+  messageDesc(file_flydex_agent_v1_agent, 33);
 
 /**
  * Takes a thread from the list.
@@ -1014,7 +1366,7 @@ export type ArchiveThread = Message<"flydex.agent.v1.ArchiveThread"> & {
  * Use `create(ArchiveThreadSchema)` to create a new message.
  */
 export const ArchiveThreadSchema: GenMessage<ArchiveThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 26);
+  messageDesc(file_flydex_agent_v1_agent, 34);
 
 /**
  * Puts it back.
@@ -1033,7 +1385,7 @@ export type UnarchiveThread = Message<"flydex.agent.v1.UnarchiveThread"> & {
  * Use `create(UnarchiveThreadSchema)` to create a new message.
  */
 export const UnarchiveThreadSchema: GenMessage<UnarchiveThread> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 27);
+  messageDesc(file_flydex_agent_v1_agent, 35);
 
 /**
  * Has Codex review changes, as a turn of the thread.
@@ -1075,7 +1427,7 @@ export type Review = Message<"flydex.agent.v1.Review"> & {
  * Use `create(ReviewSchema)` to create a new message.
  */
 export const ReviewSchema: GenMessage<Review> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 28);
+  messageDesc(file_flydex_agent_v1_agent, 36);
 
 /**
  * One run of Codex in a thread.
@@ -1121,7 +1473,7 @@ export type Turn = Message<"flydex.agent.v1.Turn"> & {
  * Use `create(TurnSchema)` to create a new message.
  */
 export const TurnSchema: GenMessage<Turn> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 29);
+  messageDesc(file_flydex_agent_v1_agent, 37);
 
 /**
  * One entry of a turn.
@@ -1227,7 +1579,7 @@ export type Item = Message<"flydex.agent.v1.Item"> & {
  * Use `create(ItemSchema)` to create a new message.
  */
 export const ItemSchema: GenMessage<Item> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 30);
+  messageDesc(file_flydex_agent_v1_agent, 38);
 
 /**
  * What a person asked.
@@ -1253,7 +1605,7 @@ export type UserMessage = Message<"flydex.agent.v1.UserMessage"> & {
  * Use `create(UserMessageSchema)` to create a new message.
  */
 export const UserMessageSchema: GenMessage<UserMessage> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 31);
+  messageDesc(file_flydex_agent_v1_agent, 39);
 
 /**
  * What Codex answered.
@@ -1274,7 +1626,7 @@ export type AgentMessage = Message<"flydex.agent.v1.AgentMessage"> & {
  * Use `create(AgentMessageSchema)` to create a new message.
  */
 export const AgentMessageSchema: GenMessage<AgentMessage> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 32);
+  messageDesc(file_flydex_agent_v1_agent, 40);
 
 /**
  * What Codex thought, as far as it shows it.
@@ -1293,7 +1645,7 @@ export type Reasoning = Message<"flydex.agent.v1.Reasoning"> & {
  * Use `create(ReasoningSchema)` to create a new message.
  */
 export const ReasoningSchema: GenMessage<Reasoning> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 33);
+  messageDesc(file_flydex_agent_v1_agent, 41);
 
 /**
  * What Codex means to do.
@@ -1317,7 +1669,7 @@ export type Plan = Message<"flydex.agent.v1.Plan"> & {
  * Use `create(PlanSchema)` to create a new message.
  */
 export const PlanSchema: GenMessage<Plan> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 34);
+  messageDesc(file_flydex_agent_v1_agent, 42);
 
 /**
  * One step of it.
@@ -1341,7 +1693,7 @@ export type PlanStep = Message<"flydex.agent.v1.PlanStep"> & {
  * Use `create(PlanStepSchema)` to create a new message.
  */
 export const PlanStepSchema: GenMessage<PlanStep> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 35);
+  messageDesc(file_flydex_agent_v1_agent, 43);
 
 /**
  * A command that Codex ran, and what it printed.
@@ -1385,7 +1737,7 @@ export type CommandExecution = Message<"flydex.agent.v1.CommandExecution"> & {
  * Use `create(CommandExecutionSchema)` to create a new message.
  */
 export const CommandExecutionSchema: GenMessage<CommandExecution> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 36);
+  messageDesc(file_flydex_agent_v1_agent, 44);
 
 /**
  * Files that Codex changed.
@@ -1404,7 +1756,7 @@ export type FileEdit = Message<"flydex.agent.v1.FileEdit"> & {
  * Use `create(FileEditSchema)` to create a new message.
  */
 export const FileEditSchema: GenMessage<FileEdit> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 37);
+  messageDesc(file_flydex_agent_v1_agent, 45);
 
 /**
  * One of them.
@@ -1447,7 +1799,7 @@ export type FileChange = Message<"flydex.agent.v1.FileChange"> & {
  * Use `create(FileChangeSchema)` to create a new message.
  */
 export const FileChangeSchema: GenMessage<FileChange> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 38);
+  messageDesc(file_flydex_agent_v1_agent, 46);
 
 /**
  * A tool that Codex called by MCP.
@@ -1481,7 +1833,7 @@ export type ToolCall = Message<"flydex.agent.v1.ToolCall"> & {
  * Use `create(ToolCallSchema)` to create a new message.
  */
 export const ToolCallSchema: GenMessage<ToolCall> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 39);
+  messageDesc(file_flydex_agent_v1_agent, 47);
 
 /**
  * What Codex looked for in the web.
@@ -1500,7 +1852,7 @@ export type WebSearch = Message<"flydex.agent.v1.WebSearch"> & {
  * Use `create(WebSearchSchema)` to create a new message.
  */
 export const WebSearchSchema: GenMessage<WebSearch> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 40);
+  messageDesc(file_flydex_agent_v1_agent, 48);
 
 /**
  * A marker in the history: a review began or ended, the context was compacted, an image was viewed.
@@ -1519,7 +1871,7 @@ export type Notice = Message<"flydex.agent.v1.Notice"> & {
  * Use `create(NoticeSchema)` to create a new message.
  */
 export const NoticeSchema: GenMessage<Notice> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 41);
+  messageDesc(file_flydex_agent_v1_agent, 49);
 
 /**
  * An item of a type that this connector does not know; the app shows a plain card.
@@ -1538,7 +1890,7 @@ export type UnknownItem = Message<"flydex.agent.v1.UnknownItem"> & {
  * Use `create(UnknownItemSchema)` to create a new message.
  */
 export const UnknownItemSchema: GenMessage<UnknownItem> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 42);
+  messageDesc(file_flydex_agent_v1_agent, 50);
 
 /**
  * The body of an event.
@@ -1663,7 +2015,7 @@ export type AgentEvent = Message<"flydex.agent.v1.AgentEvent"> & {
  * Use `create(AgentEventSchema)` to create a new message.
  */
 export const AgentEventSchema: GenMessage<AgentEvent> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 43);
+  messageDesc(file_flydex_agent_v1_agent, 51);
 
 /**
  * The thread is not in the list any more.
@@ -1687,7 +2039,7 @@ export type ThreadRemoved = Message<"flydex.agent.v1.ThreadRemoved"> & {
  * Use `create(ThreadRemovedSchema)` to create a new message.
  */
 export const ThreadRemovedSchema: GenMessage<ThreadRemoved> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 44);
+  messageDesc(file_flydex_agent_v1_agent, 52);
 
 /**
  * Settings or versions of the machine changed.
@@ -1708,7 +2060,7 @@ export type MachineChanged = Message<"flydex.agent.v1.MachineChanged"> & {
  * Use `create(MachineChangedSchema)` to create a new message.
  */
 export const MachineChangedSchema: GenMessage<MachineChanged> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 45);
+  messageDesc(file_flydex_agent_v1_agent, 53);
 
 /**
  * A turn began.
@@ -1732,7 +2084,7 @@ export type TurnStarted = Message<"flydex.agent.v1.TurnStarted"> & {
  * Use `create(TurnStartedSchema)` to create a new message.
  */
 export const TurnStartedSchema: GenMessage<TurnStarted> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 46);
+  messageDesc(file_flydex_agent_v1_agent, 54);
 
 /**
  * A turn is over.
@@ -1766,7 +2118,7 @@ export type TurnEnded = Message<"flydex.agent.v1.TurnEnded"> & {
  * Use `create(TurnEndedSchema)` to create a new message.
  */
 export const TurnEndedSchema: GenMessage<TurnEnded> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 47);
+  messageDesc(file_flydex_agent_v1_agent, 55);
 
 /**
  * An item began, or is as it will stay.
@@ -1790,7 +2142,7 @@ export type ItemEvent = Message<"flydex.agent.v1.ItemEvent"> & {
  * Use `create(ItemEventSchema)` to create a new message.
  */
 export const ItemEventSchema: GenMessage<ItemEvent> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 48);
+  messageDesc(file_flydex_agent_v1_agent, 56);
 
 /**
  * Text to append.
@@ -1824,7 +2176,7 @@ export type ItemDelta = Message<"flydex.agent.v1.ItemDelta"> & {
  * Use `create(ItemDeltaSchema)` to create a new message.
  */
 export const ItemDeltaSchema: GenMessage<ItemDelta> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 49);
+  messageDesc(file_flydex_agent_v1_agent, 57);
 
 /**
  * The whole plan, anew.
@@ -1848,7 +2200,7 @@ export type PlanUpdated = Message<"flydex.agent.v1.PlanUpdated"> & {
  * Use `create(PlanUpdatedSchema)` to create a new message.
  */
 export const PlanUpdatedSchema: GenMessage<PlanUpdated> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 50);
+  messageDesc(file_flydex_agent_v1_agent, 58);
 
 /**
  * All changes of the turn so far, as one diff.
@@ -1879,7 +2231,7 @@ export type DiffUpdated = Message<"flydex.agent.v1.DiffUpdated"> & {
  * Use `create(DiffUpdatedSchema)` to create a new message.
  */
 export const DiffUpdatedSchema: GenMessage<DiffUpdated> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 51);
+  messageDesc(file_flydex_agent_v1_agent, 59);
 
 /**
  * How full the context of the thread is.
@@ -1903,7 +2255,7 @@ export type TokenUsage = Message<"flydex.agent.v1.TokenUsage"> & {
  * Use `create(TokenUsageSchema)` to create a new message.
  */
 export const TokenUsageSchema: GenMessage<TokenUsage> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 52);
+  messageDesc(file_flydex_agent_v1_agent, 60);
 
 /**
  * Codex reported a problem in the thread.
@@ -1931,7 +2283,7 @@ export type ThreadProblem = Message<"flydex.agent.v1.ThreadProblem"> & {
  * Use `create(ThreadProblemSchema)` to create a new message.
  */
 export const ThreadProblemSchema: GenMessage<ThreadProblem> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 53);
+  messageDesc(file_flydex_agent_v1_agent, 61);
 
 /**
  * What the machine shows and signs: the signature covers the transcript ("flydex/v1/approval", approval).
@@ -1959,7 +2311,7 @@ export type SignedApproval = Message<"flydex.agent.v1.SignedApproval"> & {
  * Use `create(SignedApprovalSchema)` to create a new message.
  */
 export const SignedApprovalSchema: GenMessage<SignedApproval> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 54);
+  messageDesc(file_flydex_agent_v1_agent, 62);
 
 /**
  * What Codex asks leave for, whole: what is not in it is not allowed by the answer.
@@ -2084,6 +2436,13 @@ export type Approval = Message<"flydex.agent.v1.Approval"> & {
    * @generated from field: bool desk_only = 20;
    */
   deskOnly: boolean;
+
+  /**
+   * an accept carries an assertion of the pinned passkey
+   *
+   * @generated from field: bool passkey_required = 21;
+   */
+  passkeyRequired: boolean;
 };
 
 /**
@@ -2091,7 +2450,7 @@ export type Approval = Message<"flydex.agent.v1.Approval"> & {
  * Use `create(ApprovalSchema)` to create a new message.
  */
 export const ApprovalSchema: GenMessage<Approval> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 55);
+  messageDesc(file_flydex_agent_v1_agent, 63);
 
 /**
  * The decision itself is in the command's header.
@@ -2112,7 +2471,7 @@ export type AnswerApproval = Message<"flydex.agent.v1.AnswerApproval"> & {
  * Use `create(AnswerApprovalSchema)` to create a new message.
  */
 export const AnswerApprovalSchema: GenMessage<AnswerApproval> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 56);
+  messageDesc(file_flydex_agent_v1_agent, 64);
 
 /**
  * How an approval ended, and by whom.
@@ -2153,7 +2512,7 @@ export type ApprovalClosed = Message<"flydex.agent.v1.ApprovalClosed"> & {
  * Use `create(ApprovalClosedSchema)` to create a new message.
  */
 export const ApprovalClosedSchema: GenMessage<ApprovalClosed> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 57);
+  messageDesc(file_flydex_agent_v1_agent, 65);
 
 /**
  * What became of an answer.
@@ -2174,7 +2533,7 @@ export type ApprovalSettled = Message<"flydex.agent.v1.ApprovalSettled"> & {
  * Use `create(ApprovalSettledSchema)` to create a new message.
  */
 export const ApprovalSettledSchema: GenMessage<ApprovalSettled> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 58);
+  messageDesc(file_flydex_agent_v1_agent, 66);
 
 /**
  * What Codex asks a person to say.
@@ -2234,7 +2593,7 @@ export type Question = Message<"flydex.agent.v1.Question"> & {
  * Use `create(QuestionSchema)` to create a new message.
  */
 export const QuestionSchema: GenMessage<Question> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 59);
+  messageDesc(file_flydex_agent_v1_agent, 67);
 
 /**
  * One question of it.
@@ -2275,7 +2634,7 @@ export type QuestionPart = Message<"flydex.agent.v1.QuestionPart"> & {
  * Use `create(QuestionPartSchema)` to create a new message.
  */
 export const QuestionPartSchema: GenMessage<QuestionPart> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 60);
+  messageDesc(file_flydex_agent_v1_agent, 68);
 
 /**
  * One answer to choose.
@@ -2299,7 +2658,7 @@ export type QuestionOption = Message<"flydex.agent.v1.QuestionOption"> & {
  * Use `create(QuestionOptionSchema)` to create a new message.
  */
 export const QuestionOptionSchema: GenMessage<QuestionOption> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 61);
+  messageDesc(file_flydex_agent_v1_agent, 69);
 
 /**
  * The answers of a person.
@@ -2328,7 +2687,7 @@ export type AnswerQuestion = Message<"flydex.agent.v1.AnswerQuestion"> & {
  * Use `create(AnswerQuestionSchema)` to create a new message.
  */
 export const AnswerQuestionSchema: GenMessage<AnswerQuestion> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 62);
+  messageDesc(file_flydex_agent_v1_agent, 70);
 
 /**
  * The answers to one part.
@@ -2352,7 +2711,7 @@ export type QuestionAnswer = Message<"flydex.agent.v1.QuestionAnswer"> & {
  * Use `create(QuestionAnswerSchema)` to create a new message.
  */
 export const QuestionAnswerSchema: GenMessage<QuestionAnswer> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 63);
+  messageDesc(file_flydex_agent_v1_agent, 71);
 
 /**
  * It is not open any more.
@@ -2376,7 +2735,7 @@ export type QuestionClosed = Message<"flydex.agent.v1.QuestionClosed"> & {
  * Use `create(QuestionClosedSchema)` to create a new message.
  */
 export const QuestionClosedSchema: GenMessage<QuestionClosed> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 64);
+  messageDesc(file_flydex_agent_v1_agent, 72);
 
 /**
  * Why, with what helps a person; the code is in the receipt.
@@ -2404,7 +2763,7 @@ export type Refusal = Message<"flydex.agent.v1.Refusal"> & {
  * Use `create(RefusalSchema)` to create a new message.
  */
 export const RefusalSchema: GenMessage<Refusal> = /*@__PURE__*/
-  messageDesc(file_flydex_agent_v1_agent, 65);
+  messageDesc(file_flydex_agent_v1_agent, 73);
 
 /**
  * What the machine's own list lets a device do.
@@ -2438,6 +2797,36 @@ export enum DeviceRole {
  */
 export const DeviceRoleSchema: GenEnum<DeviceRole> = /*@__PURE__*/
   enumDesc(file_flydex_agent_v1_agent, 0);
+
+/**
+ * How a passkey signs.
+ *
+ * @generated from enum flydex.agent.v1.PasskeyAlgorithm
+ */
+export enum PasskeyAlgorithm {
+  /**
+   * @generated from enum value: PASSKEY_ALGORITHM_UNSPECIFIED = 0;
+   */
+  UNSPECIFIED = 0,
+
+  /**
+   * P-256 with SHA-256
+   *
+   * @generated from enum value: PASSKEY_ALGORITHM_ES256 = 1;
+   */
+  ES256 = 1,
+
+  /**
+   * @generated from enum value: PASSKEY_ALGORITHM_ED25519 = 2;
+   */
+  ED25519 = 2,
+}
+
+/**
+ * Describes the enum flydex.agent.v1.PasskeyAlgorithm.
+ */
+export const PasskeyAlgorithmSchema: GenEnum<PasskeyAlgorithm> = /*@__PURE__*/
+  enumDesc(file_flydex_agent_v1_agent, 1);
 
 /**
  * What a thread is doing.
@@ -2494,7 +2883,7 @@ export enum ThreadState {
  * Describes the enum flydex.agent.v1.ThreadState.
  */
 export const ThreadStateSchema: GenEnum<ThreadState> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 1);
+  enumDesc(file_flydex_agent_v1_agent, 2);
 
 /**
  * How a turn stands.
@@ -2532,7 +2921,7 @@ export enum TurnState {
  * Describes the enum flydex.agent.v1.TurnState.
  */
 export const TurnStateSchema: GenEnum<TurnState> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 2);
+  enumDesc(file_flydex_agent_v1_agent, 3);
 
 /**
  * How an item stands.
@@ -2570,7 +2959,7 @@ export enum ItemState {
  * Describes the enum flydex.agent.v1.ItemState.
  */
 export const ItemStateSchema: GenEnum<ItemState> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 3);
+  enumDesc(file_flydex_agent_v1_agent, 4);
 
 /**
  * How a step stands.
@@ -2603,7 +2992,7 @@ export enum PlanStepState {
  * Describes the enum flydex.agent.v1.PlanStepState.
  */
 export const PlanStepStateSchema: GenEnum<PlanStepState> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 4);
+  enumDesc(file_flydex_agent_v1_agent, 5);
 
 /**
  * Which text of an item grows.
@@ -2642,7 +3031,7 @@ export enum DeltaField {
  * Describes the enum flydex.agent.v1.DeltaField.
  */
 export const DeltaFieldSchema: GenEnum<DeltaField> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 5);
+  enumDesc(file_flydex_agent_v1_agent, 6);
 
 /**
  * What is asked leave for.
@@ -2681,7 +3070,7 @@ export enum ApprovalKind {
  * Describes the enum flydex.agent.v1.ApprovalKind.
  */
 export const ApprovalKindSchema: GenEnum<ApprovalKind> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 6);
+  enumDesc(file_flydex_agent_v1_agent, 7);
 
 /**
  * How careful to be with it.
@@ -2709,7 +3098,7 @@ export enum Risk {
  * Describes the enum flydex.agent.v1.Risk.
  */
 export const RiskSchema: GenEnum<Risk> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 7);
+  enumDesc(file_flydex_agent_v1_agent, 8);
 
 /**
  * What may be answered from afar; the numbers are those of Decision.
@@ -2747,7 +3136,7 @@ export enum OfferedDecision {
  * Describes the enum flydex.agent.v1.OfferedDecision.
  */
 export const OfferedDecisionSchema: GenEnum<OfferedDecision> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 8);
+  enumDesc(file_flydex_agent_v1_agent, 9);
 
 /**
  * The ways in which one ends.
@@ -2815,5 +3204,5 @@ export enum ApprovalEnd {
  * Describes the enum flydex.agent.v1.ApprovalEnd.
  */
 export const ApprovalEndSchema: GenEnum<ApprovalEnd> = /*@__PURE__*/
-  enumDesc(file_flydex_agent_v1_agent, 9);
+  enumDesc(file_flydex_agent_v1_agent, 10);
 
