@@ -11,6 +11,8 @@ use crate::shell;
 const TARGETS: [&str; 5] = ["frame", "lanes", "messages", "command", "agent"];
 /// The fuzzer in tests/isolation.
 const ISOLATION: &str = "isolation";
+/// One operation of the API is tried for each of this many of the relay.
+const API_PART: u64 = 100;
 /// The flags by which libFuzzer sees what an input reaches. There is no address sanitizer, which would need a
 /// nightly toolchain: the code under test has no `unsafe`, so that what can go wrong is a panic.
 const FLAGS: &str = "--cfg fuzzing -Ccodegen-units=1 -Copt-level=3 -Cdebug-assertions -Cpasses=sancov-module \
@@ -66,7 +68,7 @@ pub(crate) fn run(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     Ok(passed)
 }
 
-/// Two accounts at relays of their own, with optimisation.
+/// Two accounts at relays of their own, with optimisation; then at the API.
 fn isolation(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     shell::run(&mut shell::cargo(
         root,
@@ -74,7 +76,13 @@ fn isolation(root: &Path, arguments: &Arguments) -> anyhow::Result<bool> {
     ))?;
     let program = shell::target(root).join("release/flydex-isolate").to_string_lossy().into_owned();
     let (operations, seed) = (arguments.operations.to_string(), arguments.seed.to_string());
-    shell::succeeds(&mut shell::command(root, &program, &["--operations", &operations, "--seed", &seed]))
+    let relay = shell::succeeds(&mut shell::command(root, &program, &["--operations", &operations, "--seed", &seed]))?;
+    // The API stands on a database, which is slower.
+    let operations = (arguments.operations / API_PART).to_string();
+    let words = ["test", "--locked", "--package", "flydex-control", "--lib", "tests::isolation::two_accounts"];
+    let mut api = shell::cargo(root, &words);
+    api.env("FLYDEX_ISOLATION_OPERATIONS", operations).env("FLYDEX_ISOLATION_SEED", seed);
+    Ok(shell::succeeds(&mut api)? && relay)
 }
 
 /// Builds the targets for libFuzzer and returns the folder of the programs.

@@ -3,6 +3,7 @@
 mod audit;
 mod harness;
 mod internal;
+mod isolation;
 mod machines;
 mod members;
 mod openapi;
