@@ -18,7 +18,8 @@ use crate::extract::{Address, NoBody, PathId};
 use crate::members::append;
 use crate::principal::Browser;
 use crate::service::{App, random_token};
-use crate::sign_in::{WhoAmI, begin_session, end_session_as, who_am_i};
+use crate::sign_in::begin::{Proof, WhoAmI, begin_session};
+use crate::sign_in::end_session_as;
 
 /// The accounts that the person who is signed in is a member of.
 #[derive(Serialize, ToSchema)]
@@ -72,7 +73,7 @@ pub(crate) async fn switch(
     let next = memberships.into_iter().find(|membership| membership.user.account_id == account_id);
     let next = next.ok_or(ErrorCode::NotFound)?;
     let token = random_token();
-    let session = begin_session(&control, &mut tx, &next.user, &token).await?;
+    let session = begin_session(&control, &mut tx, &next.user, &token, Proof::of(&browser.session)).await?;
     let scope = next.user.principal().scope();
     append(&control, &mut tx, scope, AuditKind::SignedIn, next.user.user_id, Some(address)).await?;
     tx.commit().await?;
@@ -80,5 +81,5 @@ pub(crate) async fn switch(
     let old = browser.session.account_session_id;
     end_session_as(&control, &browser, old, AuditKind::AccountSwitched).await?;
     let cookie: [(HeaderName, http::HeaderValue); 1] = cookie::set(&token);
-    Ok((cookie, Json(who_am_i(&next.user, next.account_name, &session))))
+    Ok((cookie, Json(WhoAmI::new(&next.user, next.account_name, &session, browser.passkeys))))
 }

@@ -75,6 +75,7 @@ pub(crate) async fn redeem(
 ) -> Result<Json<Redeemed>, ApiError> {
     control.rates.claims.check(address)?;
     let device_label = label(&body.device_label)?;
+    browser.require_fresh(control.now())?;
     let mut tx = control.store.write().await?;
     let mut local_connect = match tx.local_connect_by_claim(claim_id).await {
         Err(StoreError::NotFound) => return Err(ErrorCode::ClaimInvalid.into()),

@@ -68,6 +68,7 @@ pub(crate) async fn revoke(
     if device.user_id != browser.user.user_id {
         browser.require(Role::Owner)?;
     }
+    browser.require_fresh(now)?;
     tx.revoke_device(scope, device_id, now).await?;
     let revocation = Revocation::Device { account_id: scope.account_id(), device_id, keeps: None };
     tx.append_revocation(scope, revocation, now).await?;

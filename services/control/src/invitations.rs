@@ -15,6 +15,7 @@ use flydex_domain::id::{AccountId, InvitationId, UserId};
 use flydex_domain::limits::INVITATION_LIFETIME;
 use flydex_domain::member::require_owner;
 use flydex_domain::scope::Role;
+use flydex_domain::sign_in::SignInMethod;
 use flydex_domain::time::UnixMillis;
 use flydex_store::StoreError;
 use flydex_store::sql::{Invitation, Invited, Member, Tx, User};
@@ -29,7 +30,7 @@ use crate::extract::{Address, ApiJson, PathId};
 use crate::members::{append, asker, require_proof_for_promotion};
 use crate::principal::{Browser, Visitor, require_own_page};
 use crate::service::{App, Control, random_token};
-use crate::sign_in::begin_session;
+use crate::sign_in::begin::{Proof, begin_session};
 use crate::wire::{Base64, label};
 
 /// Whom an owner wants in.
@@ -215,7 +216,7 @@ pub(crate) async fn accept(
         return Ok(Json(joined).into_response());
     }
     let token = random_token();
-    begin_session(&control, &mut tx, &user, &token).await?;
+    begin_session(&control, &mut tx, &user, &token, Proof::now(SignInMethod::Link, control.now())).await?;
     append(&control, &mut tx, invited.scope, AuditKind::SignedIn, user.user_id, Some(address)).await?;
     tx.commit().await?;
     Ok((cookie::set(&token), Json(joined)).into_response())

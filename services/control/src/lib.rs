@@ -7,6 +7,7 @@
 mod account_sessions;
 mod accounts;
 mod agent_status;
+mod attempts;
 mod audit;
 mod claims;
 mod config;
@@ -21,8 +22,11 @@ mod machine_auth;
 mod machines;
 mod members;
 mod metrics;
+mod passkeys;
+mod presence;
 mod principal;
 mod rate;
+mod recovery;
 mod regions;
 mod routes;
 mod security;
@@ -30,6 +34,7 @@ mod service;
 mod sign_in;
 mod tickets;
 mod waiters;
+mod ways_in;
 mod wire;
 
 pub use self::config::{Config, QuicEndpoint, Region};

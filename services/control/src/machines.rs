@@ -151,6 +151,7 @@ pub(crate) async fn revoke(
     browser.require(Role::Owner)?;
     let scope = browser.scope();
     let now = control.now();
+    browser.require_fresh(now)?;
     let mut tx = control.store.write().await?;
     tx.revoke_machine(scope, machine_id, now).await?;
     let revocation = Revocation::Machine { account_id: scope.account_id(), machine_id };

@@ -27,7 +27,7 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, NoBody, PathId};
 use crate::principal::Browser;
 use crate::service::{App, Control, random_token};
-use crate::sign_in::{WhoAmI, begin_session, who_am_i};
+use crate::sign_in::begin::{Proof, WhoAmI, begin_session};
 
 /// Everyone in the account.
 #[derive(Serialize, ToSchema)]
@@ -158,20 +158,18 @@ pub(crate) async fn leave(
         return Ok((cookie::clear(), Json(Left { now: None })).into_response());
     };
     let token = random_token();
-    let session = begin_session(&control, &mut tx, &next.user, &token).await?;
+    let session = begin_session(&control, &mut tx, &next.user, &token, Proof::of(&browser.session)).await?;
     let scope = next.user.principal().scope();
     append(&control, &mut tx, scope, AuditKind::SignedIn, next.user.user_id, Some(address)).await?;
     tx.commit().await?;
     control.revocations_committed();
-    let now = Some(who_am_i(&next.user, next.account_name, &session));
+    let now = Some(WhoAmI::new(&next.user, next.account_name, &session, browser.passkeys));
     Ok((cookie::set(&token), Json(Left { now })).into_response())
 }
 
-/// What a promotion, and an invitation as owner, wants beside an owner's session. The one place for it: a fresh
-/// assertion of a passkey is asked for here.
-#[expect(clippy::unnecessary_wraps, reason = "it is the place where a promotion is refused")]
-pub(crate) const fn require_proof_for_promotion(_control: &Control, _browser: &Browser) -> Result<(), ApiError> {
-    Ok(())
+/// What a promotion, and an invitation as owner, wants beside an owner's session: a fresh proof of the person.
+pub(crate) fn require_proof_for_promotion(control: &Control, browser: &Browser) -> Result<(), ApiError> {
+    browser.require_fresh(control.now())
 }
 
 /// The asker's own membership, as it is in this very transaction: rights that were just taken count no more.

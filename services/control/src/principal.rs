@@ -5,6 +5,7 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{ACCOUNT_SESSION_LIFETIME, ACCOUNT_SESSION_ROLL_AFTER};
 use flydex_domain::scope::{AccountScope, Role};
+use flydex_domain::time::UnixMillis;
 use flydex_runtime::origin::PublicOrigin;
 use flydex_store::StoreError;
 use flydex_store::sql::{AccountSession, SignedIn, User};
@@ -20,6 +21,8 @@ pub(crate) struct Browser {
     pub(crate) user: User,
     pub(crate) account_name: String,
     pub(crate) session: AccountSession,
+    /// How many passkeys the user has.
+    pub(crate) passkeys: u64,
     /// The token, to set the cookie anew.
     pub(crate) token: [u8; 32],
 }
@@ -35,6 +38,13 @@ impl Browser {
         if self.user.role >= role { Ok(()) } else { Err(ErrorCode::Forbidden.into()) }
     }
 
+    /// Refuses a session whose person has not proved for minutes that they are there. To be asked after the role and
+    /// before anything that enrols, deletes or promotes, or that makes another way in.
+    pub(crate) fn require_fresh(&self, now: UnixMillis) -> Result<(), ApiError> {
+        let fresh = self.session.presence().is_fresh(self.passkeys > 0, now);
+        if fresh { Ok(()) } else { Err(ErrorCode::FreshAssertionRequired.into()) }
+    }
+
     async fn authenticate(control: &Control, headers: &HeaderMap) -> Result<Self, ApiError> {
         let token = cookie::token(headers).ok_or(ErrorCode::Unauthenticated)?;
         let now = control.now();
@@ -44,7 +54,7 @@ impl Browser {
             found => found?,
         };
         drop(tx);
-        let SignedIn { user, account_name, mut session } = signed_in;
+        let SignedIn { user, account_name, mut session, passkeys } = signed_in;
         if now.since(session.seen_at) >= ACCOUNT_SESSION_ROLL_AFTER {
             session.seen_at = now;
             session.expires_at = now.plus(ACCOUNT_SESSION_LIFETIME);
@@ -55,7 +65,7 @@ impl Browser {
             }
             tx.commit().await?;
         }
-        Ok(Self { user, account_name, session, token })
+        Ok(Self { user, account_name, session, passkeys, token })
     }
 }
 
@@ -96,10 +106,13 @@ pub(crate) fn require_own_page(
     Err(ErrorCode::OriginRefused.into())
 }
 
-/// A request that names another origin is refused whatever it rests on.
+/// What browsers say of who made a request; programs say nothing.
+const FETCH_SITE: &str = "sec-fetch-site";
+
+/// A request that names another origin, or that a browser says another site made, is refused whatever it rests on. The
+/// web app may have an origin of its own within the site: then the origin alone decides.
 pub(crate) fn refuse_foreign_page(headers: &HeaderMap, public_origin: &PublicOrigin) -> Result<(), ApiError> {
-    match headers.get(header::ORIGIN) {
-        Some(origin) if origin != public_origin.as_str() => Err(ErrorCode::OriginRefused.into()),
-        Some(_) | None => Ok(()),
-    }
+    let foreign_origin = headers.get(header::ORIGIN).is_some_and(|origin| origin != public_origin.as_str());
+    let foreign_site = headers.get(FETCH_SITE).is_some_and(|site| site != "same-origin" && site != "same-site");
+    if foreign_origin || foreign_site { Err(ErrorCode::OriginRefused.into()) } else { Ok(()) }
 }

@@ -8,8 +8,9 @@ use std::time::Instant;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AccountId;
 use flydex_domain::limits::{
-    ACCOUNT_INTENT_RATE_PER_MINUTE, ACCOUNT_TICKET_RATE_PER_MINUTE, CLAIM_RATE_PER_MINUTE,
-    LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, RATE_ADDRESSES_MAX, RETRY_AFTER, SIGN_IN_RATE_PER_MINUTE,
+    ACCOUNT_INTENT_RATE_PER_MINUTE, ACCOUNT_TICKET_RATE_PER_MINUTE, ATTEMPT_RATE_PER_MINUTE, CLAIM_RATE_PER_MINUTE,
+    LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, RATE_ADDRESSES_MAX, RECOVERY_RATE_PER_MINUTE, RETRY_AFTER,
+    SIGN_IN_RATE_PER_MINUTE,
 };
 use flydex_runtime::clock::Clock;
 use governor::clock::Clock as GovernorClock;
@@ -23,6 +24,8 @@ use crate::extract::Address;
 /// The rates of the API.
 pub(crate) struct Rates {
     pub(crate) sign_in: Rate<Address>,
+    pub(crate) attempts: Rate<Address>,
+    pub(crate) recovery: Rate<Address>,
     pub(crate) claims: Rate<Address>,
     pub(crate) local_connect: Rate<Address>,
     pub(crate) tickets: Rate<AccountId>,
@@ -33,6 +36,8 @@ impl Rates {
     pub(crate) fn new(clock: &Clock) -> Self {
         Self {
             sign_in: Rate::per_minute(SIGN_IN_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
+            attempts: Rate::per_minute(ATTEMPT_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
+            recovery: Rate::per_minute(RECOVERY_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
             claims: Rate::per_minute(CLAIM_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
             local_connect: Rate::per_minute(LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
             tickets: Rate::per_minute(ACCOUNT_TICKET_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, clock),

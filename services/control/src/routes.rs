@@ -21,7 +21,7 @@ use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
     account_sessions, accounts, agent_status, audit, claims, devices, invitations, local_connect, machines, members,
-    regions, sign_in, tickets,
+    passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 
 /// Headers of every answer: nothing is kept, sniffed, framed or lent to other origins.
@@ -69,7 +69,18 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sign_in::sign_out))
         .routes(routes!(sign_in::session))
         .routes(routes!(sign_in::create_link))
-        .routes(routes!(account_sessions::list))
+        .routes(routes!(sign_in::options::options))
+        .routes(routes!(sign_in::passkey::start))
+        .routes(routes!(sign_in::passkey::finish))
+        .routes(routes!(sign_in::recovery::sign_in))
+        .routes(routes!(presence::start))
+        .routes(routes!(presence::finish))
+        .routes(routes!(ways_in::list))
+        .routes(routes!(passkeys::start))
+        .routes(routes!(passkeys::finish))
+        .routes(routes!(passkeys::rename, passkeys::remove))
+        .routes(routes!(recovery::create))
+        .routes(routes!(account_sessions::list, account_sessions::end_all))
         .routes(routes!(account_sessions::end))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::switch))

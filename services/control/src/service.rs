@@ -30,6 +30,7 @@ use crate::config::Config;
 use crate::extract::Address;
 use crate::internal::{Head, InternalApi};
 use crate::metrics::Metrics;
+use crate::passkeys::RelyingParty;
 use crate::rate::Rates;
 use crate::routes;
 use crate::waiters::Waiters;
@@ -57,6 +58,7 @@ pub(crate) struct Control {
     pub(crate) signer: TokenSigner,
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) rates: Rates,
+    pub(crate) relying_party: RelyingParty,
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
     /// How far the log of revocations goes.
@@ -166,6 +168,7 @@ impl Control {
         tx.remove_expired_sessions(now).await?;
         tx.remove_expired_links(now).await?;
         tx.remove_expired_invitations(now).await?;
+        tx.remove_expired_attempts(now).await?;
         tx.remove_local_connects_ended_before(now.minus(LOCAL_CONNECT_KEPT_AFTER)).await?;
         tx.commit().await
     }
@@ -196,6 +199,7 @@ impl Service {
         let (revocations, _) = broadcast::channel(REVOCATION_QUEUE_MAX);
         let control = Arc::new(Control {
             rates: Rates::new(&clock),
+            relying_party: RelyingParty::new(&config.public_origin),
             waiters: Waiters::default(),
             metrics: Metrics::new(),
             head: Head::new(forgotten),

@@ -1,4 +1,9 @@
-//! Signing in with a one-time link, signing out, and links for further browsers.
+//! Signing in with a one-time link, signing out, and links for further browsers. The other ways in are beneath.
+
+pub(crate) mod begin;
+pub(crate) mod options;
+pub(crate) mod passkey;
+pub(crate) mod recovery;
 
 use axum::Json;
 use axum::extract::State;
@@ -6,18 +11,20 @@ use axum::response::IntoResponse;
 use flydex_domain::audit::{AuditEntry, AuditKind};
 use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, AccountSessionId, GrantId, UserId};
-use flydex_domain::limits::{ACCOUNT_SESSION_LIFETIME, SIGN_IN_LINK_LIFETIME};
+use flydex_domain::id::{AccountId, AccountSessionId, UserId};
+use flydex_domain::limits::SIGN_IN_LINK_LIFETIME;
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
+use flydex_domain::sign_in::SignInMethod;
 use flydex_domain::time::UnixMillis;
 use flydex_store::StoreError;
-use flydex_store::sql::{Account, AccountSession, SignInLink, Tx, User};
+use flydex_store::sql::{Account, SignInLink, Tx, User};
 use http::{HeaderMap, Method, StatusCode};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use self::begin::{WhoAmI, begin};
 use crate::cookie;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, NoBody};
@@ -31,20 +38,6 @@ use crate::wire::Base64;
 pub(crate) struct SignInBody {
     #[schema(value_type = String)]
     token: Base64<32>,
-}
-
-/// Who a browser is signed in as.
-#[derive(Serialize, ToSchema)]
-pub(crate) struct WhoAmI {
-    #[schema(value_type = String)]
-    account_id: AccountId,
-    #[schema(value_type = String)]
-    user_id: UserId,
-    #[schema(value_type = String)]
-    role: Role,
-    account_name: String,
-    #[schema(value_type = u64)]
-    expires_at_ms: UnixMillis,
 }
 
 /// A link that signs one more browser in, once.
@@ -67,21 +60,13 @@ pub(crate) async fn sign_in(
     require_own_page(&Method::POST, &headers, &control.config.public_origin)?;
     control.rates.sign_in.check(address)?;
     let mut tx = control.store.write().await?;
-    let user = match tx.take_link(&sha256(&body.token.0), control.now()).await {
-        Ok(SignInLink::User(user)) => user,
-        Ok(SignInLink::Owner) => first_owner(&control, &mut tx, address).await?,
+    let (user, method) = match tx.take_link(&sha256(&body.token.0), control.now()).await {
+        Ok(SignInLink::User(user)) => (user, SignInMethod::Link),
+        Ok(SignInLink::Owner) => (first_owner(&control, &mut tx, address).await?, SignInMethod::OwnerLink),
         Err(StoreError::NotFound) => return Err(ErrorCode::SignInLinkInvalid.into()),
         Err(error) => return Err(error.into()),
     };
-    let token = random_token();
-    let session = begin_session(&control, &mut tx, &user, &token).await?;
-    let scope = user.principal().scope();
-    let entry = control.audit_entry(AuditKind::SignedIn, Some(address));
-    tx.append_audit(scope, &AuditEntry { user_id: Some(user.user_id), ..entry }).await?;
-    let account_name = tx.account(scope).await?.name;
-    tx.commit().await?;
-    control.revocations_committed();
-    Ok((cookie::set(&token), Json(who_am_i(&user, account_name, &session))))
+    begin(&control, tx, &user, method, address, &headers).await
 }
 
 /// Ends this browser's account session.
@@ -100,7 +85,7 @@ pub(crate) async fn sign_out(
 #[utoipa::path(get, path = "/api/session", tag = "sign-in", security(("cookie" = [])), responses(
     (status = 200, body = WhoAmI), (status = "default", body = ErrorBody)))]
 pub(crate) async fn session(browser: Browser) -> impl IntoResponse {
-    (cookie::set(&browser.token), Json(who_am_i(&browser.user, browser.account_name, &browser.session)))
+    (cookie::set(&browser.token), Json(WhoAmI::of(&browser)))
 }
 
 /// Makes a link that signs another browser of the same user in.
@@ -114,6 +99,7 @@ pub(crate) async fn create_link(
     browser.require(Role::Owner)?;
     let token = random_token();
     let now = control.now();
+    browser.require_fresh(now)?;
     let expires_at_ms = now.plus(SIGN_IN_LINK_LIFETIME);
     let mut tx = control.store.write().await?;
     tx.create_link(browser.scope(), &browser.user, &sha256(&token), now, expires_at_ms).await?;
@@ -163,37 +149,4 @@ async fn first_owner(control: &Control, tx: &mut Tx, address: Address) -> Result
     let entry = control.audit_entry(AuditKind::AccountCreated, Some(address));
     tx.append_audit(user.principal().scope(), &AuditEntry { user_id: Some(user.user_id), ..entry }).await?;
     Ok(user)
-}
-
-pub(crate) async fn begin_session(
-    control: &Control,
-    tx: &mut Tx,
-    user: &User,
-    token: &[u8; 32],
-) -> Result<AccountSession, ApiError> {
-    let now = control.now();
-    let session = AccountSession {
-        account_session_id: AccountSessionId::from_uuid(Uuid::new_v4()),
-        grant_id: GrantId::from_uuid(Uuid::new_v4()),
-        created_at: now,
-        seen_at: now,
-        expires_at: now.plus(ACCOUNT_SESSION_LIFETIME),
-    };
-    let scope = user.principal().scope();
-    let ended = tx.begin_session(scope, user.user_id, &session, &sha256(token)).await?;
-    if let Some(ended) = ended {
-        let revocation = Revocation::Grant { account_id: user.account_id, grant_id: ended.grant_id };
-        tx.append_revocation(scope, revocation, now).await?;
-    }
-    Ok(session)
-}
-
-pub(crate) fn who_am_i(user: &User, account_name: String, session: &AccountSession) -> WhoAmI {
-    WhoAmI {
-        account_id: user.account_id,
-        user_id: user.user_id,
-        role: user.role,
-        account_name,
-        expires_at_ms: session.expires_at,
-    }
 }

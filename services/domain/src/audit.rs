@@ -24,6 +24,24 @@ pub enum AuditKind {
     SignedOut,
     /// A sign-in link was made.
     SignInLinkCreated,
+    /// A user added a passkey.
+    PasskeyAdded,
+    /// A user removed a passkey.
+    PasskeyRemoved,
+    /// A passkey's counter went back: two authenticators hold its key.
+    PasskeyCloned,
+    /// A user proved anew who they are, with a passkey.
+    PresenceAsserted,
+    /// A user made recovery codes; earlier ones ended.
+    RecoveryCodesCreated,
+    /// A user signed in with a recovery code.
+    RecoveryCodeUsed,
+    /// A user was linked with an identity of a provider.
+    IdentityLinked,
+    /// A user's link with an identity was removed.
+    IdentityUnlinked,
+    /// A user ended all of their account sessions.
+    SignedOutEverywhere,
     /// A claim was redeemed.
     ClaimRedeemed,
     /// A claim ended by wrong tries.
@@ -75,6 +93,15 @@ impl AuditKind {
         Self::SignedIn,
         Self::SignedOut,
         Self::SignInLinkCreated,
+        Self::PasskeyAdded,
+        Self::PasskeyRemoved,
+        Self::PasskeyCloned,
+        Self::PresenceAsserted,
+        Self::RecoveryCodesCreated,
+        Self::RecoveryCodeUsed,
+        Self::IdentityLinked,
+        Self::IdentityUnlinked,
+        Self::SignedOutEverywhere,
         Self::ClaimRedeemed,
         Self::ClaimExhausted,
         Self::MachinePaired,
@@ -112,6 +139,15 @@ impl AuditKind {
             Self::SignedIn => "signed_in",
             Self::SignedOut => "signed_out",
             Self::SignInLinkCreated => "sign_in_link_created",
+            Self::PasskeyAdded => "passkey_added",
+            Self::PasskeyRemoved => "passkey_removed",
+            Self::PasskeyCloned => "passkey_cloned",
+            Self::PresenceAsserted => "presence_asserted",
+            Self::RecoveryCodesCreated => "recovery_codes_created",
+            Self::RecoveryCodeUsed => "recovery_code_used",
+            Self::IdentityLinked => "identity_linked",
+            Self::IdentityUnlinked => "identity_unlinked",
+            Self::SignedOutEverywhere => "signed_out_everywhere",
             Self::ClaimRedeemed => "claim_redeemed",
             Self::ClaimExhausted => "claim_exhausted",
             Self::MachinePaired => "machine_paired",

@@ -42,6 +42,8 @@ pub enum Label {
     Introduction,
     /// The hash that chains an audit record to the one before it.
     AuditRecord,
+    /// What is stored in the place of a recovery code.
+    RecoveryCode,
 }
 
 impl Label {
@@ -64,6 +66,7 @@ impl Label {
             Self::ClaimKeys => "flydex/v1/claim-keys",
             Self::Introduction => "flydex/v1/introduction",
             Self::AuditRecord => "flydex/v1/audit-record",
+            Self::RecoveryCode => "flydex/v1/recovery-code",
         }
     }
 }

@@ -150,6 +150,24 @@ error_codes! {
     ChannelNotBound = 2016, "channel_not_bound", Connector, Never, 403, "something on the way ends TLS, and this computer takes only links that are bound to their connection";
     /// The machine is pinned to another region.
     MachineWrongRegion = 2017, "machine_wrong_region", Connector, Refreshed, 403, "this computer may be connected in another region only";
+    /// The action needs a proof of the person that is minutes old.
+    FreshAssertionRequired = 2030, "fresh_assertion_required", Browser, Refreshed, 403, "confirm that it is you, then try again";
+    /// The attempt is unknown, used, too old, or began in another browser.
+    AttemptInvalid = 2031, "attempt_invalid", Browser, Refreshed, 401, "this attempt is over or began in another browser; start again";
+    /// The passkey is not known here, or its signature does not verify.
+    PasskeyRefused = 2032, "passkey_refused", Browser, Never, 401, "this passkey is not accepted";
+    /// The passkey's counter went back: two authenticators hold its key.
+    PasskeyCloned = 2033, "passkey_cloned", Browser, Never, 403, "this passkey may have been copied; remove it and add another";
+    /// The recovery code is unknown or was used.
+    RecoveryCodeInvalid = 2034, "recovery_code_invalid", Browser, Never, 401, "the recovery code is not valid";
+    /// Nothing else would let the user in.
+    LastWayIn = 2035, "last_way_in", Browser, Never, 409, "this is the only way into the account; make recovery codes or add another way first";
+    /// What the identity provider sent does not verify.
+    IdentityRefused = 2036, "identity_refused", Browser, Refreshed, 401, "the sign-in at the identity provider could not be verified; start again";
+    /// Nobody here is linked with that identity.
+    IdentityUnknown = 2037, "identity_unknown", Browser, Never, 403, "nobody here is linked with that identity; sign in another way and link it";
+    /// The identity provider does not answer.
+    IdentityProviderUnreachable = 2038, "identity_provider_unreachable", Node, Later, 503, "the identity provider does not answer; try again";
 
     /// There is no such claim, or the secret does not fit it.
     ClaimInvalid = 3000, "claim_invalid", Browser, Never, 404, "this pairing code is not valid";

@@ -153,6 +153,14 @@ uuid_id!(
     AccountSessionId
 );
 uuid_id!(
+    /// One passkey of a user, as FlyDex names it; the authenticator's own name for it is another.
+    PasskeyId
+);
+uuid_id!(
+    /// A user's link with an identity at a provider.
+    IdentityId
+);
+uuid_id!(
     /// A paired computer. Stable over key rotation.
     MachineId
 );

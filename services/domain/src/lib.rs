@@ -30,6 +30,7 @@ pub mod region;
 pub mod revocation;
 pub mod scope;
 pub mod secret;
+pub mod sign_in;
 pub mod status;
 pub mod stream;
 pub mod time;

@@ -6,6 +6,7 @@ mod gateway;
 mod ownership;
 mod region;
 mod reports;
+mod sign_in;
 mod sql;
 
 use std::time::Duration;
@@ -16,6 +17,7 @@ pub use self::gateway::*;
 pub use self::ownership::*;
 pub use self::region::*;
 pub use self::reports::*;
+pub use self::sign_in::*;
 pub use self::sql::*;
 
 // === Frames ===

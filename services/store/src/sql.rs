@@ -8,17 +8,21 @@
 
 mod account_sessions;
 mod accounts;
+mod attempts;
 mod audit;
 mod connections;
 mod devices;
+mod identities;
 mod invitations;
 mod links;
 mod local_connects;
 mod machines;
 mod members;
 mod migrations;
+mod passkeys;
 mod postgres;
 mod query;
+mod recovery_codes;
 mod revocations;
 mod row;
 mod settings;
@@ -39,14 +43,17 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 
 pub use self::account_sessions::{AccountSession, SignedIn};
 pub use self::accounts::{Account, User};
+pub use self::attempts::{Attempt, AttemptKind};
 use self::connections::Connections;
 pub use self::devices::Device;
+pub use self::identities::Identity;
 pub use self::invitations::{Invitation, Invited};
 pub use self::links::LinkReport;
 pub use self::local_connects::{BrowserSide, LocalConnect};
 pub use self::machines::{Machine, NewMachine};
 pub use self::members::{Member, Membership};
 pub use self::migrations::SchemaError;
+pub use self::passkeys::Passkey;
 pub use self::postgres::PostgresUrl;
 pub use self::sign_in_links::SignInLink;
 

@@ -1,5 +1,6 @@
 //! A control plane on a fresh database, and the parties that talk to it.
 
+mod authenticator;
 mod requests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -29,6 +30,7 @@ use serde_json::{Value, json};
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
+pub(super) use self::authenticator::{Authenticator, answer_cookie};
 pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
 use crate::{Config, Region, Service};
 
@@ -214,8 +216,21 @@ impl World {
         self.status(desk, json!({ "status": "confirmed", "machine_mac": encode(&mac) })).await
     }
 
-    /// A machine that is paired with the phone's account.
+    /// The person at the phone proves that they are there.
+    pub(super) async fn fresh(&self, phone: &Phone) {
+        let value = phone.cookie.split_once('=').expect("a value").1;
+        let token_sha256 = sha256(&crate::wire::decode::<32>(value).expect("a token"));
+        let now = UnixMillis(self.now());
+        let mut tx = self.store.write().await.expect("a transaction");
+        let signed_in = tx.session_by_token(&token_sha256, now).await.expect("a session");
+        let id = signed_in.session.account_session_id;
+        tx.assert_presence(signed_in.user.principal().scope(), id, &token_sha256, now).await.expect("asserted");
+        tx.commit().await.expect("committed");
+    }
+
+    /// A machine that is paired with the phone's account, by a person who is there.
     pub(super) async fn pair(&self, phone: &Phone) -> Desk {
+        self.fresh(phone).await;
         let mut desk = self.desk().await;
         assert_eq!(self.redeem(phone, &desk).await.status, StatusCode::OK);
         assert_eq!(self.finalize(phone, &desk).await.status, StatusCode::NO_CONTENT);

@@ -87,6 +87,7 @@ async fn a_restart_forgets_no_revocation_that_still_ends_something() {
     };
     revoke(&world, &old).await;
     world.advance(REVOCATION_HORIZON);
+    world.fresh(&phone).await;
     revoke(&world, &new).await;
     world.advance(Duration::from_millis(1));
     let world = world.restart().await;
@@ -184,6 +185,7 @@ async fn pairing_again_ends_the_quarantine_and_the_clones_old_credential_does_no
     let mut again = world.start_pairing(desk.machine_key.clone(), desk.credential.clone()).await;
     assert_eq!(again.machine_id, desk.machine_id);
     assert_eq!(listed(&world, &phone).await["quarantined"], true, "a beginning is no pairing");
+    world.fresh(&phone).await;
     assert_eq!(world.redeem(&phone, &again).await.status, StatusCode::OK);
     assert_eq!(world.finalize(&phone, &again).await.status, StatusCode::NO_CONTENT);
     let paired = world.confirm(&phone, &again).await;

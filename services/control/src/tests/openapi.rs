@@ -18,13 +18,17 @@ fn the_description_is_the_recorded_one() {
 }
 
 /// Routes that ask for no proof: they begin one, or tell what anyone may know.
-const PUBLIC: [(&str, &str); 6] = [
+const PUBLIC: [(&str, &str); 10] = [
     ("get", "/api/keys"),
     ("get", "/api/regions"),
+    ("get", "/api/sign-in/options"),
     ("post", "/api/invitations/accept"),
     ("post", "/api/invitations/offer"),
     ("post", "/api/local-connect/start"),
     ("post", "/api/sign-in"),
+    ("post", "/api/sign-in/passkey/finish"),
+    ("post", "/api/sign-in/passkey/start"),
+    ("post", "/api/sign-in/recovery"),
 ];
 
 #[test]

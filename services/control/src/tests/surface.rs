@@ -13,7 +13,9 @@ use http::{Method, Request, header};
 use serde_json::{Value, json};
 use uuid::Uuid;
 
-use super::harness::{Desk, Phone, World, machine_request, page_request, redeem_body, start_body, text, with_body};
+use super::harness::{
+    Authenticator, Desk, Phone, World, machine_request, page_request, redeem_body, start_body, text, with_body,
+};
 use crate::Service;
 
 /// Who asks. All users but `OtherAccount` are in the account that the path's id belongs to.
@@ -58,6 +60,8 @@ const ROLE: Expect = Expect::Code(ErrorCode::Forbidden);
 const PAGE: Expect = Expect::Code(ErrorCode::OriginRefused);
 /// No claim that this browser could know of.
 const CLAIM: Expect = Expect::Code(ErrorCode::ClaimInvalid);
+/// An attempt that this browser's session did not begin.
+const OVER: Expect = Expect::Code(ErrorCode::AttemptInvalid);
 
 /// The only owner.
 const LAST: Expect = Expect::Code(ErrorCode::LastOwner);
@@ -71,10 +75,23 @@ type Row = (&'static str, &'static str, [Expect; 7]);
 const SURFACE: &[Row] = &[
     //                                                     anonymous other  viewer operator owner other-c connector
     ("post",   "/api/sign-in",                            [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/sign-in/options",                    [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
+    ("post",   "/api/sign-in/passkey/start",              [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/sign-in/passkey/finish",             [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/sign-in/recovery",                   [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/presence/start",                     [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/presence/finish",                    [WHO,   OVER,  OVER,  OVER,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/ways-in",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("post",   "/api/passkeys/start",                     [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/passkeys/finish",                    [WHO,   OVER,  OVER,  OVER,  DONE,  PAGE,  PAGE]),
+    ("patch",  "/api/passkeys/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("delete", "/api/passkeys/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/recovery-codes",                     [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/sign-out",                           [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/session",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("post",   "/api/sign-in-links",                      [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("delete", "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("delete", "/api/sessions/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/accounts",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("post",   "/api/accounts/{id}/switch",               [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
@@ -171,6 +188,10 @@ struct Scene {
     member_id: String,
     /// Another account of the owner.
     second_account_id: String,
+    passkey_id: String,
+    /// The second step of whatever takes two: what the owner's authenticator answers, and the attempt's cookie.
+    second_step: (Value, String),
+    recovery_code: String,
 }
 
 impl Cast {
@@ -192,7 +213,8 @@ impl Cast {
 
     async fn scene(&self, path: &str) -> Scene {
         let world = &self.world;
-        world.advance(Duration::from_secs(60));
+        // Long enough for every rate, short enough that all callers are fresh to the last.
+        world.advance(Duration::from_secs(40));
         let phone = world.owner().await;
         let desk = if path.starts_with("/api/claims/{id}/redeem") {
             world.desk().await
@@ -211,8 +233,10 @@ impl Cast {
         let (invitation_id, invitation_token) = self.invitation(&phone).await;
         let (_, unused) = self.invitation(&phone).await;
         let member = world.page(None, Method::POST, ACCEPT, Some(json!({ "token": unused }))).await.body;
-        Scene {
-            session_id: text(current, "session_id"),
+        let recovery_code = recovery_code(world, &phone).await;
+        let session_id = text(current, "session_id");
+        let mut scene = Scene {
+            session_id,
             phone,
             desk,
             sign_in_token,
@@ -220,7 +244,34 @@ impl Cast {
             invitation_token,
             member_id: text(&member, "user_id"),
             second_account_id: self.second_account_id.clone(),
+            passkey_id: String::new(),
+            second_step: (Value::Null, String::new()),
+            recovery_code,
+        };
+        if path.contains("passkey") || path.contains("presence") {
+            self.add_passkeys(&mut scene, path).await;
         }
+        scene
+    }
+
+    /// Gives the owner two passkeys, and takes the first of two steps with one.
+    async fn add_passkeys(&self, scene: &mut Scene, path: &str) {
+        let world = &self.world;
+        let (_, cookie) = world.add_passkey(&scene.phone.cookie, "spare").await;
+        let (mut authenticator, cookie) = world.add_passkey(&cookie, "key").await;
+        let ways = world.page(Some(&cookie), Method::GET, "/api/ways-in", None).await.body;
+        scene.passkey_id = text(&ways["passkeys"][0], "passkey_id");
+        scene.phone.cookie = cookie;
+        let Some(first) = path.strip_suffix("/finish").map(|path| format!("{path}/start")) else { return };
+        let anonymous = path.starts_with("/api/sign-in");
+        let (options, attempt) =
+            world.first_step(Some(&scene.phone.cookie).filter(|_| !anonymous).map(String::as_str), &first).await;
+        let credential = if path.starts_with("/api/passkeys") {
+            json!({ "label": "third", "credential": Authenticator::new().create(&options) })
+        } else {
+            json!({ "credential": authenticator.get(&options) })
+        };
+        scene.second_step = (credential, attempt);
     }
 
     async fn invitation(&self, owner: &Phone) -> (String, String) {
@@ -245,7 +296,9 @@ impl Cast {
             Caller::OtherConnector => return self.connector(&self.other_desk, method, &path, body),
             Caller::Connector => return self.connector(&scene.desk, method, &path, body),
         };
-        page_request(cookie.map(String::as_str), method, &path, body)
+        let attempt = Some(&scene.second_step.1).filter(|attempt| !attempt.is_empty());
+        let cookies = [cookie, attempt].into_iter().flatten().cloned().collect::<Vec<_>>().join("; ");
+        page_request(Some(cookies.as_str()).filter(|cookies| !cookies.is_empty()), method, &path, body)
     }
 
     fn connector(&self, desk: &Desk, method: Method, path: &str, body: Option<Value>) -> Request<Body> {
@@ -260,6 +313,9 @@ impl Cast {
     fn body(&self, scene: &Scene, method: &str, path: &str) -> Option<Value> {
         let device_key = PublicKey::of(&scene.phone.device_key);
         Some(match (method, path) {
+            ("post", "/api/sign-in/recovery") => json!({ "code": scene.recovery_code }),
+            ("post", path) if path.ends_with("/finish") => scene.second_step.0.clone(),
+            ("patch", "/api/passkeys/{id}") => json!({ "label": "renamed" }),
             ("post", "/api/sign-in") => json!({ "token": scene.sign_in_token }),
             ("post", "/api/local-connect/start") => {
                 start_body(&scene.desk.machine_key, &scene.desk.keys, self.world.now())
@@ -294,6 +350,11 @@ impl Cast {
     }
 }
 
+async fn recovery_code(world: &World, phone: &Phone) -> String {
+    let made = world.page(Some(&phone.cookie), Method::POST, "/api/recovery-codes", None).await;
+    made.body["codes"][0].as_str().expect("a code").to_owned()
+}
+
 fn id_of(scene: &Scene, path: &str) -> String {
     if path.starts_with("/api/sessions") {
         scene.session_id.clone()
@@ -303,6 +364,8 @@ fn id_of(scene: &Scene, path: &str) -> String {
         scene.member_id.clone()
     } else if path.starts_with("/api/invitations") {
         scene.invitation_id.clone()
+    } else if path.starts_with("/api/passkeys") {
+        scene.passkey_id.clone()
     } else if path.starts_with("/api/claims") {
         scene.desk.claim_id.clone()
     } else if path.starts_with("/api/local-connect") {

@@ -3,6 +3,7 @@
 use flydex_domain::id::{AccountSessionId, GrantId, UserId};
 use flydex_domain::limits::USER_SESSIONS_MAX;
 use flydex_domain::scope::AccountScope;
+use flydex_domain::sign_in::{Presence, SignInMethod};
 use flydex_domain::time::UnixMillis;
 
 use super::accounts::user_of;
@@ -24,6 +25,20 @@ pub struct AccountSession {
     pub seen_at: UnixMillis,
     /// When it ends unless it is used.
     pub expires_at: UnixMillis,
+    /// How its person signed in.
+    pub method: SignInMethod,
+    /// When the sign-in was that it goes back to.
+    pub signed_in_at: UnixMillis,
+    /// When its person last asserted a passkey in it, or proved as much.
+    pub asserted_at: Option<UnixMillis>,
+}
+
+impl AccountSession {
+    /// When its person was last there.
+    #[must_use]
+    pub const fn presence(&self) -> Presence {
+        Presence { signed_in_at: self.signed_in_at, asserted_at: self.asserted_at }
+    }
 }
 
 /// What a session's token proves.
@@ -35,6 +50,8 @@ pub struct SignedIn {
     pub account_name: String,
     /// The session.
     pub session: AccountSession,
+    /// How many passkeys the user's person has.
+    pub passkeys: u64,
 }
 
 impl Tx {
@@ -58,7 +75,8 @@ impl Tx {
         }
         query(
             "INSERT INTO account_sessions (account_session_id, account_id, user_id, token_sha256, grant_id, created_at, \
-             seen_at, expires_at) VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+             seen_at, expires_at, method, asserted_at, signed_in_at) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         )
         .bind(session.account_session_id.as_bytes().as_slice())
         .bind(scope.account_id().as_bytes().as_slice())
@@ -68,6 +86,9 @@ impl Tx {
         .bind(millis(session.created_at))
         .bind(millis(session.seen_at))
         .bind(millis(session.expires_at))
+        .bind(session.method.name())
+        .bind(session.asserted_at.map(millis))
+        .bind(millis(session.signed_in_at))
         .execute(self)
         .await?;
         Ok(ended)
@@ -79,8 +100,11 @@ impl Tx {
     /// [`StoreError::NotFound`] when there is none or it is past its end.
     pub async fn session_by_token(&mut self, token_sha256: &[u8; 32], now: UnixMillis) -> Result<SignedIn, StoreError> {
         let row = query(
-            "SELECT s.account_session_id, s.grant_id, s.created_at, s.seen_at, s.expires_at, s.account_id, s.user_id, \
-             u.role, a.name FROM account_sessions s \
+            "SELECT s.account_session_id, s.grant_id, s.created_at, s.seen_at, s.expires_at, s.method, \
+             s.asserted_at, s.signed_in_at, s.account_id, s.user_id, u.role, a.name, \
+             (SELECT COUNT(*) FROM passkeys p JOIN users o ON o.user_id = p.user_id \
+             WHERE COALESCE(o.person_id, o.user_id) = COALESCE(u.person_id, u.user_id)) AS passkeys \
+             FROM account_sessions s \
              JOIN users u ON u.account_id = s.account_id AND u.user_id = s.user_id \
              JOIN accounts a ON a.account_id = s.account_id \
              WHERE s.token_sha256 = $1 AND s.expires_at > $2 AND u.removed_at IS NULL",
@@ -90,7 +114,12 @@ impl Tx {
         .fetch_one(self)
         .await?;
         let columns = Columns(&row);
-        Ok(SignedIn { user: user_of(&columns)?, account_name: columns.text("name")?, session: session_of(&columns)? })
+        Ok(SignedIn {
+            user: user_of(&columns)?,
+            account_name: columns.text("name")?,
+            session: session_of(&columns)?,
+            passkeys: columns.number("passkeys")?,
+        })
     }
 
     /// Moves the end of a used session on.
@@ -111,6 +140,32 @@ impl Tx {
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
     }
 
+    /// Notes that a session's person proved anew who they are, and gives it another token: who knew the old one does
+    /// not profit from it.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when the session ended meanwhile.
+    pub async fn assert_presence(
+        &mut self,
+        scope: AccountScope,
+        account_session_id: AccountSessionId,
+        token_sha256: &[u8; 32],
+        now: UnixMillis,
+    ) -> Result<(), StoreError> {
+        self.take_turn(scope).await?;
+        let changed = query(
+            "UPDATE account_sessions SET token_sha256 = $1, asserted_at = $2 \
+             WHERE account_id = $3 AND account_session_id = $4 AND expires_at > $2",
+        )
+        .bind(token_sha256.as_slice())
+        .bind(millis(now))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(account_session_id.as_bytes().as_slice())
+        .execute(self)
+        .await?;
+        if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    }
+
     /// The live sessions of a user, newest first.
     ///
     /// # Errors
@@ -122,7 +177,8 @@ impl Tx {
         now: UnixMillis,
     ) -> Result<Vec<AccountSession>, StoreError> {
         let rows = query(
-            "SELECT account_session_id, grant_id, created_at, seen_at, expires_at FROM account_sessions \
+            "SELECT account_session_id, grant_id, created_at, seen_at, expires_at, method, asserted_at, signed_in_at \
+             FROM account_sessions \
              WHERE account_id = $1 AND user_id = $2 AND expires_at > $3 ORDER BY created_at DESC",
         )
         .bind(scope.account_id().as_bytes().as_slice())
@@ -146,7 +202,7 @@ impl Tx {
         self.take_turn(scope).await?;
         let row = query(
             "DELETE FROM account_sessions WHERE account_id = $1 AND user_id = $2 AND account_session_id = $3 \
-             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at",
+             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at, method, asserted_at, signed_in_at",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(user_id.as_bytes().as_slice())
@@ -168,7 +224,7 @@ impl Tx {
         self.take_turn(scope).await?;
         let rows = query(
             "DELETE FROM account_sessions WHERE account_id = $1 AND user_id = $2 \
-             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at",
+             RETURNING account_session_id, grant_id, created_at, seen_at, expires_at, method, asserted_at, signed_in_at",
         )
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(user_id.as_bytes().as_slice())
@@ -217,5 +273,8 @@ fn session_of(columns: &Columns<'_>) -> Result<AccountSession, StoreError> {
         created_at: columns.time("created_at")?,
         seen_at: columns.time("seen_at")?,
         expires_at: columns.time("expires_at")?,
+        method: columns.named("method", SignInMethod::from_name)?,
+        asserted_at: columns.optional_time("asserted_at")?,
+        signed_in_at: columns.optional_time("signed_in_at")?.map_or_else(|| columns.time("created_at"), Ok)?,
     })
 }

@@ -20,7 +20,7 @@ pub(super) struct Query {
 pub(super) enum Value {
     Bytes(Option<Vec<u8>>),
     Text(Option<String>),
-    Integer(i64),
+    Integer(Option<i64>),
 }
 
 /// A row of either database.
@@ -186,6 +186,12 @@ impl From<Option<&str>> for Value {
 
 impl From<i64> for Value {
     fn from(integer: i64) -> Self {
+        Self::Integer(Some(integer))
+    }
+}
+
+impl From<Option<i64>> for Value {
+    fn from(integer: Option<i64>) -> Self {
         Self::Integer(integer)
     }
 }

@@ -1,6 +1,7 @@
 mod links;
 mod machines;
 mod schema;
+mod ways_in;
 
 use std::os::unix::fs::PermissionsExt as _;
 
@@ -12,6 +13,7 @@ use flydex_domain::limits::{SIGN_IN_LINKS_OPEN_MAX, USER_SESSIONS_MAX};
 use flydex_domain::local_connect::Lifecycle;
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::{AccountScope, Role};
+use flydex_domain::sign_in::SignInMethod;
 use flydex_domain::time::UnixMillis;
 use tempfile::TempDir;
 use uuid::Uuid;
@@ -385,6 +387,9 @@ fn session(number: u64, expires_at: UnixMillis) -> AccountSession {
         created_at: NOW,
         seen_at: UnixMillis(NOW.0 + number),
         expires_at,
+        method: SignInMethod::Link,
+        signed_in_at: NOW,
+        asserted_at: None,
     }
 }
 

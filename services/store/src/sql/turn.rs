@@ -6,7 +6,7 @@
 //! transaction is ever sent back to be tried again, and one that is stuck holds up its own account alone, until
 //! PostgreSQL ends it.
 //!
-//! The order in which rows are taken is: a pairing or a sign-in link, its account, the server, the log of revocations. It is the same
+//! The order in which rows are taken is: a pairing, a sign-in link, an attempt or a passkey, its account, the server, the log of revocations. It is the same
 //! everywhere, or two could wait for each other.
 
 use flydex_domain::id::{ClaimId, LocalConnectId};

@@ -22,8 +22,11 @@ async fn a_newer_schema_is_run_on_for_as_long_as_it_says_that_it_may_be() {
     let refused = base.database.try_open().await.expect_err("what this program uses is gone");
     let expected = SchemaError::Ahead { found: KNOWN + 1, needs: KNOWN + 1, known: KNOWN };
     assert!(matches!(refused, StoreError::Schema(error) if error == expected), "{refused:?}");
+    let newer = KNOWN + 1;
     assert_eq!(
         expected.to_string(),
-        "the database is at step 6 of its schema, for programs that know step 6; this one knows 5"
+        format!(
+            "the database is at step {newer} of its schema, for programs that know step {newer}; this one knows {KNOWN}"
+        )
     );
 }
