@@ -2,6 +2,7 @@
 import { base64url } from "../protocol/bytes";
 import type { PublicKey } from "../protocol/keys";
 import type { Role } from "../protocol/pairing";
+import { confirmPresence, tokenChange } from "./presence";
 import { LOCAL, Problem } from "./problem";
 
 export interface KeyJson {
@@ -15,6 +16,10 @@ export interface AccountSession {
   role: Role;
   account_name: string;
   expires_at_ms?: number;
+  /** How many passkeys the user has. */
+  passkeys?: number;
+  /** Until when what needs a fresh proof of the person goes through without another one. */
+  fresh_until_ms?: number;
 }
 
 export interface MachineJson {
@@ -108,6 +113,8 @@ export interface AuditIntent {
 }
 
 const REQUEST_TIMEOUT_MS = 20_000;
+const UNAUTHENTICATED = 2000;
+const FRESH_ASSERTION_REQUIRED = 2030;
 
 export function keyJson(key: PublicKey): KeyJson {
   return { algorithm: key.algorithm, key: base64url(key.bytes) };
@@ -146,7 +153,28 @@ export const api = {
 
 export type Api = typeof api;
 
-async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+/**
+ * One request. Where the server wants a fresh proof of the person, they are asked and it is made again; and so is one that
+ * was under way while the session got another token.
+ */
+export async function request<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
+  const changes = tokenChange.count;
+  try {
+    return await once<T>(method, path, body, signal);
+  } catch (reason) {
+    const { code } = Problem.from(reason);
+    if (code === FRESH_ASSERTION_REQUIRED) {
+      await confirmPresence();
+    } else if (code === UNAUTHENTICATED && (tokenChange.running !== undefined || tokenChange.count !== changes)) {
+      await tokenChange.running;
+    } else {
+      throw reason;
+    }
+    return once<T>(method, path, body, signal);
+  }
+}
+
+async function once<T>(method: string, path: string, body?: unknown, signal?: AbortSignal): Promise<T> {
   const timeout = AbortSignal.timeout(REQUEST_TIMEOUT_MS);
   let response: Response;
   try {

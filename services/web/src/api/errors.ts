@@ -31,6 +31,8 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
     "This browser does not let FlyDex keep its key.",
     "Leave private browsing, or allow storage for this site.",
   ],
+  [LOCAL.passkeyNotUsed]: ["No passkey was used.", "Try again, or choose another way."],
+  [LOCAL.passkeyKnown]: ["This device has one of your passkeys already.", "Use another device or security key."],
 
   1000: ["Something failed on the server's side.", AGAIN],
   1001: ["The server did not understand the request.", REPORT],

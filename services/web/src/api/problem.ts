@@ -9,6 +9,8 @@ export const LOCAL = {
   keysUnsupported: -5,
   stale: -6,
   storage: -7,
+  passkeyNotUsed: -8,
+  passkeyKnown: -9,
 } as const;
 
 export class Problem extends Error {

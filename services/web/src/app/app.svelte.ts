@@ -3,6 +3,7 @@ import { toBinary } from "@bufbuild/protobuf";
 
 import { type AccountSession, type MachineJson, api } from "../api/client";
 import { LOCAL, Problem } from "../api/problem";
+import { ways } from "../api/ways";
 import { type CommandBody, CommandBodySchema } from "../gen/flydex/agent/v1/agent_pb";
 import { type Connection, connectionOf } from "../model/connection";
 import { forgetDrafts } from "../model/drafts";
@@ -96,12 +97,28 @@ export class App {
   }
 
   async signIn(token: string): Promise<void> {
-    this.account = await api.signIn(token);
+    await this.enter(await api.signIn(token));
+  }
+
+  /** Goes on as who has just signed in, by whatever way. */
+  async enter(account: AccountSession): Promise<void> {
+    this.account = account;
+    this.problem = undefined;
     await this.#begin();
   }
 
   async signOut(): Promise<void> {
     await api.signOut();
+    this.#left();
+  }
+
+  /** Ends every session of the user, and so this one. */
+  async signOutEverywhere(): Promise<void> {
+    await ways.endAllSessions();
+    this.#left();
+  }
+
+  #left(): void {
     forgetDrafts();
     this.#end();
     this.account = undefined;

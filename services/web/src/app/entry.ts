@@ -1,15 +1,24 @@
-/** What the address brought: a sign-in token or a pairing claim. Read once, and wiped from the address at once. */
+/** What the address brought: a sign-in token, a pairing claim or a provider's answer. Read once, and wiped from the address at once. */
+import type { ProviderAnswer } from "../api/ways";
 import { type Claim, parseClaim } from "../protocol/pairing";
 
 export interface Entry {
-  readonly page: "app" | "sign-in" | "pair";
+  readonly page: "app" | "sign-in" | "identity" | "pair";
   readonly token: string | undefined;
   readonly claim: Claim | undefined;
+  readonly answer?: ProviderAnswer;
 }
 
 /** Takes the secrets out of the address bar and the history before anything else runs. */
 export function takeEntry(location: Location, history: History): Entry {
-  const { pathname, hash } = location;
+  const { pathname, hash, search } = location;
+  if (pathname === "/sign-in/identity") {
+    history.replaceState(null, "", "/sign-in");
+    const words = new URLSearchParams(search);
+    const word = (name: string) => words.get(name) ?? undefined;
+    const answer = { state: word("state") ?? "", code: word("code"), issuer: word("iss") };
+    return { page: "identity", token: undefined, claim: undefined, answer };
+  }
   if (pathname === "/sign-in") {
     history.replaceState(null, "", "/sign-in");
     return { page: "sign-in", token: hash.slice(1) || undefined, claim: undefined };

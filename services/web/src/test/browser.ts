@@ -169,6 +169,7 @@ export class Stage {
   async #api(what: string, body: Record<string, unknown>): Promise<{ status?: number; json?: unknown } | undefined> {
     const account = { account_id: ACCOUNT_ID, user_id: ACCOUNT_ID, role: "owner", account_name: "Mira's computers" };
     const key = { algorithm: "ed25519", key: base64url(this.machine.key.publicKey.bytes) };
+    if (what === "GET /api/sign-in/options") return { json: { passkeys: true } };
     if (what === "POST /api/sign-in") this.signedIn = true;
     if (!this.signedIn) {
       const error = { code: "unauthenticated", number: 2000, message: "sign in first", retry: "refreshed" };
@@ -199,6 +200,10 @@ export class Stage {
         return { json: { devices: [{ device_id: "tablet", label: "Safari on iPad", created_at_ms: Date.now() - 9e7 }] } };
       case "GET /api/sessions":
         return { json: { sessions: [{ session_id: "s1", current: true, created_at_ms: Date.now() - 1e7 }] } };
+      case "GET /api/ways-in": {
+        const passkey = { passkey_id: "p1", label: "Safari on iPhone", created_at_ms: Date.now() - 9e7 };
+        return { json: { passkeys: [passkey], identities: [], recovery_codes_left: 9 } };
+      }
       case "POST /api/sign-in-links":
         return { json: { url: `${this.origin}/sign-in#AAAAAAAAAAAAAAAAAAAAAAAA`, expires_at_ms: Date.now() + 3_600_000 } };
       case "GET /api/audit":
