@@ -1,5 +1,7 @@
-//! The audit: intents before a device accepts, reports of machines afterwards (`upload`), and the list for owners.
+//! The audit: intents before a device accepts, reports of machines afterwards (`upload`), and what owners see of it:
+//! searched page by page, or taken away (`export`).
 
+pub(crate) mod export;
 pub(crate) mod upload;
 
 use axum::Json;
@@ -13,6 +15,7 @@ use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::AuditReceipt;
 use flydex_store::StoreError;
+use flydex_store::sql::AuditSearch;
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
@@ -51,7 +54,7 @@ pub(crate) struct IntentRecorded {
     audit_receipt: String,
 }
 
-/// Which page of the audit.
+/// Which page of the audit; what is not named does not matter.
 #[derive(Deserialize, IntoParams)]
 #[serde(deny_unknown_fields)]
 #[into_params(parameter_in = Query)]
@@ -60,13 +63,44 @@ pub(crate) struct PageQuery {
     before: Option<u64>,
     /// At most this many, 200 at most.
     limit: Option<u32>,
+    /// Only records of this kind.
+    kind: Option<String>,
+    /// Only records about this machine.
+    #[param(value_type = Option<String>)]
+    machine_id: Option<MachineId>,
+    /// Only records about or from this device.
+    #[param(value_type = Option<String>)]
+    device_id: Option<DeviceId>,
+    /// Only records of what this user did.
+    #[param(value_type = Option<String>)]
+    user_id: Option<UserId>,
+    /// Only records that are not older than this, by their own time.
+    #[param(value_type = Option<u64>)]
+    since_ms: Option<UnixMillis>,
+    /// Only records that are older than this.
+    #[param(value_type = Option<u64>)]
+    until_ms: Option<UnixMillis>,
+}
+
+impl PageQuery {
+    fn search(&self) -> Result<AuditSearch, ErrorCode> {
+        let kind = self.kind.as_deref().map(|name| AuditKind::from_name(name).ok_or(ErrorCode::BadRequest));
+        Ok(AuditSearch {
+            kind: kind.transpose()?,
+            machine_id: self.machine_id,
+            device_id: self.device_id,
+            user_id: self.user_id,
+            since: self.since_ms,
+            until: self.until_ms,
+        })
+    }
 }
 
 /// A page of the audit, newest first.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct Page {
     records: Vec<RecordJson>,
-    /// Where the next page begins, when there is one.
+    /// Where the next page begins, when there is one; a page of a search may be empty and have a next one.
     #[serde(skip_serializing_if = "Option::is_none")]
     next_before: Option<u64>,
 }
@@ -147,7 +181,7 @@ pub(crate) async fn record_intent(
     Ok(Json(IntentRecorded { audit_receipt: control.signer.sign(&receipt) }))
 }
 
-/// Lists the account's audit, newest first.
+/// Searches the account's audit, newest first; without a condition it lists all of it.
 #[utoipa::path(get, path = "/api/audit", tag = "audit", security(("cookie" = [])), params(PageQuery), responses(
     (status = 200, body = Page), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(
@@ -156,11 +190,12 @@ pub(crate) async fn list(
     ApiQuery(query): ApiQuery<PageQuery>,
 ) -> Result<Json<Page>, ApiError> {
     browser.require(Role::Owner)?;
+    let search = query.search()?;
     let rows_max = query.limit.unwrap_or(PAGE_ROWS_DEFAULT).clamp(1, API_PAGE_ROWS_MAX);
     let mut tx = control.store.read().await?;
-    let records = tx.audit_before(browser.scope(), query.before, rows_max).await?;
-    let next_before = records.last().map(|record| record.number).filter(|number| *number > 1);
-    Ok(Json(Page { records: records.into_iter().map(record_json).collect(), next_before }))
+    let page = tx.search_audit(browser.scope(), &search, query.before, rows_max).await?;
+    let records = page.records.into_iter().map(record_json).collect();
+    Ok(Json(Page { records, next_before: page.next_before }))
 }
 
 fn intent(control: &Control, browser: &Browser, body: &IntentBody) -> Result<AuditEntry, ApiError> {

@@ -8,9 +8,9 @@ use std::time::Instant;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AccountId;
 use flydex_domain::limits::{
-    ACCOUNT_INTENT_RATE_PER_MINUTE, ACCOUNT_TICKET_RATE_PER_MINUTE, ATTEMPT_RATE_PER_MINUTE, CLAIM_RATE_PER_MINUTE,
-    LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, RATE_ADDRESSES_MAX, RECOVERY_RATE_PER_MINUTE, RETRY_AFTER,
-    SIGN_IN_RATE_PER_MINUTE,
+    ACCOUNT_EXPORT_RATE_PER_MINUTE, ACCOUNT_INTENT_RATE_PER_MINUTE, ACCOUNT_TICKET_RATE_PER_MINUTE,
+    ATTEMPT_RATE_PER_MINUTE, CLAIM_RATE_PER_MINUTE, LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX,
+    RATE_ADDRESSES_MAX, RECOVERY_RATE_PER_MINUTE, RETRY_AFTER, SIGN_IN_RATE_PER_MINUTE,
 };
 use flydex_runtime::clock::Clock;
 use governor::clock::Clock as GovernorClock;
@@ -30,6 +30,7 @@ pub(crate) struct Rates {
     pub(crate) local_connect: Rate<Address>,
     pub(crate) tickets: Rate<AccountId>,
     pub(crate) intents: Rate<AccountId>,
+    pub(crate) exports: Rate<AccountId>,
 }
 
 impl Rates {
@@ -42,6 +43,7 @@ impl Rates {
             local_connect: Rate::per_minute(LOCAL_CONNECT_RATE_PER_MINUTE, RATE_ADDRESSES_MAX, clock),
             tickets: Rate::per_minute(ACCOUNT_TICKET_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, clock),
             intents: Rate::per_minute(ACCOUNT_INTENT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, clock),
+            exports: Rate::per_minute(ACCOUNT_EXPORT_RATE_PER_MINUTE, RATE_ACCOUNTS_MAX, clock),
         }
     }
 }

@@ -108,6 +108,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(regions::keys))
         .routes(routes!(audit::record_intent))
         .routes(routes!(audit::list))
+        .routes(routes!(audit::export::export))
+        .routes(routes!(audit::export::head))
         .routes(routes!(audit::upload::upload))
 }
 

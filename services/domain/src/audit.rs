@@ -4,6 +4,10 @@
 //! value that names the account. A record that is changed, removed, moved or brought from another account
 //! breaks the chain at that place; the head, kept beside the records, shows a cut tail.
 
+pub mod check;
+pub mod export;
+pub mod head;
+
 use serde::{Deserialize, Serialize};
 
 use crate::command::Decision;
@@ -320,6 +324,38 @@ pub enum ChainError {
         /// The last record that is there.
         found: u64,
     },
+    /// A record is not of its documented form.
+    #[error("audit record {number} cannot be read")]
+    Unreadable {
+        /// The number that belongs here.
+        number: u64,
+    },
+    /// The chain holds, and is not the one that a head was kept of.
+    #[error("the audit was rewritten at record {number} or before: it is not the one that the kept head is of")]
+    Rewritten {
+        /// The record of the kept head.
+        number: u64,
+    },
+    /// The chain holds, and is shorter than a head that was kept of it.
+    #[error("the audit was cut: it ends at record {found}, and the kept head is of record {kept}")]
+    CutShort {
+        /// The last record that is there.
+        found: u64,
+        /// The record of the kept head.
+        kept: u64,
+    },
+}
+
+impl ChainError {
+    /// The number of the first record that does not fit.
+    #[must_use]
+    pub const fn number(self) -> u64 {
+        match self {
+            Self::OutOfPlace { expected } => expected,
+            Self::Altered { number } | Self::Unreadable { number } | Self::Rewritten { number } => number,
+            Self::HeadMismatch { found } | Self::CutShort { found, .. } => found + 1,
+        }
+    }
 }
 
 /// Checks the whole chain of an account against its head.

@@ -1,6 +1,7 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
 mod account;
+mod audit;
 mod desk;
 mod gateway;
 mod ownership;
@@ -12,6 +13,7 @@ mod sql;
 use std::time::Duration;
 
 pub use self::account::*;
+pub use self::audit::*;
 pub use self::desk::*;
 pub use self::gateway::*;
 pub use self::ownership::*;

@@ -78,6 +78,64 @@ them as well.")]
 FLYDEX__DATABASE__URL_FILE=/run/secrets/postgres flydex-server migrate\n\n\
 Run it before the new version of control: the version before goes on with the new schema.")]
     Migrate(RoleFlags),
+    /// Looks at the audit.
+    #[command(
+        subcommand,
+        after_help = "Examples:\n  flydex-server audit verify --sqlite var/flydex.sqlite\n  \
+flydex-server audit verify --help\n      What it finds, what to keep, and what its exit status says."
+    )]
+    Audit(AuditCommand),
+}
+
+/// What can be asked of the audit.
+#[derive(Debug, Subcommand)]
+pub enum AuditCommand {
+    /// Checks that nobody has changed what was recorded, in a database or in an export of one account.
+    #[command(after_help = "Examples:\n  flydex-server audit verify --sqlite var/flydex.sqlite\n      \
+Every account in the database of `all`. Nothing in it is changed.\n  \
+flydex-server audit verify --config control.toml --head head.json\n      \
+Every account in the PostgreSQL of a cluster, and one of them against a head that was kept.\n  \
+flydex-server audit verify --export flydex-audit.ndjson --head head.json --keys keys.json\n      \
+One account, without the server.\n\nWhat it finds: each record carries the hash of the one before it, so one that was \
+edited, deleted, inserted or moved breaks the chain at its number, which is said. Whoever holds the database could \
+also cut the chain at its end or write all of it anew with fitting hashes; only a head that was taken before shows \
+that. Take one now and then, and keep it elsewhere:\n  GET /api/audit/head     -> head.json, the newest record's number \
+and hash, signed; it never ends\n  GET /api/keys           -> keys.json, what it was signed with; keep it too\n  \
+GET /api/audit/export   -> flydex-audit.ndjson, every record (all three in the web app: Account, Audit)\n\n\
+Exit status: 0 it holds; 3 it does not, and the account and the first record that does not fit are said; 1 it could \
+not be looked at, or the head is not one; 64 the configuration cannot be used.")]
+    Verify(VerifyFlags),
+}
+
+/// Flags of `audit verify`.
+#[derive(Debug, Args)]
+pub struct VerifyFlags {
+    /// Configuration file (TOML) with a section `[database]`: control's or migrate's.
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["sqlite", "export"])]
+    pub config: Option<PathBuf>,
+    /// A file of SQLite, as `all` keeps it in its data folder.
+    #[arg(long, value_name = "FILE", conflicts_with = "export")]
+    pub sqlite: Option<PathBuf>,
+    /// What `/api/audit/export` gave, in place of a database.
+    #[arg(long, value_name = "FILE")]
+    pub export: Option<PathBuf>,
+    /// What `/api/audit/head` gave at some time before: the chain must go on from there.
+    #[arg(long, value_name = "FILE")]
+    pub head: Option<PathBuf>,
+    /// What `/api/keys` gave: signed heads must verify with it. May be given several times, as keys change. Without it
+    /// the keys in the file of `--head` are taken for that.
+    #[arg(long, value_name = "FILE")]
+    pub keys: Vec<PathBuf>,
+}
+
+impl VerifyFlags {
+    /// The flags as a layer of the configuration.
+    #[must_use]
+    pub fn layer(&self) -> Table {
+        let Some(file) = &self.sqlite else { return Table::new() };
+        let database = [("sqlite_file".to_owned(), Value::String(file.to_string_lossy().into_owned()))];
+        [("database".to_owned(), Value::Table(database.into_iter().collect()))].into_iter().collect()
+    }
 }
 
 /// Flags of every role of a cluster; all else is in the file.

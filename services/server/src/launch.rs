@@ -10,7 +10,8 @@ use serde::Serialize;
 use serde::de::DeserializeOwned;
 use toml::Table;
 
-use crate::cli::{Cli, Role, RoleFlags};
+use crate::audit::{self, AuditConfig, Broken, EXIT_AUDIT_BROKEN};
+use crate::cli::{AuditCommand, Cli, Role, RoleFlags};
 use crate::cluster::BadField;
 use crate::config::AllConfig;
 use crate::control::ControlConfig;
@@ -47,6 +48,10 @@ pub fn run(cli: Cli, environment: impl IntoIterator<Item = (String, String)>, vo
         Role::Web(flags) => Start::of(&flags).run(environment, voice, |config: WebConfig| web::run(config, say)),
         Role::Migrate(flags) => {
             Start::of(&flags).run(environment, voice, |config: MigrateConfig| migrate::run(config, say))
+        }
+        Role::Audit(AuditCommand::Verify(flags)) => {
+            let start = Start { file: flags.config.as_deref(), layer: flags.layer(), dump: false };
+            start.run(environment, voice, |config: AuditConfig| audit::verify(config, &flags, say))
         }
     }
 }
@@ -90,7 +95,13 @@ impl<'a> Start<'a> {
             .and_then(|runtime| runtime.block_on(role(config)));
         let Err(error) = outcome else { return 0 };
         voice.complain(&format!("{error:#}"));
-        if error.chain().any(|cause| cause.is::<BadField>()) { EXIT_BAD_CONFIG } else { 1 }
+        if error.is::<Broken>() {
+            EXIT_AUDIT_BROKEN
+        } else if error.chain().any(|cause| cause.is::<BadField>()) {
+            EXIT_BAD_CONFIG
+        } else {
+            1
+        }
     }
 }
 

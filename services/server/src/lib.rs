@@ -2,6 +2,7 @@
 
 pub mod all;
 pub mod assets;
+pub mod audit;
 pub mod cli;
 pub mod cluster;
 pub mod config;

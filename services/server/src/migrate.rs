@@ -45,6 +45,23 @@ impl DatabaseConfig {
         .context("open the database")
     }
 
+    /// Whether it names none.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.url.is_none() && self.url_file.is_none() && self.sqlite_file.is_none()
+    }
+
+    /// Opens the database to look at it, after waiting for a PostgreSQL that is not there yet.
+    ///
+    /// # Errors
+    /// [`BadField`] for a value that cannot be used; a schema that this program cannot read.
+    pub(crate) async fn look(&self) -> anyhow::Result<Sql> {
+        match self.sqlite_file()? {
+            Some(file) => Sql::look_at_sqlite(file).await,
+            None => Sql::connect_postgres(&self.postgres()?).await,
+        }
+        .context("open the database")
+    }
+
     fn sqlite_file(&self) -> Result<Option<&PathBuf>, BadField> {
         if self.sqlite_file.is_some() && (self.url.is_some() || self.url_file.is_some()) {
             return Err(BadField::new("database.sqlite_file", "set it or database.url, not both"));

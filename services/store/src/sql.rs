@@ -44,6 +44,7 @@ use tokio::sync::{Mutex, OwnedMutexGuard};
 pub use self::account_sessions::{AccountSession, SignedIn};
 pub use self::accounts::{Account, User};
 pub use self::attempts::{Attempt, AttemptKind};
+pub use self::audit::{AuditPage, AuditSearch};
 use self::connections::Connections;
 pub use self::devices::Device;
 pub use self::identities::Identity;
@@ -153,6 +154,20 @@ impl Sql {
         let mut connection = pool.acquire().await?;
         migrations::stand_of_sqlite(&mut connection).await?.check_not_ahead(migrations::KNOWN)?;
         migrations::run_on_sqlite(&mut connection, migrations::of_sqlite()).await?;
+        drop(connection);
+        Ok(Self { pool: Pool::Sqlite { pool, writer: Arc::default() } })
+    }
+
+    /// Opens a database file to look at it: nothing of it is changed, and none is made.
+    ///
+    /// # Errors
+    /// When there is none, or its schema is not one that this program can run on.
+    pub async fn look_at_sqlite(path: &Path) -> Result<Self, StoreError> {
+        let options = SqliteConnectOptions::new().filename(path).read_only(true).busy_timeout(SQL_BUSY_TIMEOUT);
+        let pool =
+            SqlitePoolOptions::new().max_connections(1).acquire_timeout(SQL_BUSY_TIMEOUT).connect_with(options).await?;
+        let mut connection = pool.acquire().await?;
+        migrations::stand_of_sqlite(&mut connection).await?.check(migrations::KNOWN)?;
         drop(connection);
         Ok(Self { pool: Pool::Sqlite { pool, writer: Arc::default() } })
     }

@@ -109,6 +109,35 @@ async fn an_older_control_serves_on_a_schema_that_only_grew_and_refuses_one_that
     Ok(())
 }
 
+#[tokio::test]
+async fn the_audit_of_a_postgresql_is_checked_and_a_record_that_was_changed_is_named() -> anyhow::Result<()> {
+    let postgres = Postgres::start().await?;
+    let (status, said) = verify_audit(&postgres).await?;
+    assert_eq!(status, Some(1), "before there is a schema it cannot be looked at: {said}");
+    migrate(&postgres).await?;
+    let sql = Sql::connect_postgres(&postgres.url().parse::<PostgresUrl>()?).await?;
+    let owner = super::owner(&sql).await?;
+    for _ in 0..3 {
+        super::append(&sql, &owner).await?;
+    }
+    let (status, said) = verify_audit(&postgres).await?;
+    assert_eq!((status, said.as_str()), (Some(0), "the audit holds: 3 records of 1 accounts\n"));
+    sql.tamper("DROP TRIGGER audit_is_never_changed ON audit").await;
+    sql.tamper("UPDATE audit SET kind = 'signed_in' WHERE number = 2").await;
+    let (status, said) = verify_audit(&postgres).await?;
+    assert_eq!(status, Some(3), "{said}");
+    let expected = format!("account {}: audit record 2 does not fit its hash; the first", owner.account_id);
+    assert!(said.starts_with(&expected), "{said}");
+    Ok(())
+}
+
+async fn verify_audit(postgres: &Postgres) -> anyhow::Result<(Option<i32>, String)> {
+    let mut command = Command::new(process::binary("flydex-server")?);
+    command.args(["audit", "verify"]).env("FLYDEX__DATABASE__URL", postgres.url());
+    let output = command.output().await?;
+    Ok((output.status.code(), String::from_utf8(output.stdout)?))
+}
+
 /// Brings the schema up to date as a deploy does.
 async fn migrate(postgres: &Postgres) -> anyhow::Result<()> {
     let mut command = Command::new(process::binary("flydex-server")?);

@@ -1,10 +1,13 @@
 //! The audit: intents and their receipts, uploads of machines, pages, and the chain underneath.
 
+use flydex_domain::audit::check::ChainCheck;
+use flydex_domain::audit::export::Line;
+use flydex_domain::audit::head::SignedHead;
 use flydex_domain::audit::{AuditEntry, AuditKind};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ApprovalId, AuditId, CommandHash, CommandId, Generation};
 use flydex_domain::key::PublicKey;
-use flydex_domain::limits::{AUDIT_UPLOAD_RECORDS_MAX, CREDENTIAL_LIFETIME};
+use flydex_domain::limits::{ACCOUNT_EXPORT_RATE_PER_MINUTE, AUDIT_UPLOAD_RECORDS_MAX, CREDENTIAL_LIFETIME};
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::AuditReceipt;
@@ -172,6 +175,84 @@ async fn pages_lead_through_the_whole_audit_newest_first() {
     assert_eq!(numbers, (1..=total).rev().collect::<Vec<_>>());
     assert_code(&world.page(Some(&phone.cookie), Method::GET, "/api/audit?limit=x", None).await, ErrorCode::BadRequest);
     assert_code(&world.page(Some(&phone.cookie), Method::GET, "/api/audit?all=1", None).await, ErrorCode::BadRequest);
+}
+
+#[tokio::test]
+async fn a_search_finds_by_kind_machine_device_user_and_time() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let (desk, other) = (world.pair(&phone).await, world.pair(&phone).await);
+    let device_id = PublicKey::of(&phone.device_key).device_id();
+    let mut record = upload_record(1);
+    record["at_ms"] = json!(1_700_000_000_000_u64);
+    assert_eq!(upload(&world, &desk, json!({ "records": [record] })).await.status, StatusCode::OK);
+    let session = world.page(Some(&phone.cookie), Method::GET, "/api/session", None).await.body;
+    let (machine, user) = (&desk.machine_id, text(&session, "user_id"));
+    let count = async |query: String| page(&world, &phone, &query).await["records"].as_array().expect("a list").len();
+    assert_eq!(count("?kind=machine_paired".to_owned()).await, 2);
+    assert_eq!(count(format!("?kind=machine_paired&machine_id={machine}")).await, 1);
+    assert_eq!(count(format!("?kind=machine_renamed&machine_id={}", other.machine_id)).await, 0);
+    assert!(count(format!("?device_id={device_id}")).await > 0);
+    assert!(count(format!("?user_id={user}")).await > 0);
+    assert_eq!(count("?until_ms=1700000000001".to_owned()).await, 1, "a deferred record has its own time");
+    let newest = &page(&world, &phone, "?until_ms=1700000000001").await["records"][0];
+    assert_eq!(newest["number"], page(&world, &phone, "?limit=1").await["records"][0]["number"], "and its place");
+    assert_eq!(newest["deferred"], json!(true));
+    assert_eq!(count("?since_ms=1700000000000&until_ms=1700000000000".to_owned()).await, 0);
+    for wrong in ["kind=unheard_of", "machine_id=1", "device_id=x", "user_id=", "since_ms=-1", "text=secret"] {
+        let path = format!("/api/audit?{wrong}");
+        assert_code(&world.page(Some(&phone.cookie), Method::GET, &path, None).await, ErrorCode::BadRequest);
+    }
+}
+
+#[tokio::test]
+async fn an_export_holds_every_record_in_order_and_ends_in_the_signed_head() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    // More than one page of the database.
+    for batch in 0..3 {
+        let records: Vec<Value> = (0..100).map(|number| upload_record(batch * 100 + number)).collect();
+        assert_eq!(upload(&world, &desk, json!({ "records": records })).await.status, StatusCode::OK);
+    }
+    let answer = world.page(Some(&phone.cookie), Method::GET, "/api/audit/export", None).await;
+    assert_eq!(answer.status, StatusCode::OK);
+    assert_eq!(answer.headers["content-disposition"], "attachment; filename=\"flydex-audit.ndjson\"");
+    assert_eq!(answer.headers["cache-control"], "no-store");
+    let mut check = ChainCheck::new(phone.account_id, None);
+    let mut lines =
+        answer.body.as_str().expect("text").lines().map(|line| Line::read(line.as_bytes()).expect("a line"));
+    let Some(Line::Head(head)) = lines.next_back() else { panic!("it ends in the head") };
+    for line in lines {
+        let Line::Record(account_id, record) = line else { panic!("before it are records") };
+        assert_eq!(account_id, phone.account_id);
+        check.take(&record).expect("it holds");
+    }
+    let claims = head.verify(&world.service.verifier()).expect("control signed it");
+    assert_eq!((claims.account_id, claims.head()), (phone.account_id, check.at()));
+    assert!(check.at().number > 300);
+
+    let told = world.page(Some(&phone.cookie), Method::GET, "/api/audit/head", None).await.body;
+    assert_eq!(told["number"], json!(check.at().number));
+    assert_eq!(told["hash"], json!(CommandHash::from_bytes(check.at().hash)));
+    assert_eq!(told["account_id"], json!(phone.account_id));
+    let keys = world.page(None, Method::GET, "/api/keys", None).await.body;
+    assert_eq!(told["token_keys"], keys["token_keys"]);
+    let claims = SignedHead(text(&told, "head")).verify(&world.service.verifier()).expect("control signed it");
+    assert_eq!(claims.head(), check.at());
+}
+
+#[tokio::test]
+async fn exports_have_a_rate() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let head = async || world.page(Some(&phone.cookie), Method::GET, "/api/audit/head", None).await;
+    for _ in 0..ACCOUNT_EXPORT_RATE_PER_MINUTE {
+        assert_eq!(head().await.status, StatusCode::OK);
+    }
+    assert_code(&head().await, ErrorCode::RateLimited);
+    let export = world.page(Some(&phone.cookie), Method::GET, "/api/audit/export", None).await;
+    assert_code(&export, ErrorCode::RateLimited);
 }
 
 #[tokio::test]

@@ -272,7 +272,13 @@ pub(super) async fn send_to(router: Router, peer: IpAddr, mut request: Request<B
     let response = router.oneshot(request).await.expect("the router never fails");
     let (parts, body) = response.into_parts();
     let bytes = body.collect().await.expect("the body is whole").to_bytes();
-    let body = if bytes.is_empty() { Value::Null } else { serde_json::from_slice(&bytes).expect("JSON") };
+    let body = if bytes.is_empty() {
+        Value::Null
+    } else if parts.headers[header::CONTENT_TYPE] == "application/x-ndjson" {
+        Value::String(String::from_utf8(bytes.to_vec()).expect("text"))
+    } else {
+        serde_json::from_slice(&bytes).expect("JSON")
+    };
     Answer { status: parts.status, headers: parts.headers, body }
 }
 

@@ -123,6 +123,8 @@ const SURFACE: &[Row] = &[
     ("get",    "/api/keys",                               [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
     ("post",   "/api/audit/intents",                      [WHO,   NONE,  ROLE,  NONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/audit",                              [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
+    ("get",    "/api/audit/export",                       [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
+    ("get",    "/api/audit/head",                         [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
 ];
 
 #[test]

@@ -3,11 +3,11 @@ use uuid::Uuid;
 
 use super::*;
 
-fn account(number: u128) -> AccountId {
+pub(super) fn account(number: u128) -> AccountId {
     AccountId::from_uuid(Uuid::from_u128(number))
 }
 
-fn chain(account_id: AccountId, length: u64) -> (Vec<AuditRecord>, ChainHead) {
+pub(super) fn chain(account_id: AccountId, length: u64) -> (Vec<AuditRecord>, ChainHead) {
     let mut head = ChainHead::start(account_id);
     let mut records = Vec::new();
     for number in 1..=length {
@@ -54,7 +54,7 @@ fn kinds_outcomes_and_names_lead_to_each_other() {
 }
 
 /// One way to tamper with a stored record.
-fn tamper(entry: &mut AuditEntry, field: usize) {
+pub(super) fn tamper(entry: &mut AuditEntry, field: usize) {
     match field {
         0 => entry.at = UnixMillis(entry.at.0 + 1),
         1 => entry.kind = AuditKind::SignedIn,

@@ -111,9 +111,12 @@ fn a_fresh_file_of_sqlite_is_migrated() {
 
 #[test]
 fn the_help_of_every_role_teaches_by_example() {
-    let mut command = Cli::command();
-    for role in command.get_subcommands_mut() {
-        let help = role.render_long_help().to_string();
-        assert!(help.contains("Examples:") && help.contains("flydex-server"), "{help}");
+    fn teaches(command: &mut clap::Command) {
+        for command in command.get_subcommands_mut() {
+            let help = command.render_long_help().to_string();
+            assert!(help.contains("Examples:") && help.contains("flydex-server"), "{help}");
+            teaches(command);
+        }
     }
+    teaches(&mut Cli::command());
 }

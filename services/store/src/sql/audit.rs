@@ -1,13 +1,15 @@
 //! The append-only audit of each account, chained record by record.
 
-use flydex_domain::audit::{AuditEntry, AuditKind, AuditOutcome, AuditRecord, ChainError, ChainHead, verify_next};
+use flydex_domain::audit::check::ChainCheck;
+use flydex_domain::audit::{AuditEntry, AuditKind, AuditOutcome, AuditRecord, ChainError, ChainHead};
 use flydex_domain::command::Decision;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, AuditId, CommandId, DeviceId};
-use flydex_domain::limits::API_PAGE_ROWS_MAX;
+use flydex_domain::id::{AccountId, AuditId, CommandId, DeviceId, MachineId, UserId};
+use flydex_domain::limits::{API_PAGE_ROWS_MAX, AUDIT_SEARCH_ROWS_MAX};
 use flydex_domain::scope::AccountScope;
+use flydex_domain::time::UnixMillis;
 
-use super::query::query;
+use super::query::{Row, query};
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
 
@@ -21,6 +23,32 @@ macro_rules! select_records {
             $condition
         )
     };
+}
+
+/// Which records are looked for; what is absent does not matter.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct AuditSearch {
+    /// What happened.
+    pub kind: Option<AuditKind>,
+    /// The machine it is about.
+    pub machine_id: Option<MachineId>,
+    /// The device it is about or came from.
+    pub device_id: Option<DeviceId>,
+    /// The user who acted.
+    pub user_id: Option<UserId>,
+    /// Not before this, by the record's own time.
+    pub since: Option<UnixMillis>,
+    /// Before this.
+    pub until: Option<UnixMillis>,
+}
+
+/// A page of what was found.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AuditPage {
+    /// Newest first.
+    pub records: Vec<AuditRecord>,
+    /// Where the next page begins, unless this is the last; a page may be empty and have a next one.
+    pub next_before: Option<u64>,
 }
 
 impl Tx {
@@ -122,22 +150,49 @@ impl Tx {
         record_of(&Columns(&row))
     }
 
-    /// At most `rows_max` records before a number, newest first.
+    /// Looks before a number, newest first: through [`AUDIT_SEARCH_ROWS_MAX`] records at most, for `rows_max` of them.
     ///
     /// # Errors
     /// When the database does not answer.
-    pub async fn audit_before(
+    pub async fn search_audit(
         &mut self,
         scope: AccountScope,
+        search: &AuditSearch,
         before: Option<u64>,
         rows_max: u32,
-    ) -> Result<Vec<AuditRecord>, StoreError> {
-        let rows = query(select_records!("account_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3"))
-            .bind(scope.account_id().as_bytes().as_slice())
-            .bind(integer(before.unwrap_or(u64::MAX)))
-            .bind(i64::from(rows_max))
-            .fetch_all(self)
-            .await?;
+    ) -> Result<AuditPage, StoreError> {
+        let after_head = self.audit_head(scope).await?.number + 1;
+        let before = before.map_or(after_head, |before| before.min(after_head));
+        let lowest = before.saturating_sub(AUDIT_SEARCH_ROWS_MAX);
+        let rows = query(select_records!(
+            "account_id = $1 AND number < $2 AND number >= $3 AND at >= $4 AND at < $5 \
+             AND (kind = $6 OR $6 IS NULL) AND (machine_id = $7 OR $7 IS NULL) \
+             AND (device_id = $8 OR $8 IS NULL) AND (user_id = $9 OR $9 IS NULL) ORDER BY number DESC LIMIT $10"
+        ))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(integer(before))
+        .bind(integer(lowest))
+        .bind(search.since.map_or(0, millis))
+        .bind(search.until.map_or(i64::MAX, millis))
+        .bind(search.kind.map(AuditKind::name))
+        .bind(search.machine_id.map(|id| id.as_bytes().to_vec()))
+        .bind(search.device_id.map(|id| id.as_bytes().to_vec()))
+        .bind(search.user_id.map(|id| id.as_bytes().to_vec()))
+        .bind(i64::from(rows_max))
+        .fetch_all(self)
+        .await?;
+        let records: Vec<_> = rows.iter().map(|row| record_of(&Columns(row))).collect::<Result<_, _>>()?;
+        let is_full = records.len() >= rows_max as usize;
+        let next = if is_full { records.last().map_or(lowest, |record| record.number) } else { lowest };
+        Ok(AuditPage { records, next_before: Some(next).filter(|next| *next > 1) })
+    }
+
+    /// One page of the records after a number, oldest first; an empty one is the end.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn audit_after(&mut self, scope: AccountScope, number: u64) -> Result<Vec<AuditRecord>, StoreError> {
+        let rows = self.rows_after(scope.account_id(), number).await?;
         rows.iter().map(|row| record_of(&Columns(row))).collect()
     }
 
@@ -146,17 +201,26 @@ impl Tx {
     /// # Errors
     /// When the database does not answer; the inner result says where the chain does not hold.
     pub async fn verify_audit(&mut self, scope: AccountScope) -> Result<Result<u64, ChainError>, StoreError> {
-        self.verify_chain_of(scope.account_id()).await
+        self.verify_chain_of(scope.account_id(), None).await
     }
 
-    /// Checks the chain of every account; for the operator, who holds the database anyway.
+    /// Checks the chain of every account, and one of them against a head that was kept of it; for the operator, who
+    /// holds the database anyway. An account of which only the kept head is left comes last.
     ///
     /// # Errors
     /// When the database does not answer; each inner result says where a chain does not hold.
-    pub async fn verify_every_audit(&mut self) -> Result<Vec<(AccountId, Result<u64, ChainError>)>, StoreError> {
+    pub async fn verify_every_audit(
+        &mut self,
+        kept: Option<(AccountId, ChainHead)>,
+    ) -> Result<Vec<(AccountId, Result<u64, ChainError>)>, StoreError> {
         let mut verdicts = Vec::new();
+        let mut missing = kept;
         for account_id in self.account_ids().await? {
-            verdicts.push((account_id, self.verify_chain_of(account_id).await?));
+            let kept = missing.take_if(|(of, _)| *of == account_id).map(|(_, head)| head);
+            verdicts.push((account_id, self.verify_chain_of(account_id, kept).await?));
+        }
+        if let Some((account_id, head)) = missing {
+            verdicts.push((account_id, Err(ChainError::CutShort { found: 0, kept: head.number })));
         }
         Ok(verdicts)
     }
@@ -170,33 +234,45 @@ impl Tx {
         Ok(ChainHead { number: columns.number("audit_number")?, hash: columns.hash("audit_hash")? })
     }
 
-    async fn verify_chain_of(&mut self, account_id: AccountId) -> Result<Result<u64, ChainError>, StoreError> {
+    async fn verify_chain_of(
+        &mut self,
+        account_id: AccountId,
+        kept: Option<ChainHead>,
+    ) -> Result<Result<u64, ChainError>, StoreError> {
         let head = self.head_of(account_id).await?;
-        let mut at = ChainHead::start(account_id);
+        let mut check = ChainCheck::new(account_id, kept);
         loop {
-            let records = self.records_after(account_id, at.number).await?;
-            for record in &records {
-                at = match verify_next(account_id, &at, record) {
-                    Ok(after) => after,
-                    Err(error) => return Ok(Err(error)),
-                };
-            }
-            if records.is_empty() {
+            let rows = self.rows_after(account_id, check.at().number).await?;
+            if rows.is_empty() {
                 break;
             }
+            for row in &rows {
+                if let Err(error) = check_row(&mut check, row) {
+                    return Ok(Err(error));
+                }
+            }
         }
-        if at == head { Ok(Ok(at.number)) } else { Ok(Err(ChainError::HeadMismatch { found: at.number })) }
+        let at = check.at();
+        if at != head {
+            return Ok(Err(ChainError::HeadMismatch { found: at.number }));
+        }
+        Ok(check.end().map(|head| head.number))
     }
 
-    async fn records_after(&mut self, account_id: AccountId, number: u64) -> Result<Vec<AuditRecord>, StoreError> {
-        let rows = query(select_records!("account_id = $1 AND number > $2 ORDER BY number LIMIT $3"))
+    async fn rows_after(&mut self, account_id: AccountId, number: u64) -> Result<Vec<Row>, StoreError> {
+        query(select_records!("account_id = $1 AND number > $2 ORDER BY number LIMIT $3"))
             .bind(account_id.as_bytes().as_slice())
             .bind(integer(number))
             .bind(i64::from(API_PAGE_ROWS_MAX))
             .fetch_all(self)
-            .await?;
-        rows.iter().map(|row| record_of(&Columns(row))).collect()
+            .await
     }
+}
+
+fn check_row(check: &mut ChainCheck, row: &Row) -> Result<(), ChainError> {
+    let unreadable = ChainError::Unreadable { number: check.at().number + 1 };
+    let record = record_of(&Columns(row)).map_err(|_| unreadable)?;
+    check.take(&record)
 }
 
 fn record_of(columns: &Columns<'_>) -> Result<AuditRecord, StoreError> {

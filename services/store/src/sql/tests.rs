@@ -1,3 +1,4 @@
+mod audit;
 mod links;
 mod machines;
 mod schema;
@@ -6,7 +7,7 @@ mod ways_in;
 use std::os::unix::fs::PermissionsExt as _;
 
 use ed25519_dalek::SigningKey;
-use flydex_domain::audit::{AuditEntry, AuditKind, ChainError};
+use flydex_domain::audit::{AuditEntry, AuditKind, ChainError, ChainHead};
 use flydex_domain::id::{AccountSessionId, AuditId, ClaimId, DeviceId, GrantId, LocalConnectId, MachineId, UserId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{SIGN_IN_LINKS_OPEN_MAX, USER_SESSIONS_MAX};
@@ -75,7 +76,7 @@ impl Base {
         let stranger = tx.verify_audit(scope(&self.stranger)).await.expect("the database answers");
         assert!(stranger.is_ok(), "another account's chain is not touched");
         let verdict = tx.verify_audit(scope(&self.owner)).await.expect("the database answers");
-        let every = tx.verify_every_audit().await.expect("the database answers");
+        let every = tx.verify_every_audit(None).await.expect("the database answers");
         assert_eq!(every, vec![(self.owner.account_id, verdict), (self.stranger.account_id, stranger)]);
         verdict
     }

@@ -102,6 +102,15 @@ export interface AuditRow {
   code?: string | number;
 }
 
+/** What to look for; what is absent does not matter. */
+export interface AuditSearch {
+  kind?: string;
+  machine_id?: string;
+  device_id?: string;
+  since_ms?: number;
+  until_ms?: number;
+}
+
 export interface AuditIntent {
   machine_id: string;
   device_id: string;
@@ -144,11 +153,17 @@ export const api = {
   cancelLocalConnect: (id: string) => request<void>("POST", `/api/local-connect/${id}/cancel`, {}),
   auditIntent: (intent: AuditIntent, signal: AbortSignal) =>
     request<{ audit_receipt: string }>("POST", "/api/audit/intents", intent, signal),
-  audit: (before: number | undefined, limit: number) =>
-    request<{ records: AuditRow[]; next_before?: number }>(
-      "GET",
-      `/api/audit?limit=${limit}${before === undefined ? "" : `&before=${before}`}`,
-    ),
+  audit: (search: AuditSearch, before: number | undefined, limit: number) => {
+    const query = new URLSearchParams({ limit: String(limit) });
+    for (const [name, value] of Object.entries({ ...search, before })) {
+      if (value !== undefined) query.set(name, String(value));
+    }
+    return request<{ records: AuditRow[]; next_before?: number }>("GET", `/api/audit?${query.toString()}`);
+  },
+  /** The signed head of the audit, as it is to be kept. */
+  auditHead: () => request<{ number: number; head: string }>("GET", "/api/audit/head"),
+  /** Where all of the audit can be downloaded. */
+  auditExportUrl: async () => `${await whereTheApiIs()}/api/audit/export`,
 };
 
 export type Api = typeof api;

@@ -57,6 +57,7 @@ export class Stage {
   readonly #server: Server;
   readonly #closers: (() => void)[] = [];
   #terms: PairingTerms | undefined;
+  #query = new URLSearchParams();
   #deviceMac = "";
 
   private constructor(machine: FakeMachine, browser: Browser, server: Server) {
@@ -135,7 +136,8 @@ export class Stage {
       request.socket.destroy();
       return;
     }
-    const { pathname } = new URL(request.url ?? "/", this.origin);
+    const { pathname, searchParams } = new URL(request.url ?? "/", this.origin);
+    this.#query = searchParams;
     if (pathname.startsWith("/api/")) await this.#answer(`${request.method} ${pathname}`, request, response);
     else await sendFile(pathname, response, csp);
   }
@@ -206,8 +208,15 @@ export class Stage {
       }
       case "POST /api/sign-in-links":
         return { json: { url: `${this.origin}/sign-in#AAAAAAAAAAAAAAAAAAAAAAAA`, expires_at_ms: Date.now() + 3_600_000 } };
-      case "GET /api/audit":
-        return { json: { records: AUDIT } };
+      case "GET /api/audit": {
+        const kind = this.#query.get("kind");
+        const records = AUDIT.filter((record) => kind === null || record.kind === kind);
+        // The server may have looked through many records and found none.
+        const isFirstOfMany = kind !== null && !this.#query.has("before");
+        return { json: isFirstOfMany ? { records: [], next_before: 50 } : { records } };
+      }
+      case "GET /api/audit/head":
+        return { json: { number: 3, head: "v4.public.head" } };
       case `POST /api/claims/${CLAIM_ID}/redeem`:
         return { json: this.#redeem(body, key) };
       case `POST /api/claims/${CLAIM_ID}/finalize`:

@@ -152,6 +152,24 @@ test("the same in the dark, with diffs, an approval of a long change, and each w
   expect(stage.problems).toEqual([]);
 });
 
+test("the audit is searched page after page, downloaded whole, and its signed head kept", async () => {
+  const page = await stage.paired({ width: 320 });
+  await page.evaluate(() => (location.hash = "#/audit"));
+  await page.waitForSelector(at("audit-row"));
+  expect(await page.locator(at("audit-row")).count()).toBe(3);
+  await page.click("summary");
+  await page.selectOption(at("audit-kind"), "approval_answered");
+  await page.click(at("audit-search"));
+  await page.waitForFunction((row) => document.querySelectorAll(row).length === 1, at("audit-row"));
+  expect(await page.getAttribute(at("audit-export"), "href")).toBe("/api/audit/export");
+  const [download] = await Promise.all([page.waitForEvent("download"), page.click(at("audit-head"))]);
+  expect(download.suggestedFilename()).toBe("flydex-audit-head-3.json");
+  expect(await page.evaluate(() => document.documentElement.scrollWidth > innerWidth)).toBe(false);
+  await shot(page, "21-audit");
+  await axe(page);
+  expect(stage.problems).toEqual([]);
+});
+
 test("a narrow phone has no sideways scroll, and a desk sees list and thread together", async () => {
   const narrow = await stage.paired({ width: 320 });
   for (const route of [`#/m/${MACHINE_ID}`, `#/m/${MACHINE_ID}/t/t1`, `#/m/${MACHINE_ID}/t/t2`, "#/account", `#/m/${MACHINE_ID}/about`, `#/m/${MACHINE_ID}/new`, "#/audit", "#/"]) {
