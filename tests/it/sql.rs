@@ -31,7 +31,8 @@ const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
 async fn a_database_that_comes_late_is_waited_for_and_one_that_restarts_is_taken_up_again() -> anyhow::Result<()> {
     let mut postgres = Postgres::start().await?;
     let url = PostgresUrl::from_str(&postgres.url())?;
-    assert_eq!(Sql::migrate_postgres(&url).await?, (0, 4));
+    let (before, newest) = Sql::migrate_postgres(&url).await?;
+    assert!(before == 0 && newest > 0, "{before} {newest}");
     postgres.crash().await?;
     let connecting = tokio::spawn(async move { Sql::connect_postgres(&url).await });
     tokio::task::yield_now().await;
@@ -57,11 +58,12 @@ async fn of_two_migrators_one_waits_for_the_other_and_before_them_nothing_opens(
     let postgres = Postgres::start().await?;
     let url = PostgresUrl::from_str(&postgres.url())?;
     let refused = Sql::connect_postgres(&url).await.err();
-    let expected = SchemaError::Behind { found: 0, wanted: 4 };
-    assert!(matches!(refused, Some(StoreError::Schema(error)) if error == expected), "{refused:?}");
-    assert!(expected.to_string().ends_with("run `migrate` first"));
+    let Some(StoreError::Schema(error @ SchemaError::Behind { found: 0, wanted })) = refused else {
+        panic!("an empty database is refused: {refused:?}")
+    };
+    assert!(error.to_string().ends_with("run `migrate` first"));
     let migrations = try_join_all((0..4).map(|_| Sql::migrate_postgres(&url))).await?;
-    assert!(migrations.iter().all(|(_, after)| *after == 4), "{migrations:?}");
+    assert!(migrations.iter().all(|(_, after)| *after == wanted), "{migrations:?}");
     owner(&Sql::connect_postgres(&url).await?).await?;
     Ok(())
 }
