@@ -1,5 +1,6 @@
 //! A signed-in browser without pages: the control plane's API with a cookie.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -15,9 +16,13 @@ use reqwest::header::{CONTENT_TYPE, COOKIE, ORIGIN, SET_COOKIE};
 use reqwest::{Client, Method, StatusCode};
 use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
+use tokio::sync::Mutex;
+use tokio::time::Instant;
 
 use crate::device::Device;
 
+/// Age at which a sign-in is renewed before something is enrolled: the server takes it as fresh for a minute more.
+const FRESH_FOR: Duration = Duration::from_secs(240);
 /// Times that rates may hold one call up.
 const HELD_UP_MAX: u32 = 100;
 
@@ -30,6 +35,8 @@ pub struct Account {
     base: String,
     cookie: String,
     extra_pem: Option<String>,
+    /// The session that enrols, and when it began; all clones share it.
+    fresh: Arc<Mutex<(String, Instant)>>,
     /// The account that was signed in to.
     pub account_id: AccountId,
 }
@@ -64,22 +71,10 @@ impl Account {
         let client = client(extra_pem)?;
         let found: Value = client.get(format!("{origin}/.well-known/flydex.json")).send().await?.json().await?;
         let base = text(&found, "api_origin")?.to_owned();
-        let response = client
-            .post(format!("{base}/api/sign-in"))
-            .header(ORIGIN, &origin)
-            .header(CONTENT_TYPE, "application/json")
-            .body(json!({ "token": token }).to_string())
-            .send()
-            .await?;
-        if !response.status().is_success() {
-            bail!("sign-in was answered {}: {}", response.status(), response.text().await?);
-        }
-        let cookie = response.headers().get(SET_COOKIE).context("no cookie was set")?.to_str()?;
-        let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
-        let body: Value = serde_json::from_str(&response.text().await?)?;
-        let account_id = text(&body, "account_id")?.parse()?;
+        let (cookie, account_id) = use_link(&client, &origin, &base, token).await?;
         let extra_pem = extra_pem.map(ToOwned::to_owned);
-        Ok(Self { client, origin, base, cookie, extra_pem, account_id })
+        let fresh = Arc::new(Mutex::new((cookie.clone(), Instant::now())));
+        Ok(Self { client, origin, base, cookie, extra_pem, fresh, account_id })
     }
 
     /// The same, over connections of its own: as another browser, which may have another address.
@@ -149,6 +144,19 @@ impl Account {
         bail!("{path} was held up {HELD_UP_MAX} times")
     }
 
+    /// The same account with a sign-in that is minutes old, as enrolling wants it.
+    async fn freshly_signed_in(&self) -> anyhow::Result<Self> {
+        let mut fresh = self.fresh.lock().await;
+        let mut account = Self { cookie: fresh.0.clone(), ..self.clone() };
+        if fresh.1.elapsed() >= FRESH_FOR {
+            let link: Value = account.expect(Method::POST, "/api/sign-in-links", Some(json!({}))).await?;
+            let (_, token) = text(&link, "url")?.split_once('#').context("the link has no token")?;
+            (account.cookie, _) = use_link(&self.client, &self.origin, &self.base, token).await?;
+            *fresh = (account.cookie.clone(), Instant::now());
+        }
+        Ok(account)
+    }
+
     async fn expect<T: DeserializeOwned>(&self, method: Method, path: &str, body: Option<Value>) -> anyhow::Result<T> {
         let (status, body) = self.call_patiently(method, path, body).await?;
         if !status.is_success() {
@@ -182,15 +190,16 @@ impl Account {
             "device_label": label,
         });
         let path = format!("/api/claims/{claim_id}/redeem");
-        let answer: Value = self.expect(Method::POST, &path, Some(body)).await?;
+        let session = self.freshly_signed_in().await?;
+        let answer: Value = session.expect(Method::POST, &path, Some(body)).await?;
         let terms = terms(&answer, claim_id.parse()?, device)?;
         let body = json!({ "device_mac": encode(&terms.mac(&keys.device_to_machine)) });
         let path = format!("/api/claims/{claim_id}/finalize");
-        let (status, body) = self.call_patiently(Method::POST, &path, Some(body)).await?;
+        let (status, body) = session.call_patiently(Method::POST, &path, Some(body)).await?;
         if !status.is_success() {
             bail!("{path} was answered {status}: {body}");
         }
-        Ok(Pairing { local_connect_id: text(&answer, "local_connect_id")?.parse()?, terms, keys })
+        Ok(Pairing { session, local_connect_id: text(&answer, "local_connect_id")?.parse()?, terms, keys })
     }
 
     /// Waits until the machine confirmed the pairing and Codex answers, and checks the machine's MAC.
@@ -201,7 +210,7 @@ impl Account {
         let mut after = "created".to_owned();
         loop {
             let path = format!("/api/local-connect/{}?wait_ms=10000&after={after}", pairing.local_connect_id);
-            let answer: Value = self.expect(Method::GET, &path, None).await?;
+            let answer: Value = pairing.session.expect(Method::GET, &path, None).await?;
             let status = text(&answer, "status")?;
             match status {
                 "codex_ready" => {
@@ -222,6 +231,24 @@ impl Account {
     }
 }
 
+/// Uses a link up: the cookie, and the account.
+async fn use_link(client: &Client, origin: &str, base: &str, token: &str) -> anyhow::Result<(String, AccountId)> {
+    let response = client
+        .post(format!("{base}/api/sign-in"))
+        .header(ORIGIN, origin)
+        .header(CONTENT_TYPE, "application/json")
+        .body(json!({ "token": token }).to_string())
+        .send()
+        .await?;
+    if !response.status().is_success() {
+        bail!("sign-in was answered {}: {}", response.status(), response.text().await?);
+    }
+    let cookie = response.headers().get(SET_COOKIE).context("no cookie was set")?.to_str()?;
+    let cookie = cookie.split(';').next().unwrap_or_default().to_owned();
+    let body: Value = serde_json::from_str(&response.text().await?)?;
+    Ok((cookie, text(&body, "account_id")?.parse()?))
+}
+
 fn client(extra_pem: Option<&str>) -> anyhow::Result<Client> {
     let tls = flydex_runtime::tls::client_config(extra_pem, &[b"h2", b"http/1.1"])?;
     Ok(Client::builder().tls_backend_preconfigured(tls).build()?)
@@ -230,6 +257,8 @@ fn client(extra_pem: Option<&str>) -> anyhow::Result<Client> {
 /// A pairing that waits for the desk.
 #[derive(Debug)]
 pub struct Pairing {
+    /// The sign-in that redeemed the claim.
+    session: Account,
     /// Which local-connect.
     pub local_connect_id: LocalConnectId,
     /// What both sides agree on.

@@ -74,6 +74,22 @@ const operations = {
   screenshot: (page, { path, full_page = false }) => page.screenshot({ path, fullPage: full_page }).then(() => null),
   close: (page) => page.context().close(),
 
+  // An authenticator in software, whose person is there and says yes.
+  async authenticator(page) {
+    const session = await page.context().newCDPSession(page);
+    await session.send('WebAuthn.enable');
+    await session.send('WebAuthn.addVirtualAuthenticator', {
+      options: {
+        protocol: 'ctap2',
+        transport: 'internal',
+        hasResidentKey: true,
+        hasUserVerification: true,
+        isUserVerified: true,
+        automaticPresenceSimulation: true,
+      },
+    });
+  },
+
   async axe(page) {
     const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa']).analyze();
     return violations.map(({ id, help, nodes }) => `${id}: ${help} (${nodes.map((node) => node.target).join(', ')})`);

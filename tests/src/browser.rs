@@ -191,6 +191,14 @@ impl Page {
         self.call("offline", json!({"value": value})).await.map(drop)
     }
 
+    /// Gives the page an authenticator in software, for passkeys; its person is there and says yes.
+    ///
+    /// # Errors
+    /// When Chromium does not answer.
+    pub async fn authenticator(&self) -> anyhow::Result<()> {
+        self.call("authenticator", json!({})).await.map(drop)
+    }
+
     /// Writes a picture of the page.
     ///
     /// # Errors

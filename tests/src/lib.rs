@@ -9,6 +9,7 @@ pub mod canary;
 pub mod cluster;
 pub mod codex;
 pub mod connector;
+pub mod identity_provider;
 pub mod log;
 pub mod model;
 pub mod otlp;

@@ -33,6 +33,8 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
     /// What is logged, where it is not as shipped.
     pub log_filter: Option<String>,
+    /// Further variables of its environment, as `FLYDEX__SECTION__KEY` names a key of the configuration.
+    pub variables: Vec<(String, String)>,
 }
 
 /// A running relay.
@@ -71,7 +73,7 @@ impl Server {
     pub async fn start_with(mut settings: Settings) -> anyhow::Result<Self> {
         if settings.https && settings.port == 0 {
             // The origin must be known before the relay has a port.
-            settings.port = TcpListener::bind("127.0.0.1:0")?.local_addr()?.port();
+            settings.port = free_port()?;
         }
         let folder = tempfile::Builder::new().prefix("fx-server").tempdir()?;
         let data = WatchedFolder::new("the relay's data", folder, "");
@@ -187,7 +189,16 @@ fn spawn(data: &WatchedFolder, settings: &Settings) -> anyhow::Result<Process> {
     if let Some(filter) = &settings.log_filter {
         command.env("FLYDEX__TELEMETRY__LOG_FILTER", filter);
     }
+    command.envs(settings.variables.iter().cloned());
     Process::start("flydex-server", &mut command)
+}
+
+/// A port that nobody had a moment ago.
+///
+/// # Errors
+/// When there is none.
+pub fn free_port() -> anyhow::Result<u16> {
+    Ok(TcpListener::bind("127.0.0.1:0")?.local_addr()?.port())
 }
 
 fn port_of(origin: &str) -> anyhow::Result<u16> {

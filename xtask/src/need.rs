@@ -144,6 +144,14 @@ pub(crate) fn browser_driver(root: &Path) -> anyhow::Result<()> {
     npm_packages(root, "tests/browser").context("install the browser driver")
 }
 
+/// The identity provider of the tests.
+///
+/// # Errors
+/// When npm is missing or fails.
+pub(crate) fn identity_provider(root: &Path) -> anyhow::Result<()> {
+    npm_packages(root, "tests/oidc").context("install the identity provider")
+}
+
 /// Installs a cargo tool of that exact version when it is missing.
 ///
 /// # Errors

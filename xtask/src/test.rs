@@ -44,6 +44,7 @@ fn prepare(root: &Path, arguments: &Arguments) -> anyhow::Result<PathBuf> {
     if !arguments.no_flows {
         need::chromium(root)?;
         need::browser_driver(root)?;
+        need::identity_provider(root)?;
         need::redis(root)?;
         need::postgres(root)?;
         need::networks(root)?;

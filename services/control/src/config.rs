@@ -4,6 +4,8 @@ use flydex_runtime::origin::PublicOrigin;
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use crate::identities::IdentityProvider;
+
 /// The name of an account that its owner has not named.
 const DEFAULT_ACCOUNT_NAME: &str = "Personal";
 
@@ -18,6 +20,8 @@ pub struct Config {
     pub regions: Vec<Region>,
     /// The name of the account that the owner link makes.
     pub account_name: String,
+    /// Where people may sign in as well.
+    pub identity_provider: Option<IdentityProvider>,
 }
 
 impl Config {
@@ -25,7 +29,13 @@ impl Config {
     #[must_use]
     pub fn new(public_origin: PublicOrigin, region: &str) -> Self {
         let regions = vec![Region::behind(&public_origin, region)];
-        Self { public_origin, region: region.to_owned(), regions, account_name: DEFAULT_ACCOUNT_NAME.to_owned() }
+        Self {
+            public_origin,
+            region: region.to_owned(),
+            regions,
+            account_name: DEFAULT_ACCOUNT_NAME.to_owned(),
+            identity_provider: None,
+        }
     }
 
     /// Whether there is such a region.

@@ -15,6 +15,7 @@ mod cookie;
 mod devices;
 mod error;
 mod extract;
+mod identities;
 mod internal;
 mod invitations;
 mod local_connect;
@@ -38,6 +39,7 @@ mod ways_in;
 mod wire;
 
 pub use self::config::{Config, QuicEndpoint, Region};
+pub use self::identities::{IdentityProvider, ProviderError};
 pub use self::service::{Service, StartError};
 
 #[cfg(test)]

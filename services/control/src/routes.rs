@@ -20,8 +20,8 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, accounts, agent_status, audit, claims, devices, invitations, local_connect, machines, members,
-    passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
+    account_sessions, accounts, agent_status, audit, claims, devices, identities, invitations, local_connect, machines,
+    members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 
 /// Headers of every answer: nothing is kept, sniffed, framed or lent to other origins.
@@ -73,6 +73,11 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(sign_in::passkey::start))
         .routes(routes!(sign_in::passkey::finish))
         .routes(routes!(sign_in::recovery::sign_in))
+        .routes(routes!(identities::start_sign_in))
+        .routes(routes!(identities::finish_sign_in))
+        .routes(routes!(identities::start_link))
+        .routes(routes!(identities::finish_link))
+        .routes(routes!(identities::unlink))
         .routes(routes!(presence::start))
         .routes(routes!(presence::finish))
         .routes(routes!(ways_in::list))

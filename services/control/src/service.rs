@@ -28,6 +28,7 @@ use uuid::Uuid;
 
 use crate::config::Config;
 use crate::extract::Address;
+use crate::identities::{Provider, ProviderError};
 use crate::internal::{Head, InternalApi};
 use crate::metrics::Metrics;
 use crate::passkeys::RelyingParty;
@@ -47,6 +48,9 @@ pub enum StartError {
     /// The database does not answer.
     #[error("read the settings from the database")]
     Store(#[from] StoreError),
+    /// The identity provider cannot be used as it is set up.
+    #[error("use the identity provider")]
+    Provider(#[from] ProviderError),
 }
 
 /// What every handler shares.
@@ -59,6 +63,7 @@ pub(crate) struct Control {
     pub(crate) verifier: Arc<TokenVerifier>,
     pub(crate) rates: Rates,
     pub(crate) relying_party: RelyingParty,
+    pub(crate) provider: Option<Arc<Provider>>,
     pub(crate) waiters: Waiters,
     pub(crate) metrics: Metrics,
     /// How far the log of revocations goes.
@@ -185,7 +190,7 @@ impl Service {
     /// Reads or makes the server's keys, and on a server without an account the owner link.
     ///
     /// # Errors
-    /// When the database does not answer.
+    /// When the database does not answer, or the identity provider cannot be used.
     pub async fn start(config: Config, store: Sql, clock: Clock, shutdown: Shutdown) -> Result<Self, StartError> {
         let mut tx = store.write().await?;
         let seed = SecretKey::new(tx.setting_or(TOKEN_SEED, rand::random()).await?);
@@ -197,9 +202,12 @@ impl Service {
         let signer = TokenSigner::from_seed(&key_id(&seed), &seed);
         let verifier = Arc::new(TokenVerifier::new([signer.public()]));
         let (revocations, _) = broadcast::channel(REVOCATION_QUEUE_MAX);
+        let provider = config.identity_provider.clone();
+        let provider = provider.map(|it| Provider::new(it, &config.public_origin, clock.clone())).transpose()?;
         let control = Arc::new(Control {
             rates: Rates::new(&clock),
             relying_party: RelyingParty::new(&config.public_origin),
+            provider: provider.map(Arc::new),
             waiters: Waiters::default(),
             metrics: Metrics::new(),
             head: Head::new(forgotten),

@@ -2,6 +2,7 @@
 
 mod audit;
 mod harness;
+mod identities;
 mod internal;
 mod isolation;
 mod machines;

@@ -24,7 +24,7 @@ use flydex_store::directory::{Directory, InProcessDirectory};
 use flydex_store::sql::Sql;
 use tokio::net::TcpListener;
 
-use crate::config::AllConfig;
+use crate::config::{AllConfig, IdentityProviderConfig};
 use crate::{assets, quic, web};
 
 /// Time that sessions and links have to go elsewhere on a stop; here there is nowhere, so it is short.
@@ -126,7 +126,7 @@ impl Roles {
         let node_id = NodeId::try_from("all".to_owned()).context("name the node")?;
         let directory: Arc<dyn Directory> = Arc::new(InProcessDirectory::default());
         let sql = Sql::open_sqlite(&config.data_dir.join("flydex.sqlite")).await.context("open the database")?;
-        let control_config = control_config(config, origin, address, identity);
+        let control_config = control_config(config, origin, address, identity)?;
         let control = flydex_control::Service::start(control_config, sql.clone(), clock.clone(), shutdown.clone())
             .await
             .context("start the control plane")?;
@@ -198,7 +198,7 @@ fn control_config(
     origin: &PublicOrigin,
     address: SocketAddr,
     identity: &Identity,
-) -> flydex_control::Config {
+) -> anyhow::Result<flydex_control::Config> {
     let quic = config.quic.then(|| QuicEndpoint {
         address: format!("{}:{}", origin.host(), address.port()),
         server_name: origin.host().trim_matches(['[', ']']).to_owned(),
@@ -210,12 +210,13 @@ fn control_config(
         quic,
         certificate_pem: identity.self_made_pem().map(str::to_owned),
     };
-    flydex_control::Config {
+    Ok(flydex_control::Config {
         public_origin: origin.clone(),
         region: config.region.clone(),
         regions: vec![region],
         account_name: config.account_name.clone(),
-    }
+        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
+    })
 }
 
 #[cfg(test)]

@@ -7,6 +7,8 @@ use flydex_runtime::client::TrustedProxies;
 use flydex_runtime::telemetry::TelemetryConfig;
 use serde::{Deserialize, Serialize};
 
+use crate::cluster::BadField;
+
 /// Every role in one process.
 #[derive(Clone, Debug, Deserialize, Serialize)]
 #[serde(deny_unknown_fields, default)]
@@ -33,6 +35,9 @@ pub struct AllConfig {
     pub trusted_proxies: TrustedProxies,
     /// Certificate for an https origin.
     pub tls: TlsFiles,
+    /// Where people may sign in as well. Default none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<IdentityProviderConfig>,
     /// Logs, traces and metrics.
     pub telemetry: TelemetryConfig,
 }
@@ -47,6 +52,42 @@ pub struct TlsFiles {
     pub key_file: Option<PathBuf>,
 }
 
+/// An OpenID provider where people may sign in: code flow with PKCE. It must know `<public_origin>/sign-in/identity` as
+/// the address to send browsers back to.
+#[derive(Clone, Debug, Deserialize, Serialize)]
+#[serde(deny_unknown_fields)]
+pub struct IdentityProviderConfig {
+    /// What people call it, on the button. Needed.
+    pub name: String,
+    /// What it calls itself, `https://…`, as in its `/.well-known/openid-configuration`; `http` on this computer alone.
+    /// Needed.
+    pub issuer: String,
+    /// What it calls this server. Needed.
+    pub client_id: String,
+    /// File of the secret that goes with it. Needed.
+    pub client_secret_file: PathBuf,
+}
+
+impl IdentityProviderConfig {
+    /// Reads the secret.
+    ///
+    /// # Errors
+    /// [`BadField`] when the file cannot be read or is empty.
+    pub fn read(&self) -> Result<flydex_control::IdentityProvider, BadField> {
+        let field = "identity_provider.client_secret_file";
+        let secret = std::fs::read_to_string(&self.client_secret_file).map_err(|error| BadField::new(field, error))?;
+        if secret.trim().is_empty() {
+            return Err(BadField::new(field, "the file is empty"));
+        }
+        Ok(flydex_control::IdentityProvider {
+            name: self.name.clone(),
+            issuer: self.issuer.clone(),
+            client_id: self.client_id.clone(),
+            client_secret: secret.trim().into(),
+        })
+    }
+}
+
 impl Default for AllConfig {
     fn default() -> Self {
         Self {
@@ -59,6 +100,7 @@ impl Default for AllConfig {
             quic: true,
             trusted_proxies: TrustedProxies::default(),
             tls: TlsFiles::default(),
+            identity_provider: None,
             telemetry: TelemetryConfig::default(),
         }
     }

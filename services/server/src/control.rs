@@ -23,7 +23,7 @@ use tonic::service::Routes;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
 use crate::cluster::{self, BadField, Life};
-use crate::config::TlsFiles;
+use crate::config::{IdentityProviderConfig, TlsFiles};
 use crate::machines::default_admin_listen;
 use crate::migrate::DatabaseConfig;
 use crate::{assets, web};
@@ -68,6 +68,9 @@ pub struct ControlConfig {
     /// Whether a proxy in front speaks https and this process http to it alone. Default false.
     #[serde(default)]
     pub tls_in_front: bool,
+    /// Where people may sign in as well. Default none.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub identity_provider: Option<IdentityProviderConfig>,
     /// The database. Needed.
     pub database: DatabaseConfig,
     /// Who this process is, and whom it trusts. Needed; the role in the certificate is `control`.
@@ -152,6 +155,7 @@ async fn start(
         region: regions[0].region.clone(),
         regions,
         account_name: config.account_name.clone(),
+        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
     };
     flydex_control::Service::start(control, sql, Clock::system(), life.shutdown.clone())
         .await

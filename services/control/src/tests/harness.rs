@@ -1,6 +1,7 @@
 //! A control plane on a fresh database, and the parties that talk to it.
 
 mod authenticator;
+mod provider;
 mod requests;
 
 use std::net::{IpAddr, Ipv4Addr, SocketAddr};
@@ -31,8 +32,9 @@ use tower::ServiceExt as _;
 use uuid::Uuid;
 
 pub(super) use self::authenticator::{Authenticator, answer_cookie};
+pub(super) use self::provider::{FakeProvider, Signed};
 pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
-use crate::{Config, Region, Service};
+use crate::{Config, IdentityProvider, Region, Service};
 
 pub(super) const ORIGIN: &str = "https://relay.example";
 pub(super) const START_MILLIS: u64 = 1_800_000_000_000;
@@ -76,13 +78,19 @@ pub(super) struct Desk {
 
 impl World {
     pub(super) async fn start() -> Self {
-        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS)).await
+        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS), None).await
     }
 
-    async fn start_in(database: Database, clock: Clock) -> Self {
+    /// One where people may sign in at a provider as well.
+    pub(super) async fn with_provider(provider: IdentityProvider) -> Self {
+        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS), Some(provider)).await
+    }
+
+    async fn start_in(database: Database, clock: Clock, provider: Option<IdentityProvider>) -> Self {
         let store = database.open().await;
         let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
         let mut config = Config::new(origin.clone(), "local");
+        config.identity_provider = provider;
         config.regions.push(Region::behind(&origin, "eu"));
         let service =
             Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
@@ -95,7 +103,7 @@ impl World {
         let Self { clock, store, database, service, router } = self;
         drop((service, router));
         store.close().await;
-        Self::start_in(database, clock).await
+        Self::start_in(database, clock, None).await
     }
 
     pub(super) fn now(&self) -> u64 {

@@ -258,6 +258,8 @@ impl Both {
     async fn send(&mut self, operation: &Operation, mut body: Option<Value>, place: &Place, put: &str) -> Answer {
         // Rates come back, and no two requests are of one moment.
         self.world.advance(Duration::from_secs(5));
+        // What wants a fresh proof is tried as well, and not refused for the want of one.
+        self.world.fresh(&self.a).await;
         let mut id = self.own_id(&operation.path);
         match place {
             Place::Path => put.clone_into(&mut id),

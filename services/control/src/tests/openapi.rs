@@ -18,7 +18,7 @@ fn the_description_is_the_recorded_one() {
 }
 
 /// Routes that ask for no proof: they begin one, or tell what anyone may know.
-const PUBLIC: [(&str, &str); 10] = [
+const PUBLIC: [(&str, &str); 12] = [
     ("get", "/api/keys"),
     ("get", "/api/regions"),
     ("get", "/api/sign-in/options"),
@@ -26,6 +26,8 @@ const PUBLIC: [(&str, &str); 10] = [
     ("post", "/api/invitations/offer"),
     ("post", "/api/local-connect/start"),
     ("post", "/api/sign-in"),
+    ("post", "/api/sign-in/identity/finish"),
+    ("post", "/api/sign-in/identity/start"),
     ("post", "/api/sign-in/passkey/finish"),
     ("post", "/api/sign-in/passkey/start"),
     ("post", "/api/sign-in/recovery"),

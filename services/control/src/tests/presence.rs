@@ -119,3 +119,25 @@ async fn a_pairing_that_was_begun_fresh_is_finished() {
     world.advance(Duration::from_secs(100));
     assert_eq!(world.finalize(&phone, &desk).await.status, StatusCode::NO_CONTENT);
 }
+
+#[tokio::test]
+async fn going_on_in_another_account_proves_nobody_anew() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let (mut key, own) = world.add_passkey(&phone.cookie, "key").await;
+    let host = world.user(None, Role::Owner).await;
+    let invitation = json!({ "role": "owner", "label": "Ana" });
+    let made = world.page(Some(&host.cookie), Method::POST, "/api/invitations", Some(invitation)).await;
+    let token = made.body["url"].as_str().and_then(|url| url.split_once('#')).expect("a token").1;
+    let body = json!({ "token": token });
+    assert!(world.page(Some(&own), Method::POST, "/api/invitations/accept", Some(body)).await.status.is_success());
+    world.advance(OLDER);
+    let path = format!("/api/accounts/{}/switch", host.account_id);
+    let switched = world.page(Some(&own), Method::POST, &path, None).await;
+    assert_eq!(switched.body["passkeys"], json!(1), "{switched:?}");
+    let there = cookie(&switched);
+    let make = async |cookie: &str| world.page(Some(cookie), Method::POST, "/api/recovery-codes", None).await;
+    assert_code(&make(&there).await, ErrorCode::FreshAssertionRequired);
+    let asserted = cookie(&world.assert_presence(&there, &mut key).await);
+    assert_eq!(make(&asserted).await.status, StatusCode::OK);
+}

@@ -79,6 +79,11 @@ const SURFACE: &[Row] = &[
     ("post",   "/api/sign-in/passkey/start",              [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/sign-in/passkey/finish",             [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/sign-in/recovery",                   [DONE,  DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
+    ("post",   "/api/sign-in/identity/start",             [NONE,  NONE,  NONE,  NONE,  NONE,  PAGE,  PAGE]),
+    ("post",   "/api/sign-in/identity/finish",            [OVER,  OVER,  OVER,  OVER,  OVER,  PAGE,  PAGE]),
+    ("post",   "/api/identities/start",                   [WHO,   NONE,  NONE,  NONE,  NONE,  PAGE,  PAGE]),
+    ("post",   "/api/identities/finish",                  [WHO,   OVER,  OVER,  OVER,  OVER,  PAGE,  PAGE]),
+    ("delete", "/api/identities/{id}",                    [WHO,   NONE,  NONE,  NONE,  NONE,  PAGE,  PAGE]),
     ("post",   "/api/presence/start",                     [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/presence/finish",                    [WHO,   OVER,  OVER,  OVER,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/ways-in",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
@@ -316,6 +321,8 @@ impl Cast {
         let device_key = PublicKey::of(&scene.phone.device_key);
         Some(match (method, path) {
             ("post", "/api/sign-in/recovery") => json!({ "code": scene.recovery_code }),
+            // Without a provider: tests of their own have one.
+            ("post", "/api/sign-in/identity/finish" | "/api/identities/finish") => json!({ "state": "s", "code": "c" }),
             ("post", path) if path.ends_with("/finish") => scene.second_step.0.clone(),
             ("patch", "/api/passkeys/{id}") => json!({ "label": "renamed" }),
             ("post", "/api/sign-in") => json!({ "token": scene.sign_in_token }),

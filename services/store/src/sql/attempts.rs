@@ -18,8 +18,10 @@ pub enum AttemptKind {
     PasskeyAddition,
     /// A fresh assertion in a session.
     Assertion,
-    /// Signing in at a provider, or linking with an identity there.
+    /// Signing in at a provider.
     Identity,
+    /// Linking with an identity at a provider.
+    IdentityLink,
 }
 
 impl AttemptKind {
@@ -29,6 +31,7 @@ impl AttemptKind {
             Self::PasskeyAddition => "passkey_addition",
             Self::Assertion => "assertion",
             Self::Identity => "identity",
+            Self::IdentityLink => "identity_link",
         }
     }
 }
