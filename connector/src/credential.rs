@@ -32,7 +32,7 @@ pub struct Keyring {
     key: Arc<SigningKey>,
     origin: ServerOrigin,
     record: Mutex<PairedRecord>,
-    credential: watch::Sender<String>,
+    credential: watch::Sender<SecretText>,
     verifier: watch::Sender<Arc<TokenVerifier>>,
     regions: watch::Sender<Vec<RegionEndpoint>>,
 }
@@ -79,7 +79,7 @@ impl Keyring {
         origin: ServerOrigin,
         clock: Clock,
     ) -> Self {
-        let (credential, _) = watch::channel(record.credential.expose().to_owned());
+        let (credential, _) = watch::channel(record.credential.clone());
         let (verifier, _) = watch::channel(Arc::new(verifier(&record.token_keys)));
         let (regions, _) = watch::channel(record.regions.endpoints(&origin, record.trusted_pem.as_deref()));
         Self { state, clock, key, origin, record: Mutex::new(record), credential, verifier, regions }
@@ -99,7 +99,7 @@ impl Keyring {
 
     /// Follows the newest credential.
     #[must_use]
-    pub fn credential(&self) -> watch::Receiver<String> {
+    pub fn credential(&self) -> watch::Receiver<SecretText> {
         self.credential.subscribe()
     }
 
@@ -136,7 +136,7 @@ impl Keyring {
         }
         let newer = PairedRecord { credential, token_keys, ..record.clone() };
         newer.store(&self.state)?;
-        self.credential.send_replace(newer.credential.expose().to_owned());
+        self.credential.send_replace(newer.credential.clone());
         self.verifier.send_replace(Arc::new(keys));
         *record = newer;
         Ok(())

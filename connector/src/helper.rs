@@ -23,6 +23,7 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{HELPER_BODY_BYTES_MAX, HELPER_REQUESTS_IN_FLIGHT_MAX, HELPER_TIMEOUT};
 use flydex_runtime::lifecycle::Shutdown;
+use subtle::ConstantTimeEq as _;
 use tokio::net::TcpListener;
 use tokio::sync::{Semaphore, mpsc, watch};
 use zeroize::Zeroizing;
@@ -41,6 +42,8 @@ const PRIVATE_NETWORK_ALLOW: HeaderName = HeaderName::from_static("access-contro
 #[derive(Clone)]
 pub struct PageToken(Zeroizing<String>);
 
+flydex_domain::never_implements!(PageToken: fmt::Display, serde::Serialize, PartialEq, AsRef<str>);
+
 impl PageToken {
     /// Draws a token.
     #[must_use]
@@ -51,8 +54,8 @@ impl PageToken {
     /// Whether `given` is the token; takes the same time for every wrong one.
     #[must_use]
     pub fn is(&self, given: &str) -> bool {
-        // Comparing hashes leaks at most how far two hashes agree, which says nothing about the token.
-        sha256(given.as_bytes()) == sha256(self.0.as_bytes())
+        // Hashes, so that its length is not told either.
+        sha256(given.as_bytes()).ct_eq(&sha256(self.0.as_bytes())).into()
     }
 
     /// The token, for the address in the terminal and for the page's own form.

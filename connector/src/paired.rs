@@ -13,6 +13,8 @@ use flydex_domain::scope::Role;
 use flydex_domain::token::TokenVerifier;
 use tokio::sync::{oneshot, watch};
 
+use crate::api::SecretText;
+
 /// The machine list file in the state folder.
 pub const DEVICES_FILE: &str = "devices.json";
 /// The highest epoch and the link counter, in the state folder.
@@ -40,7 +42,7 @@ pub struct PairedState {
     /// The machine key.
     pub machine_key: Arc<SigningKey>,
     /// The newest machine credential.
-    pub credential: watch::Receiver<String>,
+    pub credential: watch::Receiver<SecretText>,
     /// Control's public keys.
     pub verifier: watch::Receiver<Arc<TokenVerifier>>,
     /// Where links are opened, best first.

@@ -71,7 +71,7 @@ pub(crate) struct Machine {
     _watches: Watches,
 }
 
-type Watches = (watch::Sender<String>, watch::Sender<Vec<RegionEndpoint>>, watch::Sender<DeskPolicy>);
+type Watches = (watch::Sender<SecretText>, watch::Sender<Vec<RegionEndpoint>>, watch::Sender<DeskPolicy>);
 
 impl Machine {
     /// Pairs a machine and starts its connector.
@@ -91,7 +91,7 @@ impl Machine {
         let first = devices.first().context("a machine without sessions")?;
         let (proposal, credential, token_keys, machine_id) = pair(world, api, account, &key, first).await?;
         let paired = PairedMachine { account_id: proposal.account_id(), machine_id, machine_key: PublicKey::of(&key) };
-        let (credential_tx, credential) = watch::channel(credential.expose().to_owned());
+        let (credential_tx, credential) = watch::channel(credential);
         let (regions_tx, regions) = watch::channel(regions);
         let (policy_tx, policy) = watch::channel(DeskPolicy::default());
         let state = PairedState {

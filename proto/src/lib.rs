@@ -12,6 +12,18 @@ pub mod v1 {
     include!("generated/flydex.v1.rs");
 }
 
+// ADR 003: what carries content, a ticket, a grant or a credential cannot be printed, nor what such a message is in.
+flydex_domain::never_implements!(v1::Command: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::Event: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::DeviceMessage: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::MachineMessage: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::SessionHello: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::LinkHello: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::SessionUp: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::SessionDown: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::LinkUp: std::fmt::Debug, std::fmt::Display);
+flydex_domain::never_implements!(v1::LinkDown: std::fmt::Debug, std::fmt::Display);
+
 pub mod codec;
 pub mod convert;
 pub mod follow;

@@ -10,6 +10,7 @@ use flydex_domain::status::LocalConnectStatus;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, TokenVerifier};
 use serde::{Deserialize, Serialize};
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroizing;
 
 use crate::spool::SpoolRecord;
@@ -20,9 +21,14 @@ pub(super) struct Whereabouts {
     pub(super) api_origin: String,
 }
 
-/// A text that lets its holder in: never printed, overwritten when it goes.
-#[derive(Clone, PartialEq, Eq)]
+/// A text that lets its holder in: never printed, compared in constant time, overwritten when it goes.
+///
+/// It is serialised where it goes over TLS to the control plane, over the connector's own socket, and into the paired
+/// record, which only its owner may read.
+#[derive(Clone, Default)]
 pub struct SecretText(Zeroizing<String>);
+
+flydex_domain::never_implements!(SecretText: fmt::Display, AsRef<str>, std::ops::Deref);
 
 impl SecretText {
     /// Takes the text over.
@@ -37,6 +43,14 @@ impl SecretText {
         &self.0
     }
 }
+
+impl PartialEq for SecretText {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.as_bytes().ct_eq(other.0.as_bytes()).into()
+    }
+}
+
+impl Eq for SecretText {}
 
 impl fmt::Debug for SecretText {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

@@ -270,7 +270,7 @@ async fn a_credential_is_renewed_stored_and_published_and_an_older_one_is_not() 
     keyring.renew(&relay.api()).await.unwrap();
     let renewed = PairedRecord::load(state).unwrap().unwrap().credential;
     assert_ne!(renewed, record.credential);
-    assert_eq!(*credential.borrow(), renewed.expose());
+    assert_eq!(*credential.borrow(), renewed);
     keyring.adopt(record.credential, record.token_keys).unwrap();
     assert_eq!(PairedRecord::load(state).unwrap().unwrap().credential, renewed);
 }

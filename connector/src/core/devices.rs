@@ -69,7 +69,7 @@ impl<P: CodexPort> Core<P> {
     pub(super) fn is_strict(&self) -> bool {
         let verifier = self.paired.verifier.borrow();
         // Past its day its word on the account still stands: time zero leaves the signature to be judged.
-        let credential = verifier.verify::<MachineCredential>(&self.paired.credential.borrow(), UnixMillis(0));
+        let credential = verifier.verify::<MachineCredential>(self.paired.credential.borrow().expose(), UnixMillis(0));
         self.policy.strict_audit || credential.map_or(true, |credential| credential.strict_audit)
     }
 

@@ -33,7 +33,7 @@ pub(super) async fn greet(
         version: VERSION,
         version_min: VERSION_MIN,
         capabilities: vec![v1::Capability::BulkCredit.into()],
-        credential: config.paired.credential.borrow().clone(),
+        credential: config.paired.credential.borrow().expose().to_owned(),
         link_counter,
         boot_id: Bytes::copy_from_slice(config.boot_id.as_bytes()),
         connector_version: config.connector_version.clone(),

@@ -20,6 +20,7 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 use super::Config;
 use super::probe::probe;
 use super::trust::Trust;
+use crate::api::SecretText;
 use crate::paired::{MeasuredRegion, RegionEndpoint, RegionReport};
 
 /// What is known of the regions; shared by the supervisor and the probes.
@@ -35,7 +36,7 @@ struct Known {
     regions: Regions,
     endpoints: Vec<RegionEndpoint>,
     /// The credential whose pin is known.
-    credential: String,
+    credential: SecretText,
     stuck: bool,
 }
 
@@ -49,8 +50,12 @@ pub(super) struct Plan {
 
 impl Survey {
     pub(super) fn new(config: Arc<Config>, trust: Arc<Trust>) -> Self {
-        let known =
-            Known { regions: Regions::default(), endpoints: Vec::new(), credential: String::new(), stuck: false };
+        let known = Known {
+            regions: Regions::default(),
+            endpoints: Vec::new(),
+            credential: SecretText::default(),
+            stuck: false,
+        };
         let changed = watch::Sender::default();
         Self { config, trust, known: Mutex::new(known), changed, began: AtomicBool::new(false) }
     }
@@ -228,7 +233,7 @@ impl Survey {
         let credential = paired.credential.borrow();
         // Whatever its age: at the beginning of time nothing has expired.
         if *credential != known.credential
-            && let Ok(claims) = paired.verifier.borrow().verify::<MachineCredential>(&credential, UnixMillis(0))
+            && let Ok(claims) = paired.verifier.borrow().verify::<MachineCredential>(credential.expose(), UnixMillis(0))
         {
             known.credential.clone_from(&credential);
             known.regions.pin(claims.region_pin);
@@ -279,7 +284,7 @@ impl Known {
 struct News {
     changed: watch::Receiver<()>,
     endpoints: watch::Receiver<Vec<RegionEndpoint>>,
-    credential: watch::Receiver<String>,
+    credential: watch::Receiver<SecretText>,
     verifier: watch::Receiver<Arc<TokenVerifier>>,
 }
 

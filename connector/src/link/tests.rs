@@ -28,6 +28,7 @@ use uuid::Uuid;
 mod regions;
 
 use super::*;
+use crate::api::SecretText;
 use crate::outbox::Outbox;
 use crate::paired::{MeasuredRegion, QuicEndpoint};
 use crate::storage::memory::MemoryStorage;
@@ -122,7 +123,7 @@ fn key() -> SigningKey {
 struct World {
     events: mpsc::Receiver<LinkEvent>,
     policy: watch::Sender<DeskPolicy>,
-    credential: watch::Sender<String>,
+    credential: watch::Sender<SecretText>,
     regions: watch::Sender<Vec<RegionEndpoint>>,
     report: watch::Receiver<RegionReport>,
     shutdown: Shutdown,
@@ -131,14 +132,14 @@ struct World {
 /// What a test gives besides the regions.
 struct Given {
     policy: DeskPolicy,
-    credential: String,
+    credential: SecretText,
     verifier: TokenVerifier,
 }
 
 impl Default for Given {
     fn default() -> Self {
         let (policy, verifier) = (DeskPolicy::default(), TokenVerifier::default());
-        Self { policy, credential: "credential".to_owned(), verifier }
+        Self { policy, credential: SecretText::new("credential".to_owned()), verifier }
     }
 }
 
@@ -388,7 +389,7 @@ async fn a_newer_credential_disturbs_no_link_and_opens_the_next() {
     let (hello, _) = welcome(&mut old, None).await;
     assert_eq!(hello.credential, "credential");
     world.up().await;
-    world.credential.send_replace("renewed".to_owned());
+    world.credential.send_replace(SecretText::new("renewed".to_owned()));
     let goes_on = async {
         for _ in 0..100 {
             old.send(Down::Frame(v1::OwnerFrame::default())).await;

@@ -14,6 +14,8 @@ use crate::api::{SecretText, TokenKey};
 /// The address in the QR code. Its fragment is the secret: it is shown, and never logged.
 pub struct PairingUrl(pub(super) Zeroizing<String>);
 
+flydex_domain::never_implements!(PairingUrl: fmt::Display, serde::Serialize, Clone, AsRef<str>);
+
 impl PairingUrl {
     /// The whole address, for the desk's own screen.
     #[must_use]

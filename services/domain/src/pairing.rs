@@ -27,6 +27,8 @@ pub struct ClaimKeys {
     pub machine_to_device: SecretKey,
 }
 
+crate::never_implements!(ClaimKeys: std::fmt::Display, serde::Serialize, Clone);
+
 impl ClaimKeys {
     /// Derives the keys from the secret in the QR code.
     #[must_use]

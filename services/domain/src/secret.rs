@@ -1,15 +1,39 @@
 //! Bytes that must not be printed: payloads on their way through the relay, and key material.
+//!
+//! Whatever holds such bytes says so where it is declared: [`never_implements!`](crate::never_implements) refuses to
+//! compile once its type can be printed or serialised.
 
 use std::fmt;
 
 use bytes::Bytes;
+use subtle::ConstantTimeEq as _;
 use zeroize::Zeroize;
+
+/// Refuses to compile when a type implements one of the traits, which would let it be printed or serialised.
+///
+/// It works by inference: with the trait the type has two ways to one name, and the compiler does not choose.
+#[macro_export]
+macro_rules! never_implements {
+    ($type:ty: $($forbidden:path),+ $(,)?) => {
+        $(const _: fn() = || {
+            trait Way<Marker> {
+                fn only() {}
+            }
+            struct Second;
+            impl<Any: ?Sized> Way<()> for Any {}
+            impl<Any: ?Sized + $forbidden> Way<Second> for Any {}
+            let _ = <$type as Way<_>>::only;
+        };)+
+    };
+}
 
 /// Opaque content of a user: it can be moved on, and nothing else.
 ///
 /// It has no `Display`, its `Debug` shows the length only, and it cannot be serialised by accident.
 #[derive(Clone, Default, PartialEq, Eq)]
 pub struct Payload(Bytes);
+
+never_implements!(Payload: fmt::Display, serde::Serialize, AsRef<[u8]>, AsRef<str>);
 
 impl Payload {
     /// Wraps content as it entered the process.
@@ -43,9 +67,11 @@ impl fmt::Debug for Payload {
     }
 }
 
-/// Key material of 32 bytes: never printed, overwritten when it goes.
-#[derive(Clone, PartialEq, Eq, zeroize::ZeroizeOnDrop)]
+/// Key material of 32 bytes: never printed, compared in constant time, overwritten when it goes.
+#[derive(Clone, zeroize::ZeroizeOnDrop)]
 pub struct SecretKey([u8; 32]);
+
+never_implements!(SecretKey: fmt::Display, serde::Serialize, Copy, AsRef<[u8]>);
 
 impl SecretKey {
     /// Takes key material over.
@@ -63,6 +89,14 @@ impl SecretKey {
     }
 }
 
+impl PartialEq for SecretKey {
+    fn eq(&self, other: &Self) -> bool {
+        self.0.ct_eq(&other.0).into()
+    }
+}
+
+impl Eq for SecretKey {}
+
 impl fmt::Debug for SecretKey {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("SecretKey(redacted)")
@@ -72,6 +106,15 @@ impl fmt::Debug for SecretKey {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn keys_are_equal_by_their_bytes() {
+        let key = SecretKey::new([7; 32]);
+        assert_eq!(key, key.clone());
+        let mut other = [7; 32];
+        other[31] = 8;
+        assert_ne!(key, SecretKey::new(other));
+    }
 
     #[test]
     fn debug_output_shows_no_content() {

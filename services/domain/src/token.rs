@@ -205,6 +205,8 @@ pub struct TokenSigner {
     public: [u8; 32],
 }
 
+crate::never_implements!(TokenSigner: std::fmt::Debug, std::fmt::Display, Serialize, Clone);
+
 impl TokenSigner {
     /// Takes a 32-byte seed made by the caller.
     ///
@@ -213,8 +215,8 @@ impl TokenSigner {
     #[must_use]
     pub fn from_seed(key_id: &str, seed: &crate::secret::SecretKey) -> Self {
         let signing = ed25519_dalek::SigningKey::from_bytes(seed.expose());
-        let secret =
-            AsymmetricSecretKey::from(&signing.to_keypair_bytes()).expect("a seed and its public key are a key pair");
+        let pair = zeroize::Zeroizing::new(signing.to_keypair_bytes());
+        let secret = AsymmetricSecretKey::from(&*pair).expect("a seed and its public key are a key pair");
         Self { key_id: key_id.to_owned(), secret, public: signing.verifying_key().to_bytes() }
     }
 

@@ -273,14 +273,14 @@ async fn an_account_that_is_strict_says_so_in_the_credential() {
     let strict = MachineCredential { strict_audit: true, ..credential() };
     let of_another = flydex_domain::token::TokenSigner::from_seed("k", &SecretKey::new([66; 32]));
     for (number, token) in [world.signer.sign(&strict), of_another.sign(&credential())].into_iter().enumerate() {
-        world.credential.send_replace(token);
+        world.credential.send_replace(crate::api::SecretText::new(token));
         world.events.send(CodexEvent::ApprovalAsked(asked(u32::try_from(number).unwrap()))).await.unwrap();
         let approval = opened(&mut world).await;
         world.answer(1, &approval, Decision::Accept, rendered(&approval), |_, _| String::new()).await;
         assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::AuditUnavailable));
     }
     assert!(world.codex.script(|script| script.answered.is_empty()));
-    world.credential.send_replace(world.signer.sign(&credential()));
+    world.credential.send_replace(crate::api::SecretText::new(world.signer.sign(&credential())));
     world.events.send(CodexEvent::ApprovalAsked(asked(7))).await.unwrap();
     let approval = opened(&mut world).await;
     world.answer(1, &approval, Decision::Accept, rendered(&approval), |_, _| String::new()).await;

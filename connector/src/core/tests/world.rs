@@ -29,6 +29,7 @@ use prost::Message as _;
 use tokio::sync::{Semaphore, mpsc, watch};
 use uuid::Uuid;
 
+use crate::api::SecretText;
 use crate::codex::{AnswerOutcome, CodexEvent, CodexStatus, Refused, RequestKey, ThreadId, TurnId, WatchId};
 use crate::core::port::CodexPort;
 use crate::core::{CoreConfig, LinkEvent, run_with_links};
@@ -196,7 +197,7 @@ pub(super) struct World {
     pub(super) boot_id: BootId,
     pub(super) epoch: Epoch,
     pub(super) policy: watch::Sender<DeskPolicy>,
-    pub(super) credential: watch::Sender<String>,
+    pub(super) credential: watch::Sender<SecretText>,
     pub(super) desk: mpsc::Sender<DeskRequest>,
     pub(super) status: watch::Receiver<Option<CoreStatus>>,
     pub(super) spool: Spool,
@@ -225,7 +226,7 @@ impl World {
         let (policy, policy_rx) = watch::channel(DeskPolicy::default());
         let signer = TokenSigner::from_seed("k", &SecretKey::new([8; 32]));
         let verifier = TokenVerifier::new([signer.public()]);
-        let (credential, credential_rx) = watch::channel(signer.sign(&credential()));
+        let (credential, credential_rx) = watch::channel(SecretText::new(signer.sign(&credential())));
         let paired = PairedState {
             origin: "https://relay.example".to_owned(),
             account_id: account(),

@@ -163,8 +163,8 @@ fn signer() -> TokenSigner {
     TokenSigner::from_seed("k", &SecretKey::new([8; 32]))
 }
 
-fn pinned_to(region: Option<&str>) -> String {
-    signer().sign(&MachineCredential {
+fn pinned_to(region: Option<&str>) -> SecretText {
+    SecretText::new(signer().sign(&MachineCredential {
         account_id: AccountId::from_uuid(Uuid::from_u128(1)),
         machine_id: MachineId::from_uuid(Uuid::from_u128(2)),
         machine_key: EncodedKey(PublicKey::of(&key())),
@@ -173,7 +173,7 @@ fn pinned_to(region: Option<&str>) -> String {
         strict_audit: false,
         issued_at: UnixMillis(0),
         expires_at: UnixMillis(1_000_000),
-    })
+    }))
 }
 
 #[tokio::test]

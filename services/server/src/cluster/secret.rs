@@ -13,6 +13,8 @@ use super::BadField;
 #[serde(transparent)]
 pub struct Secret(SecretString);
 
+flydex_domain::never_implements!(Secret: std::fmt::Display, AsRef<str>, PartialEq);
+
 impl From<&str> for Secret {
     fn from(text: &str) -> Self {
         Self(text.into())
