@@ -5,6 +5,7 @@ use std::process::ExitCode;
 
 use clap::Parser as _;
 use flydex_runtime::clock::Clock;
+use flydex_runtime::memory;
 use flydex_runtime::telemetry::{Telemetry, TelemetryConfig};
 use flydex_runtime::tls;
 
@@ -57,7 +58,11 @@ pub fn main(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         }
     };
     tls::install_provider();
+    let private = memory::keep_private();
     let telemetry = Telemetry::install("flydex", &telemetry_config(&arguments));
+    if let Err(error) = private {
+        tracing::warn!(error = %error, "memory not kept private");
+    }
     let ended = start(arguments);
     if let Ok(telemetry) = telemetry {
         telemetry.shutdown();

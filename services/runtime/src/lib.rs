@@ -6,6 +6,7 @@ pub mod clock;
 pub mod config;
 pub mod http;
 pub mod lifecycle;
+pub mod memory;
 pub mod mutual;
 pub mod origin;
 pub mod telemetry;

@@ -1,4 +1,4 @@
-//! Logs, traces and metrics, set up once in each process.
+//! Logs, traces and metrics, set up once in each process, and what is told of a panic.
 //!
 //! Logs go to standard error, one event a line. Only [`fields::DECLARED`] fields are written and only FlyDex's own
 //! targets below WARN, so that neither a stray field nor a library's trace line can carry content. Traces go to
@@ -7,6 +7,7 @@
 mod export;
 pub mod fields;
 pub mod log;
+pub mod panics;
 pub mod trace;
 
 use opentelemetry::global;
@@ -84,6 +85,7 @@ impl Telemetry {
     /// # Errors
     /// Each [`TelemetryError`].
     pub fn install(service: &'static str, config: &TelemetryConfig) -> Result<Self, TelemetryError> {
+        panics::install();
         let resource = Resource::builder().with_service_name(service).build();
         let registry = Registry::new();
         let reader = opentelemetry_prometheus::exporter()

@@ -89,6 +89,9 @@ impl<'a> Start<'a> {
             voice.say(toml::to_string_pretty(&config).unwrap_or_default().trim_end());
             return 0;
         }
+        if let Err(error) = flydex_runtime::memory::keep_private() {
+            voice.complain(&format!("keep the memory private: {error}"));
+        }
         flydex_runtime::tls::install_provider();
         let outcome = tokio::runtime::Runtime::new()
             .context("start the async runtime")

@@ -42,6 +42,7 @@ pub const DECLARED: &[&str] = &[
     "method",
     "node.id",
     "origin",
+    "panic.location",
     "reason",
     "region",
     "retry_in_ms",

@@ -168,4 +168,4 @@ fn text_line(metadata: &tracing::Metadata<'_>, message: &Value, all: &Declared) 
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -6,7 +6,13 @@ use tracing_subscriber::layer::SubscriberExt as _;
 use super::*;
 
 #[derive(Clone, Default)]
-struct Lines(Arc<Mutex<Vec<u8>>>);
+pub(crate) struct Lines(Arc<Mutex<Vec<u8>>>);
+
+impl Lines {
+    pub(crate) fn text(&self) -> String {
+        String::from_utf8(self.0.lock().unwrap().clone()).unwrap()
+    }
+}
 
 impl io::Write for Lines {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
@@ -23,7 +29,7 @@ fn logged(format: LogFormat, act: impl FnOnce()) -> String {
     let writer = lines.clone();
     let subscriber = tracing_subscriber::registry().with(LogLayer::new(format, move || writer.clone()));
     tracing::subscriber::with_default(subscriber, act);
-    String::from_utf8(lines.0.lock().unwrap().clone()).unwrap()
+    lines.text()
 }
 
 #[test]
