@@ -120,6 +120,7 @@ export class App {
 
   #left(): void {
     forgetDrafts();
+    await this.#relay?.outbox.forget();
     this.#end();
     this.account = undefined;
     this.phase = "signed_out";

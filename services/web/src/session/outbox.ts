@@ -138,6 +138,11 @@ export class Outbox {
     this.#deps.changed();
   }
 
+  /** Forgets everything, as when the browser is signed out. What was sent may still take effect. */
+  async forget(): Promise<void> {
+    for (const { id } of this.all()) await this.dismiss(id);
+  }
+
   /** The machine admitted this session: everything unsettled goes out again. */
   attach(port: Port): void {
     this.#ports.set(port.machineId, port);
