@@ -4,5 +4,6 @@ mod documents;
 mod functions;
 mod layers;
 mod logs;
+mod secrets;
 mod source;
 mod sources;
