@@ -48,12 +48,15 @@ const operations = {
   // A further tab of the same profile.
   async tab({ of, context = pages.get(of).page.context() }) {
     const page = await context.newPage();
-    const entry = { page, problems: [], requests: [] };
+    const entry = { page, problems: [], requests: [], answers: [] };
     page.on('console', (message) => {
       if (message.type() === 'error') entry.problems.push(message.text());
     });
     page.on('pageerror', (error) => entry.problems.push(String(error)));
     page.on('request', (request) => entry.requests.push(request.url()));
+    page.on('response', (response) => {
+      if (new URL(response.url()).pathname.startsWith('/api/')) entry.answers.push(answer(response));
+    });
     const handle = pages.size;
     pages.set(handle, entry);
     return handle;
@@ -73,6 +76,14 @@ const operations = {
   offline: (page, { value }) => page.context().setOffline(value),
   screenshot: (page, { path, full_page = false }) => page.screenshot({ path, fullPage: full_page }).then(() => null),
   close: (page) => page.context().close(),
+  cookies: (page) => page.context().cookies(),
+
+  // Every address that the tab can go back to, with its fragment.
+  async history(page) {
+    const session = await page.context().newCDPSession(page);
+    const { entries } = await session.send('Page.getNavigationHistory');
+    return entries.map(({ url }) => url);
+  },
 
   // An authenticator in software, whose person is there and says yes.
   async authenticator(page) {
@@ -96,12 +107,21 @@ const operations = {
   },
 };
 
+// An answer of the API as it came, to be searched: every header, and the body.
+async function answer(response) {
+  const headers = await response.headersArray().catch(() => []);
+  const body = await response.text().catch(() => '');
+  const text = [...headers.map(({ name, value }) => `${name}: ${value}`), '', body].join('\n');
+  return { method: response.request().method(), path: new URL(response.url()).pathname, text };
+}
+
 async function perform({ operation, page: handle, ...rest }) {
   if (operation === 'open' || operation === 'tab') return operations[operation](rest);
   const entry = pages.get(handle);
   if (!entry) throw new Error(`no page ${handle}`);
   if (operation === 'problems') return entry.problems;
   if (operation === 'requests') return entry.requests;
+  if (operation === 'answers') return Promise.all(entry.answers);
   if (!operations[operation]) throw new Error(`no operation ${operation}`);
   const value = await operations[operation](entry.page, rest);
   return operation === 'goto' || operation === 'reload' ? null : (value ?? null);

@@ -1,6 +1,7 @@
 //! Whole flows over the real binaries, and the rules that the tree itself must keep.
 
 mod attacks;
+mod canary;
 mod cluster;
 mod codex_approvals;
 mod codex_client;

@@ -45,6 +45,17 @@ pub enum Scheme {
     Dark,
 }
 
+/// An answer over HTTP, as it came.
+#[derive(Clone, Debug)]
+pub struct Answer {
+    /// What was asked.
+    pub method: String,
+    /// The path that was asked for, without the query.
+    pub path: String,
+    /// Every header, an empty line, and the body.
+    pub text: String,
+}
+
 impl Browser {
     /// Starts Chromium.
     ///
@@ -233,6 +244,39 @@ impl Page {
     pub async fn requests(&self) -> anyhow::Result<Vec<String>> {
         let requests = self.call("requests", json!({})).await?;
         requests.as_array().context("no list")?.iter().map(text).collect()
+    }
+
+    /// Every answer of the API that this tab got.
+    ///
+    /// # Errors
+    /// When Chromium does not answer.
+    pub async fn answers(&self) -> anyhow::Result<Vec<Answer>> {
+        let answers = self.call("answers", json!({})).await?;
+        let answers = answers.as_array().context("no list")?.iter();
+        answers
+            .map(|one| {
+                Ok(Answer { method: text(&one["method"])?, path: text(&one["path"])?, text: text(&one["text"])? })
+            })
+            .collect()
+    }
+
+    /// The value of a cookie of this profile, which scripts may be kept from.
+    ///
+    /// # Errors
+    /// When there is none of that name.
+    pub async fn cookie(&self, name: &str) -> anyhow::Result<String> {
+        let cookies = self.call("cookies", json!({})).await?;
+        let cookie = cookies.as_array().context("no list")?.iter().find(|cookie| cookie["name"] == name);
+        text(&cookie.with_context(|| format!("no cookie {name}"))?["value"])
+    }
+
+    /// Every address that the tab can go back to, with its fragment.
+    ///
+    /// # Errors
+    /// When Chromium does not answer.
+    pub async fn history(&self) -> anyhow::Result<Vec<String>> {
+        let history = self.call("history", json!({})).await?;
+        history.as_array().context("no list")?.iter().map(text).collect()
     }
 
     /// Closes the profile with all its tabs.

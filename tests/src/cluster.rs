@@ -62,6 +62,8 @@ pub struct Settings {
     pub quic: bool,
     /// Whether the last node of the first region lives in a network of its own, which can be cut off. Needs root.
     pub island: bool,
+    /// Where spans go.
+    pub otlp_endpoint: Option<String>,
     /// What is logged, where it is not as shipped.
     pub log_filter: Option<String>,
 }
@@ -75,6 +77,7 @@ impl Default for Settings {
             port: 0,
             quic: true,
             island: false,
+            otlp_endpoint: None,
             log_filter: None,
         }
     }

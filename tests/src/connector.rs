@@ -1,17 +1,26 @@
 //! The connector: `flydex` with its own state, beside the Codex of the test.
 
+use std::os::unix::fs::PermissionsExt as _;
 use std::path::{Path, PathBuf};
 
-use anyhow::Context as _;
+use anyhow::{Context as _, ensure};
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
 use tokio::process::{Child, Command};
 
-use crate::canary::{self, WatchedFolder};
+use crate::canary::{self, Allowed, WatchedFolder};
 use crate::codex::CodexHome;
 use crate::process::{self, Lines, Process};
 use crate::server::Settings;
 
 /// The connector's part of its folder; the rest of it is a home for Codex.
 const STATE: &str = "flydex";
+/// Files of the state that hold a secret, which no other file may.
+const SECRET_FILES: &[Allowed] = &[(MACHINE_KEY_FILE, &["machine key"]), (PAIRED_FILE, &["machine credential"])];
+/// Holds the machine key.
+const MACHINE_KEY_FILE: &str = "machine-key.pem";
+/// Holds whom the machine is paired with, and its credential.
+const PAIRED_FILE: &str = "paired.json";
 
 /// Where a connector keeps its state and which Codex it works with.
 pub struct Machine {
@@ -64,7 +73,7 @@ impl Machine {
 
     fn with(origin: &str, codex: Option<ScriptedCodex>, workspace: PathBuf) -> anyhow::Result<Self> {
         let folder = tempfile::Builder::new().prefix("fx-machine").tempdir().context("make the state folder")?;
-        let state = WatchedFolder::new("the machine's state", folder, STATE);
+        let state = WatchedFolder::new("the machine's state", folder, STATE, SECRET_FILES);
         Ok(Self { state, origin: origin.to_owned(), codex, workspace, otlp_endpoint: None, log_filter: None })
     }
 
@@ -79,6 +88,27 @@ impl Machine {
     #[must_use]
     pub fn state(&self) -> PathBuf {
         self.state.path().join(STATE)
+    }
+
+    /// Looks from now on for the machine's own secrets: its key and its credential. Each is in one file, which only its
+    /// owner can read.
+    ///
+    /// # Errors
+    /// When it was not paired, or a file can be read by others.
+    pub fn plant_secrets(&self) -> anyhow::Result<()> {
+        for (name, _) in SECRET_FILES {
+            let mode = std::fs::metadata(self.state().join(name))?.permissions().mode();
+            ensure!(mode & 0o777 == 0o600, "{name} has mode {mode:o}");
+        }
+        let pem = std::fs::read_to_string(self.state().join(MACHINE_KEY_FILE))?;
+        let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();
+        let der = STANDARD.decode(der)?;
+        // The seed is an octet string of 32 bytes in another.
+        let at = der.windows(4).position(|tag| tag == [4, 34, 4, 32]).context("no key in the file")? + 4;
+        canary::plant_bytes("machine key", der.get(at..at + 32).context("half a key in the file")?);
+        let paired: serde_json::Value = serde_json::from_slice(&std::fs::read(self.state().join(PAIRED_FILE))?)?;
+        canary::plant_signed("machine credential", paired["credential"].as_str().context("no credential")?);
+        Ok(())
     }
 
     /// Starts `flydex connect`: pairs, then runs.
@@ -158,7 +188,7 @@ impl Connector {
     pub async fn pair_url(&self) -> anyhow::Result<String> {
         let url = self.process.says("pair at ").await?;
         if let Some((_, secret)) = url.rsplit_once('.') {
-            canary::plant("claim secret", secret);
+            canary::plant_token("claim secret", secret);
         }
         Ok(url)
     }

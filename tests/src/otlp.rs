@@ -1,5 +1,6 @@
 //! Where spans are exported to: an OTLP receiver that keeps what it is sent.
 
+use std::collections::BTreeSet;
 use std::net::SocketAddr;
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -27,6 +28,8 @@ pub struct Exported {
 pub struct Sink {
     address: SocketAddr,
     spans: Arc<Mutex<Vec<Exported>>>,
+    /// What processes say of themselves, printed.
+    resources: Arc<Mutex<BTreeSet<String>>>,
     _running: DropGuard,
 }
 
@@ -38,12 +41,13 @@ impl Sink {
     pub fn start() -> anyhow::Result<Self> {
         let incoming = TcpIncoming::bind(SocketAddr::from(([127, 0, 0, 1], 0)))?;
         let address = incoming.local_addr()?;
-        let spans = Arc::default();
+        let (spans, resources) = (Arc::default(), Arc::default());
         let stop = CancellationToken::new();
-        let service = TraceServiceServer::new(Receiver(Arc::clone(&spans)));
+        let service =
+            TraceServiceServer::new(Receiver { spans: Arc::clone(&spans), resources: Arc::clone(&resources) });
         let serving = Server::builder().add_service(service);
         tokio::spawn(serving.serve_with_incoming_shutdown(incoming, stop.clone().cancelled_owned()));
-        Ok(Self { address, spans, _running: stop.drop_guard() })
+        Ok(Self { address, spans, resources, _running: stop.drop_guard() })
     }
 
     /// The endpoint to export to.
@@ -63,14 +67,23 @@ impl Drop for Sink {
     fn drop(&mut self) {
         let mut problems = Vec::new();
         for Exported { service, span } in self.spans() {
+            // With its attributes, events and links.
             let found = canary::found_in(format!("{span:?}").as_bytes());
             problems.extend(found.into_iter().map(|what| format!("{} of {service} holds a {what}", span.name)));
+        }
+        let resources = self.resources.lock().unwrap_or_else(PoisonError::into_inner);
+        for resource in resources.iter() {
+            problems
+                .extend(canary::found_in(resource.as_bytes()).iter().map(|what| format!("{resource} holds a {what}")));
         }
         canary::report("the exported spans", &problems);
     }
 }
 
-struct Receiver(Arc<Mutex<Vec<Exported>>>);
+struct Receiver {
+    spans: Arc<Mutex<Vec<Exported>>>,
+    resources: Arc<Mutex<BTreeSet<String>>>,
+}
 
 #[tonic::async_trait]
 impl TraceService for Receiver {
@@ -78,8 +91,10 @@ impl TraceService for Receiver {
         &self,
         request: Request<ExportTraceServiceRequest>,
     ) -> Result<Response<ExportTraceServiceResponse>, Status> {
-        let mut spans = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut spans = self.spans.lock().unwrap_or_else(PoisonError::into_inner);
         for resource_spans in request.into_inner().resource_spans {
+            let resource = format!("{:?}", resource_spans.resource);
+            self.resources.lock().unwrap_or_else(PoisonError::into_inner).insert(resource);
             let service = service_of(resource_spans.resource.as_ref());
             let exported = resource_spans.scope_spans.into_iter().flat_map(|scope| scope.spans);
             spans.extend(exported.map(|span| Exported { service: service.clone(), span }));

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, geteuid, kill_process};
 use tokio::process::Command;
 
 use crate::process::Process;
-use crate::{redis, wait};
+use crate::{canary, redis, wait};
 
 mod way;
 
@@ -30,6 +30,8 @@ pub struct Postgres {
     port: u16,
     folder: tempfile::TempDir,
     programs: PathBuf,
+    /// It takes any; programs are given this one, which they must keep to themselves.
+    password: String,
     process: Option<Process>,
 }
 
@@ -40,7 +42,8 @@ impl Postgres {
     /// When it is not installed or does not start.
     pub async fn start() -> anyhow::Result<Self> {
         let folder = tempfile::tempdir()?;
-        let mut postgres = Self { port: redis::free_port().await?, folder, programs: programs()?, process: None };
+        let (port, password) = (redis::free_port().await?, canary::mark("password"));
+        let mut postgres = Self { port, folder, programs: programs()?, password, process: None };
         if let Some((user, group)) = other_user()? {
             std::os::unix::fs::chown(postgres.folder.path(), Some(user), Some(group))?;
         }
@@ -50,10 +53,14 @@ impl Postgres {
         Ok(postgres)
     }
 
-    /// Where it is: its maintenance database, with a role that may do everything and needs no password.
+    /// Where it is: its maintenance database, with a role that may do everything.
     #[must_use]
     pub fn url(&self) -> String {
-        url_at(self.port)
+        self.url_at(self.port)
+    }
+
+    fn url_at(&self, port: u16) -> String {
+        format!("postgres://{ROLE}:{}@127.0.0.1:{port}/postgres", self.password)
     }
 
     /// Its first process, to be stopped and continued.
@@ -68,7 +75,7 @@ impl Postgres {
     /// When no port is free.
     pub async fn way(&self) -> anyhow::Result<(Way, String)> {
         let way = Way::to(self.port).await?;
-        let url = url_at(way.port());
+        let url = self.url_at(way.port());
         Ok((way, url))
     }
 
@@ -131,6 +138,36 @@ impl Postgres {
         .await
     }
 
+    /// Everything in it, as text: every table, row and definition, by PostgreSQL's own catalogue.
+    ///
+    /// # Errors
+    /// When it cannot be read.
+    pub async fn everything(&self) -> anyhow::Result<Vec<u8>> {
+        let mut command = self.program("pg_dump")?;
+        command.args(["--inserts", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", ROLE, "postgres"]);
+        let output = command.output().await.context("run pg_dump")?;
+        ensure!(output.status.success(), "pg_dump: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(output.stdout)
+    }
+
+    /// Carries statements out and returns what they give, a line for each row.
+    ///
+    /// # Errors
+    /// When one is refused.
+    pub async fn execute(&self, statements: &str) -> anyhow::Result<String> {
+        let mut command = self.program("psql")?;
+        command.args(["-qAt", "-v", "ON_ERROR_STOP=1", "-h", "127.0.0.1", "-p", &self.port.to_string(), "-U", ROLE]);
+        let output = command.args(["-c", statements, "postgres"]).output().await.context("run psql")?;
+        ensure!(output.status.success(), "psql: {}", String::from_utf8_lossy(&output.stderr));
+        Ok(String::from_utf8(output.stdout)?)
+    }
+
+    /// The folder of its files: what it holds, what it held, and its log of changes.
+    #[must_use]
+    pub fn data(&self) -> PathBuf {
+        self.folder.path().join("data")
+    }
+
     async fn make(&self) -> anyhow::Result<()> {
         let mut command = self.program("initdb")?;
         command.arg("-D").arg(self.data()).args(["-U", ROLE, "-A", "trust", "-E", "UTF8", "--locale=C", "--no-sync"]);
@@ -148,10 +185,6 @@ impl Postgres {
         }
         Ok(command)
     }
-
-    fn data(&self) -> PathBuf {
-        self.folder.path().join("data")
-    }
 }
 
 impl Drop for Postgres {
@@ -159,10 +192,6 @@ impl Drop for Postgres {
         // Its children see that it is gone and end; the folder goes right after.
         self.process = None;
     }
-}
-
-fn url_at(port: u16) -> String {
-    format!("postgres://{ROLE}@127.0.0.1:{port}/postgres")
 }
 
 /// The processes that a process has started and that still run.

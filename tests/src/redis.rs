@@ -1,11 +1,13 @@
 //! A real Redis as a process of its own: alone, or a master and a replica under a sentinel. Nothing is left behind.
 
 use std::path::{Path, PathBuf};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use anyhow::{Context as _, bail, ensure};
 use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::process::Command;
+use tokio_util::task::AbortOnDropHandle;
 
 use crate::process::Process;
 use crate::wait;
@@ -145,8 +147,59 @@ impl Redis {
         Ok(answer)
     }
 
+    /// Everything that it holds, as it would lie on a disk: keys, values, scripts.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn everything(&self) -> anyhow::Result<Vec<u8>> {
+        // What is packed cannot be searched.
+        self.ask(&["CONFIG", "SET", "rdbcompression", "no"]).await?;
+        let before = std::fs::read(self.saved()).ok();
+        self.save().await?;
+        let everything = std::fs::read(self.saved()).context("read what was saved")?;
+        match before {
+            Some(before) => std::fs::write(self.saved(), before)?,
+            None => std::fs::remove_file(self.saved())?,
+        }
+        Ok(everything)
+    }
+
+    /// Listens to every command from now on.
+    ///
+    /// # Errors
+    /// When it does not answer.
+    pub async fn monitor(&self) -> anyhow::Result<Monitor> {
+        let mut socket = TcpStream::connect(("127.0.0.1", self.port)).await?;
+        socket.write_all(b"MONITOR\r\n").await?;
+        let heard = Arc::new(Mutex::new(Vec::new()));
+        let hears = Arc::clone(&heard);
+        let task = tokio::spawn(async move {
+            let mut piece = vec![0; 64 * 1024];
+            while let Ok(read @ 1..) = socket.read(&mut piece).await {
+                hears.lock().unwrap_or_else(PoisonError::into_inner).extend_from_slice(&piece[..read]);
+            }
+        });
+        let monitor = Monitor { heard, _task: AbortOnDropHandle::new(task) };
+        wait::until("redis to let us listen", async || monitor.heard().starts_with(b"+OK").then_some(())).await?;
+        Ok(monitor)
+    }
+
     fn saved(&self) -> PathBuf {
         self.folder.path().join("dump.rdb")
+    }
+}
+
+/// Hears every command that a Redis is given.
+pub struct Monitor {
+    heard: Arc<Mutex<Vec<u8>>>,
+    _task: AbortOnDropHandle<()>,
+}
+
+impl Monitor {
+    /// What it has heard so far.
+    #[must_use]
+    pub fn heard(&self) -> Vec<u8> {
+        self.heard.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 

@@ -76,13 +76,13 @@ impl Server {
             settings.port = free_port()?;
         }
         let folder = tempfile::Builder::new().prefix("fx-server").tempdir()?;
-        let data = WatchedFolder::new("the relay's data", folder, "");
+        let data = WatchedFolder::new("the relay's data", folder, "", &[]);
         let process = spawn(&data, &settings)?;
         let admin = Admin::of(&process).await?;
         let origin = process.says("listening on ").await?;
         let owner_link = process.says("first sign-in at ").await?;
         if let Some((_, token)) = owner_link.split_once('#') {
-            canary::plant("sign-in token", token);
+            canary::plant_token("sign-in token", token);
         }
         let settings = Settings { port: port_of(&origin)?, ..settings };
         Ok(Self { admin, process, data, origin, owner_link, settings })

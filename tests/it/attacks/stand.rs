@@ -27,9 +27,6 @@ use serde_json::{Value, json};
 /// The region of a relay with every role in one process.
 pub(super) const REGION: &str = "local";
 
-/// The last characters of a token's signature that no other has.
-const SIGNATURE_CHARS: usize = 24;
-
 /// The present, as the attacker's clock has it.
 pub(super) fn now() -> UnixMillis {
     UnixMillis(Clock::system().unix_millis())
@@ -73,9 +70,7 @@ impl Relay {
     pub(super) async fn session(&self, account: &Account, device: &Device) -> anyhow::Result<Session> {
         let (ticket, grant) = account.ticket(device, REGION).await?;
         for (what, token) in [("ticket", &ticket), ("grant", &grant)] {
-            // Header and claims are alike in many; the signature ends the third part.
-            let signed = token.split('.').nth(2).context("no signature")?;
-            canary::plant(what, &signed[signed.len().saturating_sub(SIGNATURE_CHARS)..]);
+            canary::plant_signed(what, token);
         }
         Session::open_by(ticket, grant, device, &self.session_url(), account.origin()).await
     }
@@ -83,7 +78,7 @@ impl Relay {
 
 async fn sign_in(link: &str) -> anyhow::Result<Account> {
     let account = Account::sign_in(link).await?;
-    canary::plant("cookie", account.cookie());
+    canary::plant_token("cookie", account.cookie());
     Ok(account)
 }
 
@@ -116,6 +111,8 @@ impl Stand {
         let device = Device::new();
         let mut connector = machine.connect()?;
         let paired = pair(&relay.account, &device, "first phone", &mut connector).await?;
+        machine.plant_secrets()?;
+        canary::plant_bytes("device key", &device.key().to_bytes());
         Ok(Self { connector: Some(connector), relay, device, paired, machine, model, _daemon: daemon, _codex: codex })
     }
 

@@ -150,6 +150,15 @@ impl Part {
         Ok(&self.running()?.process)
     }
 
+    /// Its metrics, as a scrape gets them.
+    ///
+    /// # Errors
+    /// When it does not run, or does not answer.
+    pub async fn metrics(&self) -> anyhow::Result<String> {
+        let admin = self.admin()?;
+        tokio::task::spawn_blocking(move || get(admin, "/metrics")).await?
+    }
+
     /// Whether it runs, frozen or not.
     #[must_use]
     pub const fn runs(&self) -> bool {

@@ -225,10 +225,11 @@ impl Plan {
         let now = Clock::system().unix_millis();
         let mutual = self.authority.write(self.folder.path(), &process, now, CERTIFICATE_LIFETIME)?;
         let mut config = table([("mutual", Value::try_from(mutual)?)]);
-        if let Some(filter) = &self.settings.log_filter {
-            let telemetry = table([("log_filter", filter.clone().into())]);
-            config.insert("telemetry".to_owned(), telemetry.into());
-        }
+        let Settings { otlp_endpoint, log_filter, .. } = &self.settings;
+        let telemetry = [("otlp_endpoint", otlp_endpoint), ("log_filter", log_filter)];
+        let telemetry =
+            telemetry.into_iter().filter_map(|(name, given)| Some((name.to_owned(), given.clone()?.into())));
+        config.insert("telemetry".to_owned(), Value::Table(telemetry.collect()));
         Ok(config)
     }
 

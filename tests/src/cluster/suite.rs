@@ -54,7 +54,7 @@ const fn trial(name: &'static str, scenario: &'static str) -> Trial {
 }
 
 /// Lines that are right while things break.
-pub(super) const EXPECTED: &[(&str, &str)] = &[
+pub const EXPECTED: &[(&str, &str)] = &[
     ("stream to a node broke", "nodes are killed, frozen and replaced"),
     ("nodes not asked for: the last view holds", "Redis is away, or the gateway was frozen"),
     ("directory is away; the node goes on without it", "Redis is away, or the node was frozen"),

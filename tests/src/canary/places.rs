@@ -1,0 +1,173 @@
+//! Where to look beside logs and folders: stores, answers, processes as others see them, browsers.
+
+use std::fs;
+use std::path::Path;
+
+use anyhow::Context as _;
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde_json::Value;
+
+use super::{found_below, found_beside, found_in};
+use crate::browser::{Answer, Page};
+use crate::cluster::{Cluster, Store};
+use crate::postgres::Postgres;
+use crate::redis::{Monitor, Redis};
+
+/// What an answer of the API may hold, by method and path: the one thing that it is there for.
+const ANSWERS: &[(&str, &str, &[&str])] = &[
+    ("POST", "/api/sign-in", &["cookie"]),
+    ("GET", "/api/session", &["cookie"]),
+    ("POST", "/api/tickets", &["ticket", "grant"]),
+    ("POST", "/api/sign-in-links", &["sign-in token"]),
+];
+
+/// What stands in a Redis: in what it holds, and in what it was told.
+///
+/// # Errors
+/// When it does not answer.
+pub async fn redis(redis: &Redis, monitor: &Monitor) -> anyhow::Result<Vec<String>> {
+    let held = named("what Redis holds", &redis.everything().await?);
+    Ok([held, named("what Redis was told", &monitor.heard())].concat())
+}
+
+/// What is kept in the database and nowhere else: see [`plant_controls_keys`].
+const CONTROLS_KEY: &str = "key of control";
+
+/// Looks from now on for the keys that control processes share by their database: what signs tokens, and what hashes
+/// addresses.
+///
+/// # Errors
+/// When there are none.
+pub async fn plant_controls_keys(postgres: &Postgres) -> anyhow::Result<()> {
+    let keys = postgres.execute("SELECT encode(value, 'base64') FROM settings WHERE length(value) = 32").await?;
+    anyhow::ensure!(keys.lines().count() >= 2, "no keys in the database");
+    for key in keys.lines() {
+        super::plant_bytes(CONTROLS_KEY, &STANDARD.decode(key)?);
+    }
+    Ok(())
+}
+
+/// What stands in a PostgreSQL: in its rows, and in its files, where rows live on that are gone.
+///
+/// # Errors
+/// When it cannot be read.
+pub async fn postgres(postgres: &Postgres) -> anyhow::Result<Vec<String>> {
+    let rows = named("a row of PostgreSQL", &postgres.everything().await?);
+    postgres.execute("CHECKPOINT").await?;
+    let all = [rows, found_below(&postgres.data(), &[])].concat();
+    Ok(all.into_iter().filter(|problem| !problem.ends_with(CONTROLS_KEY)).collect())
+}
+
+/// What answers hold beside what they are there for.
+#[must_use]
+pub fn answers(answers: &[Answer]) -> Vec<String> {
+    let mut problems = Vec::new();
+    for Answer { method, path, text } in answers {
+        let allowed = ANSWERS.iter().find(|(of, at, _)| of == method && at == path).map_or(&[][..], |(.., what)| what);
+        let found = found_beside(text.as_bytes(), allowed).into_iter();
+        problems.extend(found.map(|what| format!("the answer to {method} {path} holds a {what}")));
+    }
+    problems
+}
+
+/// What others see of a process: its arguments and, if they are its user, its environment.
+///
+/// # Errors
+/// When it does not run.
+pub fn process(pid: Option<u32>) -> anyhow::Result<Vec<String>> {
+    let pid = pid.context("it does not run")?;
+    let mut problems = Vec::new();
+    for file in ["cmdline", "environ", "comm", "status"] {
+        let path = Path::new("/proc").join(pid.to_string()).join(file);
+        problems.extend(named(&path.display().to_string(), &fs::read(&path)?));
+    }
+    Ok(problems)
+}
+
+/// What stands in the metrics, and beside the processes, of a cluster that runs.
+///
+/// # Errors
+/// When one does not answer.
+pub async fn cluster(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
+    let mut problems = Vec::new();
+    for part in cluster.parts().filter(|part| part.runs()) {
+        problems.extend(named(&format!("the metrics of {}", part.name), part.metrics().await?.as_bytes()));
+        problems.extend(process(part.process()?.pid())?);
+    }
+    Ok(problems)
+}
+
+/// The only Redis of a region without a sentinel.
+///
+/// # Errors
+/// When there is a sentinel.
+pub fn only_redis(store: &Store) -> anyhow::Result<&Redis> {
+    match store {
+        Store::Alone(redis) => Ok(redis),
+        Store::Sentinel(_) => anyhow::bail!("there is a sentinel"),
+    }
+}
+
+/// What a browser keeps of an origin, and what any script of that origin can read of it.
+#[derive(Debug)]
+pub struct Kept {
+    /// `localStorage`.
+    pub local: Value,
+    /// IndexedDB: each table with its rows; of a key its kind, bytes as hexadecimal.
+    pub tables: Value,
+    /// All the rest: `sessionStorage`, cookies that scripts see, caches with their bodies, the addresses of the tab.
+    pub rest: String,
+}
+
+/// Reads all of it.
+///
+/// # Errors
+/// When Chromium does not answer.
+pub async fn browser(page: &Page) -> anyhow::Result<Kept> {
+    let mut all = page.evaluate(KEPT).await?;
+    let (local, tables) = (all["local"].take(), all["tables"].take());
+    let mut addresses = page.history().await?;
+    // A fragment is not sent.
+    let asked = page.requests().await?;
+    addresses.extend(asked.iter().map(|url| url.split('#').next().unwrap_or_default().to_owned()));
+    Ok(Kept { local, tables, rest: format!("{all} {addresses:?}") })
+}
+
+/// What stands in a place.
+#[must_use]
+pub fn named(place: &str, bytes: &[u8]) -> Vec<String> {
+    found_in(bytes).into_iter().map(|what| format!("{place} holds a {what}")).collect()
+}
+
+const KEPT: &str = r#"(async () => {
+  const done = (request) => new Promise((resolve, reject) => {
+    request.onsuccess = () => resolve(request.result);
+    request.onerror = () => reject(request.error);
+  });
+  const hex = (bytes) => [...bytes].map((byte) => byte.toString(16).padStart(2, "0")).join("");
+  const plain = (value) => {
+    if (value instanceof CryptoKey) return { key: value.type, extractable: value.extractable, usages: value.usages };
+    if (value instanceof ArrayBuffer) return { bytes: hex(new Uint8Array(value)) };
+    if (ArrayBuffer.isView(value)) return { bytes: hex(new Uint8Array(value.buffer, value.byteOffset, value.byteLength)) };
+    if (Array.isArray(value)) return value.map(plain);
+    if (typeof value === "bigint") return value.toString();
+    if (value === null || typeof value !== "object") return value;
+    return Object.fromEntries(Object.entries(value).map(([name, part]) => [name, plain(part)]));
+  };
+  const tables = {};
+  for (const { name } of await indexedDB.databases()) {
+    const database = await done(indexedDB.open(name));
+    for (const table of database.objectStoreNames)
+      tables[`${name}.${table}`] = plain(await done(database.transaction(table).objectStore(table).getAll()));
+    database.close();
+  }
+  const cached = {};
+  for (const name of await caches.keys()) {
+    const cache = await caches.open(name);
+    for (const request of await cache.keys()) cached[request.url] = await (await cache.match(request)).text();
+  }
+  // The page's own entry has the address that it was opened with; it goes with the page.
+  const timed = performance.getEntries().filter((entry) => entry.entryType !== "navigation").map((entry) => entry.name);
+  return { local: { ...localStorage }, tables, cached, timed, session: { ...sessionStorage }, cookie: document.cookie };
+})()"#;
