@@ -90,15 +90,19 @@ impl Machine {
         self.state.path().join(STATE)
     }
 
-    /// Looks from now on for the machine's own secrets: its key and its credential. Each is in one file, which only its
-    /// owner can read.
+    /// Looks from now on for the machine's own secrets: its key and its credential. Each is in one file, and its owner
+    /// alone can read any.
     ///
     /// # Errors
     /// When it was not paired, or a file can be read by others.
     pub fn plant_secrets(&self) -> anyhow::Result<()> {
-        for (name, _) in SECRET_FILES {
-            let mode = std::fs::metadata(self.state().join(name))?.permissions().mode();
-            ensure!(mode & 0o777 == 0o600, "{name} has mode {mode:o}");
+        for entry in std::fs::read_dir(self.state())? {
+            let (path, metadata) = {
+                let entry = entry?;
+                (entry.path(), entry.metadata()?)
+            };
+            let mode = metadata.permissions().mode();
+            ensure!(!metadata.is_file() || mode & 0o777 == 0o600, "{} has mode {mode:o}", path.display());
         }
         let pem = std::fs::read_to_string(self.state().join(MACHINE_KEY_FILE))?;
         let der: String = pem.lines().filter(|line| !line.starts_with("-----")).collect();

@@ -146,6 +146,19 @@ async fn a_leak_in_the_arguments_or_the_environment_of_a_process_is_found() -> a
 }
 
 #[tokio::test]
+async fn a_file_that_a_process_holds_open_is_found_also_when_it_has_no_name_any_more() -> anyhow::Result<()> {
+    let folder = tempfile::tempdir()?;
+    let path = folder.path().join("spill");
+    let mut command = Command::new("sh");
+    command.args(["-c", "exec 3>spill; rm spill; echo there; read line"]).current_dir(folder.path());
+    let process = Process::start_foreign("sh", &mut command)?;
+    process.says("there").await?;
+    let open = places::open_files(process.pid())?;
+    assert!(open.iter().any(|file| file.to_string_lossy().starts_with(&*path.to_string_lossy())), "{open:?}");
+    Ok(())
+}
+
+#[tokio::test]
 async fn a_leak_in_anything_that_a_browser_keeps_is_found() -> anyhow::Result<()> {
     let origin = format!("http://{}", served().await?);
     let browser = Browser::start()?;

@@ -50,6 +50,7 @@ impl Stage {
         }
         cluster.may_log("database is not available", "PostgreSQL is away when somebody signs in");
         places::plant_controls_keys(&cluster.postgres).await?;
+        places::plant_certificate_keys(cluster.folder())?;
         let telling = server::Settings { otlp_endpoint, log_filter, ..server::Settings::default() };
         let machine = Machine::new(cluster.origin(), &codex)?.telling(&telling);
         let monitors = vec![places::only_redis(&cluster.region().store)?.monitor().await?];
@@ -126,13 +127,18 @@ impl Stage {
 
     /// What the phone keeps beside what it is meant to: a key that cannot be taken out, and a draft until it is sent or
     /// the browser is signed out.
-    pub(super) async fn found_at_the_phone(&self) -> anyhow::Result<Vec<String>> {
+    pub(super) async fn found_at_the_phone(&mut self) -> anyhow::Result<Vec<String>> {
         let page = self.phone.page();
+        self.connector.take().context("no connector")?.stop().await?;
+        self.phone.shows_connection("machine_offline").await?;
+        self.phone.send(&mark("queued")).await?;
+        page.sees("outbox-state").await?;
         page.fill("composer-text", &mark("draft")).await?;
         let mut kept = places::browser(page).await?;
         // What was asked for stays there until the machine's word on it has come, and a moment longer.
         let outbox = kept.tables["flydex.outbox"].take();
-        ensure!(outbox.is_array(), "no outbox: {}", kept.tables);
+        let waiting = canary::found_in(outbox.to_string().as_bytes());
+        ensure!(waiting.contains(&"queued"), "the outbox holds {waiting:?}: {outbox}");
         let drafts = canary::found_in(kept.local.to_string().as_bytes());
         ensure!(drafts == ["draft"], "localStorage holds {drafts:?}: {}", kept.local);
         let key = &kept.tables["flydex.keys"][0];
@@ -152,9 +158,8 @@ impl Stage {
 
     /// Stops everything, so that it says its last words and sends the rest of its spans.
     pub(super) async fn end(self) -> anyhow::Result<()> {
-        let Self { phone, browser, connector, cluster, machine, monitors, model, codex, daemon, sink } = self;
+        let Self { phone, browser, connector: _, cluster, machine, monitors, model, codex, daemon, sink } = self;
         phone.page().goto("about:blank").await?;
-        connector.context("no connector")?.stop().await?;
         cluster.stop().await?;
         let services: Vec<_> = sink.spans().into_iter().map(|exported| exported.service).collect();
         ensure!(["flydex", "flydex-server"].iter().all(|name| services.iter().any(|one| one == name)), "{services:?}");

@@ -1,7 +1,8 @@
 //! Where to look beside logs and folders: stores, answers, processes as others see them, browsers.
 
 use std::fs;
-use std::path::Path;
+use std::io::ErrorKind;
+use std::path::{Path, PathBuf};
 
 use anyhow::Context as _;
 use base64::Engine as _;
@@ -48,6 +49,25 @@ pub async fn plant_controls_keys(postgres: &Postgres) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Looks from now on for the keys of certificates that lie in a folder.
+///
+/// # Errors
+/// When there are none.
+pub fn plant_certificate_keys(folder: &Path) -> anyhow::Result<()> {
+    let mut count = 0;
+    for entry in fs::read_dir(folder)? {
+        let text = fs::read_to_string(entry?.path()).unwrap_or_default();
+        let Some((_, rest)) = text.split_once("PRIVATE KEY-----") else { continue };
+        let encoded: String = rest.lines().take_while(|line| !line.starts_with("-----")).collect();
+        // The number itself stands after the names of the algorithm.
+        let key = STANDARD.decode(encoded)?;
+        super::plant_bytes("key of a certificate", key.get(36..68).context("a short key")?);
+        count += 1;
+    }
+    anyhow::ensure!(count > 0, "no keys in {}", folder.display());
+    Ok(())
+}
+
 /// What stands in a PostgreSQL: in its rows, and in its files, where rows live on that are gone.
 ///
 /// # Errors
@@ -71,21 +91,44 @@ pub fn answers(answers: &[Answer]) -> Vec<String> {
     problems
 }
 
-/// What others see of a process: its arguments and, if they are its user, its environment.
+/// What others see of a process: its arguments and, where they may, its environment.
 ///
 /// # Errors
 /// When it does not run.
 pub fn process(pid: Option<u32>) -> anyhow::Result<Vec<String>> {
-    let pid = pid.context("it does not run")?;
+    let folder = of_process(pid)?;
     let mut problems = Vec::new();
     for file in ["cmdline", "environ", "comm", "status"] {
-        let path = Path::new("/proc").join(pid.to_string()).join(file);
-        problems.extend(named(&path.display().to_string(), &fs::read(&path)?));
+        let path = folder.join(file);
+        match fs::read(&path) {
+            Ok(bytes) => problems.extend(named(&path.display().to_string(), &bytes)),
+            // Ours let nobody look but root.
+            Err(error) if error.kind() == ErrorKind::PermissionDenied => {}
+            Err(error) => return Err(error.into()),
+        }
     }
     Ok(problems)
 }
 
-/// What stands in the metrics, and beside the processes, of a cluster that runs.
+/// Files that a process holds open, also those that nobody else finds any more; none where one may not look.
+///
+/// # Errors
+/// When it does not run.
+pub fn open_files(pid: Option<u32>) -> anyhow::Result<Vec<PathBuf>> {
+    let links = match fs::read_dir(of_process(pid)?.join("fd")) {
+        Err(error) if error.kind() == ErrorKind::PermissionDenied => return Ok(Vec::new()),
+        links => links?,
+    };
+    let targets = links.flatten().filter_map(|link| fs::read_link(link.path()).ok());
+    // Sockets and pipes have names that are no paths.
+    Ok(targets.filter(|target| target.is_absolute() && !target.starts_with("/dev")).collect())
+}
+
+fn of_process(pid: Option<u32>) -> anyhow::Result<PathBuf> {
+    Ok(Path::new("/proc").join(pid.context("it does not run")?.to_string()))
+}
+
+/// What stands in the metrics of a cluster that runs, beside its processes, and in files that are not their logs.
 ///
 /// # Errors
 /// When one does not answer.
@@ -93,7 +136,10 @@ pub async fn cluster(cluster: &Cluster) -> anyhow::Result<Vec<String>> {
     let mut problems = Vec::new();
     for part in cluster.parts().filter(|part| part.runs()) {
         problems.extend(named(&format!("the metrics of {}", part.name), part.metrics().await?.as_bytes()));
-        problems.extend(process(part.process()?.pid())?);
+        let pid = part.process()?.pid();
+        problems.extend(process(pid)?);
+        let others = open_files(pid)?.into_iter().filter(|file| *file != part.log());
+        problems.extend(others.map(|file| format!("{} keeps something in {}", part.name, file.display())));
     }
     Ok(problems)
 }
