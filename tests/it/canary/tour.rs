@@ -28,7 +28,7 @@ pub(super) async fn of(cluster: &Cluster) -> anyhow::Result<Vec<Answer>> {
             tour.asks_badly(&method, &path).await?;
         }
     }
-    tour.asks_gateways(cluster).await?;
+    tour.asks_others(cluster).await?;
     ensure!(tour.answers.len() > 100, "there is more to see than {} answers", tour.answers.len());
     Ok(tour.answers)
 }
@@ -47,6 +47,8 @@ pub(super) async fn without_a_database(cluster: &Cluster) -> anyhow::Result<()> 
 struct Tour {
     client: Client,
     origin: String,
+    /// Where it is called.
+    base: String,
     cookie: String,
     answers: Vec<Answer>,
 }
@@ -55,7 +57,11 @@ impl Tour {
     async fn begin(cluster: &Cluster) -> anyhow::Result<Self> {
         let tls = flydex_runtime::tls::client_config(Some(cluster.certificate_pem()), &[b"h2", b"http/1.1"])?;
         let client = Client::builder().tls_backend_preconfigured(tls).build()?;
-        Ok(Self { client, origin: cluster.origin().to_owned(), cookie: String::new(), answers: Vec::new() })
+        let origin = cluster.origin().to_owned();
+        let mut tour = Self { client, base: origin.clone(), origin, cookie: String::new(), answers: Vec::new() };
+        let (_, found) = tour.call(Method::GET, "/.well-known/flydex.json", "", String::new()).await?;
+        tour.base = found["api_origin"].as_str().context("the app says where the API is")?.to_owned();
+        Ok(tour)
     }
 
     async fn signs_in(&mut self, link: &str) -> anyhow::Result<()> {
@@ -101,15 +107,18 @@ impl Tour {
         Ok(())
     }
 
-    async fn asks_gateways(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
-        let at = format!("https://localhost:{}", cluster.region().balancer.port());
-        let (api, cookie) = (std::mem::replace(&mut self.origin, at), self.cookie.clone());
-        for path in ["/v1/session", "/v1/link", "/", "/sign-in"] {
-            let path = format!("{path}?ticket={}", mark("query"));
-            let (status, _) = self.call(Method::GET, &path, &cookie, String::new()).await?;
-            ensure!(!status.is_success(), "{path} was answered {status}");
+    /// Gateways, and who serves the app.
+    async fn asks_others(&mut self, cluster: &Cluster) -> anyhow::Result<()> {
+        let gateways = format!("https://localhost:{}", cluster.region().balancer.port());
+        let cookie = self.cookie.clone();
+        for base in [gateways, self.origin.clone()] {
+            self.base = base;
+            for path in ["/v1/session".to_owned(), "/v1/link".to_owned(), format!("/{}", mark("path"))] {
+                let path = format!("{path}?ticket={}", mark("query"));
+                let (status, _) = self.call(Method::GET, &path, &cookie, String::new()).await?;
+                ensure!(!status.is_success(), "{path} was answered {status}");
+            }
         }
-        self.origin = api;
         Ok(())
     }
 
@@ -120,7 +129,7 @@ impl Tour {
         cookie: &str,
         body: String,
     ) -> anyhow::Result<(StatusCode, Value)> {
-        let request = self.client.request(method.clone(), format!("{}{path}", self.origin));
+        let request = self.client.request(method.clone(), format!("{}{path}", self.base));
         let request = request.header(ORIGIN, &self.origin).header(CONTENT_TYPE, "application/json");
         let request = request.header(COOKIE, cookie).header("x-forwarded-for", mark("header"));
         let response = request.header("authorization", format!("Bearer {}", canary_token())).body(body).send().await?;
