@@ -98,8 +98,18 @@ const GROUP_CHARS: usize = 4;
 const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 
 /// A one-time code that signs a user in who lost their passkeys. Never printed but once, to the user.
-#[derive(Clone, PartialEq, Eq)]
+#[derive(Clone, zeroize::ZeroizeOnDrop)]
 pub struct RecoveryCode([u8; RECOVERY_CODE_BYTES]);
+
+crate::never_implements!(RecoveryCode: std::fmt::Debug, std::fmt::Display, serde::Serialize, AsRef<[u8]>);
+
+impl PartialEq for RecoveryCode {
+    fn eq(&self, other: &Self) -> bool {
+        subtle::ConstantTimeEq::ct_eq(&self.0[..], &other.0[..]).into()
+    }
+}
+
+impl Eq for RecoveryCode {}
 
 /// A text that is no recovery code.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]

@@ -67,9 +67,12 @@ impl Tour {
     async fn signs_in(&mut self, link: &str) -> anyhow::Result<()> {
         let token = link.split_once('#').context("no token in the link")?.1;
         canary::plant_token("sign-in token", token);
-        let body = json!({ "token": token }).to_string();
-        let (status, _) = self.call(Method::POST, "/api/sign-in", "", body).await?;
-        ensure!(status.is_success(), "not signed in: {status}");
+        self.enters("/api/sign-in", json!({ "token": token }).to_string()).await
+    }
+
+    async fn enters(&mut self, path: &str, body: String) -> anyhow::Result<()> {
+        let (status, _) = self.call(Method::POST, path, "", body).await?;
+        ensure!(status.is_success(), "not signed in at {path}: {status}");
         let answer = &self.answers.last().context("no answer")?.text;
         let set = answer.lines().find_map(|line| line.strip_prefix(&format!("{SET_COOKIE}: "))).context("no cookie")?;
         self.cookie = set.split(';').next().unwrap_or_default().to_owned();
@@ -88,7 +91,24 @@ impl Tour {
         let (_, link) = self.call(Method::POST, "/api/sign-in-links", &cookie, "{}".to_owned()).await?;
         let url = link["url"].as_str().context("no link")?;
         canary::plant_token("sign-in token", url.split_once('#').context("no token in the link")?.1);
-        Ok(())
+        let body = json!({ "role": "viewer", "label": mark("label") }).to_string();
+        let (_, invitation) = self.call(Method::POST, "/api/invitations", &cookie, body).await?;
+        let url = invitation["url"].as_str().with_context(|| format!("no invitation in {invitation}"))?;
+        canary::plant_token("invitation token", url.split_once('#').context("no token in the link")?.1);
+        self.recovers().await
+    }
+
+    /// By one of the codes that it is given.
+    async fn recovers(&mut self) -> anyhow::Result<()> {
+        let cookie = self.cookie.clone();
+        let (_, given) = self.call(Method::POST, "/api/recovery-codes", &cookie, "{}".to_owned()).await?;
+        let codes: Vec<_> = given["codes"].as_array().into_iter().flatten().filter_map(Value::as_str).collect();
+        for code in &codes {
+            canary::plant("recovery code", code);
+            canary::plant("recovery code", &code.replace('-', ""));
+        }
+        let body = json!({ "code": codes.first().with_context(|| format!("no codes in {given}"))? }).to_string();
+        self.enters("/api/sign-in/recovery", body).await
     }
 
     /// With an id that is none and one that nobody has, with fields that nobody knows and a body that is no JSON, signed

@@ -17,6 +17,9 @@ use crate::redis::{Monitor, Redis};
 
 /// What an answer of the API may hold, by method and path: the one thing that it is there for.
 const ANSWERS: &[(&str, &str, &[&str])] = &[
+    ("POST", "/api/sign-in/recovery", &["cookie"]),
+    ("POST", "/api/recovery-codes", &["recovery code"]),
+    ("POST", "/api/invitations", &["invitation token"]),
     ("POST", "/api/sign-in", &["cookie"]),
     ("GET", "/api/session", &["cookie"]),
     ("POST", "/api/tickets", &["ticket", "grant"]),
