@@ -79,8 +79,10 @@ pub fn start(config: Config, events: mpsc::Sender<LinkEvent>, clock: Clock, shut
     let survey = Arc::new(Survey::new(Arc::clone(&config), Arc::clone(&trust)));
     shutdown.spawn(Arc::clone(&survey).run(shutdown.clone()));
     let dialler = Dialler::new(Arc::clone(&config), trust, events.clone(), clock.clone(), shutdown.clone());
+    let credential = config.paired.credential.clone();
     let supervisor = Supervisor {
         config,
+        credential,
         survey,
         dialler,
         events,
@@ -100,6 +102,8 @@ pub async fn measure(endpoint: &RegionEndpoint, shutdown: &Shutdown) -> Option<D
 
 struct Supervisor {
     config: Arc<Config>,
+    /// Seen up to the one that the last link was opened with.
+    credential: watch::Receiver<String>,
     survey: Arc<Survey>,
     dialler: Dialler,
     events: mpsc::Sender<LinkEvent>,
@@ -172,6 +176,8 @@ impl Supervisor {
                     running = None;
                     tokio::select! {
                         () = tokio::time::sleep(wait) => {}
+                        // What was refused may be taken with a newer one.
+                        Ok(()) = self.credential.changed() => {}
                         () = soft.cancelled() => return,
                     }
                 }
@@ -182,6 +188,7 @@ impl Supervisor {
 
     async fn open(&mut self) -> Next {
         let plan = self.survey.ready().await;
+        self.credential.mark_unchanged();
         let head_start = if self.served { REGION_HEAD_START_SERVED } else { REGION_HEAD_START };
         match Box::pin(race::open(&self.dialler, &self.survey, &plan, head_start)).await {
             Ok(link) => {
@@ -261,6 +268,9 @@ impl Supervisor {
             Lost::Young
         };
         self.survey.lost(&link.endpoint.region, lost);
+        if matches!(ended.code, ErrorCode::CredentialInvalid | ErrorCode::MachineWrongRegion) {
+            self.survey.stuck();
+        }
         Next::Wait(self.wait_after(ended.code, ended.retry_after))
     }
 

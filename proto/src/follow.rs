@@ -43,6 +43,9 @@ impl From<&RevocationEntry> for v1::RevocationRecord {
             Revocation::Quarantine { machine_id, serial, .. } => {
                 Kind::Quarantine(v1::Quarantine { machine_id: copy(machine_id.as_bytes()), serial: *serial })
             }
+            Revocation::Superseded { machine_id, serial, .. } => {
+                Kind::Superseded(v1::Superseded { machine_id: copy(machine_id.as_bytes()), serial: *serial })
+            }
         };
         let device_keeps = match &entry.revocation {
             Revocation::Device { keeps, .. } => wire_kept_role(*keeps),
@@ -75,6 +78,11 @@ impl TryFrom<v1::RevocationRecord> for RevocationEntry {
                 account_id,
                 machine_id: MachineId::try_from(quarantine.machine_id.as_ref())?,
                 serial: quarantine.serial,
+            },
+            Kind::Superseded(superseded) => Revocation::Superseded {
+                account_id,
+                machine_id: MachineId::try_from(superseded.machine_id.as_ref())?,
+                serial: superseded.serial,
             },
         };
         Ok(Self { number: record.number, at: UnixMillis(record.at_ms), revocation })
@@ -109,6 +117,7 @@ mod tests {
             Revocation::Device { account_id, device_id: DeviceId::from_bytes([5; 32]), keeps: Some(Role::Viewer) },
             Revocation::Machine { account_id, machine_id: machine() },
             Revocation::Quarantine { account_id, machine_id: machine(), serial: 7 },
+            Revocation::Superseded { account_id, machine_id: machine(), serial: 8 },
         ];
         for (number, revocation) in (1..).zip(revocations) {
             let entry = RevocationEntry { number, at: UnixMillis(1_000 + number), revocation };

@@ -1866,7 +1866,7 @@ pub struct RevocationRecord {
     /// beside device_id: the role that it keeps at most; empty: it is removed
     #[prost(string, tag = "9")]
     pub device_keeps: ::prost::alloc::string::String,
-    #[prost(oneof = "revocation_record::Kind", tags = "3, 4, 5, 6, 7")]
+    #[prost(oneof = "revocation_record::Kind", tags = "3, 4, 5, 6, 7, 10")]
     pub kind: ::core::option::Option<revocation_record::Kind>,
 }
 /// Nested message and enum types in `RevocationRecord`.
@@ -1887,12 +1887,24 @@ pub mod revocation_record {
         MachineId(::prost::bytes::Bytes),
         #[prost(message, tag = "7")]
         Quarantine(super::Quarantine),
+        #[prost(message, tag = "10")]
+        Superseded(super::Superseded),
     }
 }
 /// A machine whose key two computers hold; its credentials up to the serial open no link.
 #[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Quarantine {
+    #[prost(bytes = "bytes", tag = "1")]
+    pub machine_id: ::prost::bytes::Bytes,
+    /// the last serial that does not count any more
+    #[prost(uint64, tag = "2")]
+    pub serial: u64,
+}
+/// What a machine's credentials up to the serial say is not so any more; it fetches a later one.
+#[derive(Clone, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct Superseded {
     #[prost(bytes = "bytes", tag = "1")]
     pub machine_id: ::prost::bytes::Bytes,
     /// the last serial that does not count any more

@@ -178,7 +178,7 @@ pub(crate) async fn record_intent(
         command_hash: body.command_hash,
         expires_at: control.now().plus(AUDIT_RECEIPT_LIFETIME),
     };
-    Ok(Json(IntentRecorded { audit_receipt: control.signer.sign(&receipt) }))
+    Ok(Json(IntentRecorded { audit_receipt: control.tokens.sign(&receipt) }))
 }
 
 /// Searches the account's audit, newest first; without a condition it lists all of it.

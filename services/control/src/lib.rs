@@ -34,6 +34,7 @@ mod security;
 mod service;
 mod sign_in;
 mod tickets;
+mod token_keys;
 mod waiters;
 mod ways_in;
 mod wire;
@@ -41,6 +42,7 @@ mod wire;
 pub use self::config::{Config, QuicEndpoint, Region};
 pub use self::identities::{IdentityProvider, ProviderError};
 pub use self::service::{Service, StartError};
+pub use self::token_keys::rotate_token_key;
 
 #[cfg(test)]
 mod tests;

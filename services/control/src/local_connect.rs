@@ -180,7 +180,7 @@ async fn paired(
     credential: &str,
     machine_key: &EncodedKey,
 ) -> Result<(MachineId, AccountId), ApiError> {
-    let credential = verify_credential(&control.verifier, credential)?;
+    let credential = verify_credential(&control.tokens.ever, credential)?;
     if credential.machine_key != *machine_key {
         return Err(ErrorCode::CredentialInvalid.into());
     }

@@ -43,7 +43,7 @@ impl FromRequest<App> for Signed {
         let headers = request.headers().clone();
         let method = request.method().clone();
         let path = request.uri().path().to_owned();
-        let credential = credential(&headers, &control.verifier)?;
+        let credential = credential(&headers, &control.tokens.ever)?;
         let timestamp = timestamp(&headers, control.now())?;
         let signature: [u8; 64] = text(&headers, SIGNATURE).and_then(decode).ok_or(ErrorCode::ProofInvalid)?;
         let body = body(request, control).await?;

@@ -114,8 +114,8 @@ pub(crate) async fn rename(
     Ok(StatusCode::NO_CONTENT)
 }
 
-/// Keeps a machine in one region, or lets it go anywhere. It holds from the next credential on, which a connector
-/// fetches within 12 hours; an earlier credential opens links elsewhere for at most a day.
+/// Keeps a machine in one region, or lets it go anywhere. A new pin holds within seconds: its credentials so far open
+/// no link any more, and its connector fetches the next. That it may go anywhere it hears with its next credential.
 #[utoipa::path(put, path = "/api/machines/{id}/region-pin", tag = "machines", security(("cookie" = [])),
     params(("id" = String, Path)),
     request_body = RegionPinBody, responses((status = 204), (status = "default", body = ErrorBody)))]
@@ -131,11 +131,18 @@ pub(crate) async fn pin(
     }
     let scope = browser.scope();
     let mut tx = control.store.write().await?;
+    let machine = tx.machine(scope, machine_id).await?;
     tx.pin_machine(scope, machine_id, body.region.as_deref()).await?;
+    if body.region.is_some() && body.region != machine.region_pin {
+        let account_id = scope.account_id();
+        let superseded = Revocation::Superseded { account_id, machine_id, serial: machine.credential_serial };
+        tx.append_revocation(scope, superseded, control.now()).await?;
+    }
     let entry = control.audit_entry(AuditKind::MachineRegionPinned, None);
     let user_id = Some(browser.user.user_id);
     tx.append_audit(scope, &AuditEntry { user_id, machine_id: Some(machine_id), ..entry }).await?;
     tx.commit().await?;
+    control.revocations_committed();
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -237,7 +244,7 @@ pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine:
         issued_at: machine.credential_issued_at,
         expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
     };
-    CredentialJson { credential: control.signer.sign(&credential), token_keys: token_keys(&control.verifier) }
+    CredentialJson { credential: control.tokens.sign(&credential), token_keys: token_keys(&control.tokens.verifier) }
 }
 
 impl CredentialJson {

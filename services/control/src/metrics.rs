@@ -81,6 +81,7 @@ impl Metrics {
             Revocation::Device { .. } => "device",
             Revocation::Machine { .. } => "machine",
             Revocation::Quarantine { .. } => "quarantine",
+            Revocation::Superseded { .. } => "superseded",
         };
         self.revocations.add(1, &[KeyValue::new("ended", ended)]);
     }

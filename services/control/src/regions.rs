@@ -30,5 +30,5 @@ pub(crate) async fn list(State(control): State<App>) -> Json<Regions> {
 /// Lists the keys that tokens verify with.
 #[utoipa::path(get, path = "/api/keys", tag = "regions", security(()), responses((status = 200, body = Keys)))]
 pub(crate) async fn keys(State(control): State<App>) -> Json<Keys> {
-    Json(Keys { token_keys: token_keys(&control.verifier) })
+    Json(Keys { token_keys: token_keys(&control.tokens.verifier) })
 }

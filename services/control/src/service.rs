@@ -16,7 +16,7 @@ use flydex_domain::limits::{
 use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
-use flydex_domain::token::{TokenSigner, TokenVerifier};
+use flydex_domain::token::TokenVerifier;
 use flydex_proto::v1::internal_server::{Internal, InternalServer};
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
@@ -34,9 +34,9 @@ use crate::metrics::Metrics;
 use crate::passkeys::RelyingParty;
 use crate::rate::Rates;
 use crate::routes;
+use crate::token_keys::{self, TokenKeys};
 use crate::waiters::Waiters;
 
-const TOKEN_SEED: &str = "token_signing_seed";
 const ADDRESS_HASH_KEY: &str = "address_hash_key";
 
 /// Rows of the revocation log that are read in one step.
@@ -48,9 +48,9 @@ pub enum StartError {
     /// The database does not answer.
     #[error("read the settings from the database")]
     Store(#[from] StoreError),
-    /// The identity provider cannot be used as it is set up.
-    #[error("use the identity provider")]
-    Provider(#[from] ProviderError),
+    /// None of the keys in the database can sign.
+    #[error("no key to sign tokens with is in the database: make one with `flydex-server rotate-token-key`")]
+    NoTokenKey,
 }
 
 /// What every handler shares.
@@ -59,8 +59,7 @@ pub(crate) struct Control {
     pub(crate) store: Sql,
     pub(crate) clock: Clock,
     pub(crate) shutdown: Shutdown,
-    pub(crate) signer: TokenSigner,
-    pub(crate) verifier: Arc<TokenVerifier>,
+    pub(crate) tokens: TokenKeys,
     pub(crate) rates: Rates,
     pub(crate) relying_party: RelyingParty,
     pub(crate) provider: Option<Arc<Provider>>,
@@ -175,7 +174,8 @@ impl Control {
         tx.remove_expired_invitations(now).await?;
         tx.remove_expired_attempts(now).await?;
         tx.remove_local_connects_ended_before(now.minus(LOCAL_CONNECT_KEPT_AFTER)).await?;
-        tx.commit().await
+        tx.commit().await?;
+        token_keys::keep(self).await
     }
 }
 
@@ -193,14 +193,12 @@ impl Service {
     /// When the database does not answer, or the identity provider cannot be used.
     pub async fn start(config: Config, store: Sql, clock: Clock, shutdown: Shutdown) -> Result<Self, StartError> {
         let mut tx = store.write().await?;
-        let seed = SecretKey::new(tx.setting_or(TOKEN_SEED, rand::random()).await?);
         let address_hash_key = SecretKey::new(tx.setting_or(ADDRESS_HASH_KEY, rand::random()).await?);
         let has_owner = tx.first_owner().await?.is_some();
         let horizon = UnixMillis(clock.unix_millis()).minus(REVOCATION_HORIZON);
         let forgotten = tx.revocation_before(horizon).await?;
         tx.commit().await?;
-        let signer = TokenSigner::from_seed(&key_id(&seed), &seed);
-        let verifier = Arc::new(TokenVerifier::new([signer.public()]));
+        let tokens = TokenKeys::load(&store, UnixMillis(clock.unix_millis())).await?;
         let (revocations, _) = broadcast::channel(REVOCATION_QUEUE_MAX);
         let provider = config.identity_provider.clone();
         let provider = provider.map(|it| Provider::new(it, &config.public_origin, clock.clone())).transpose()?;
@@ -215,14 +213,14 @@ impl Service {
             store,
             clock,
             shutdown: shutdown.clone(),
-            signer,
-            verifier,
+            tokens,
             address_hash_key,
             revocations,
             revoked: Notify::new(),
         });
         let owner_link = if has_owner { None } else { Some(control.make_owner_link().await?.into()) };
         shutdown.spawn(Arc::clone(&control).keep_house());
+        shutdown.spawn(token_keys::follow(Arc::clone(&control)));
         shutdown.spawn(Arc::clone(&control).follow_revocations(forgotten));
         Ok(Self { control, owner_link })
     }
@@ -247,7 +245,7 @@ impl Service {
     /// The keys that tickets, grants and machine credentials verify with.
     #[must_use]
     pub fn verifier(&self) -> Arc<TokenVerifier> {
-        Arc::clone(&self.control.verifier)
+        Arc::clone(&self.control.tokens.verifier)
     }
 
     /// Revocations as they come, after those of the last day that may still end something: these go to the first
@@ -295,10 +293,4 @@ impl Service {
 /// 32 bytes that nobody can guess.
 pub(crate) fn random_token() -> [u8; 32] {
     rand::random()
-}
-
-/// A name for a signing key that follows from it, so that another seed never has the same name.
-fn key_id(seed: &SecretKey) -> String {
-    let (_, public) = TokenSigner::from_seed("", seed).public();
-    URL_SAFE_NO_PAD.encode(&sha256(&public)[..9])
 }

@@ -18,4 +18,5 @@ mod sessions;
 mod sign_in;
 mod surface;
 mod tickets;
+mod token_keys;
 mod traces;

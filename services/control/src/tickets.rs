@@ -76,5 +76,6 @@ pub(crate) async fn create(
         expires_at: now.plus(GRANT_LIFETIME),
     };
     let expires_at_ms = ticket.expires_at;
-    Ok(Json(TicketJson { ticket: control.signer.sign(&ticket), grant: control.signer.sign(&grant), expires_at_ms }))
+    let (ticket, grant) = (control.tokens.sign(&ticket), control.tokens.sign(&grant));
+    Ok(Json(TicketJson { ticket, grant, expires_at_ms }))
 }

@@ -266,6 +266,8 @@ impl Machine {
                     self.end_link(ErrorCode::MachineKeyCloned, Duration::ZERO, now, effects);
                 }
             }
+            // The gateway ends the links that such a credential opened; it knows the serial of each.
+            Revocation::Superseded { .. } => {}
         }
     }
 

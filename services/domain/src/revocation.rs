@@ -47,6 +47,16 @@ pub enum Revocation {
         /// The newest serial that does not hold.
         serial: u64,
     },
+    /// What a machine's credentials up to a serial say is not so any more, such as where it may be linked: they open
+    /// no link, and the machine fetches a later one.
+    Superseded {
+        /// The account.
+        account_id: AccountId,
+        /// The machine.
+        machine_id: MachineId,
+        /// The newest serial that does not hold.
+        serial: u64,
+    },
 }
 
 impl Revocation {
@@ -58,7 +68,8 @@ impl Revocation {
             | Self::Grant { account_id, .. }
             | Self::Device { account_id, .. }
             | Self::Machine { account_id, .. }
-            | Self::Quarantine { account_id, .. } => *account_id,
+            | Self::Quarantine { account_id, .. }
+            | Self::Superseded { account_id, .. } => *account_id,
         }
     }
 }

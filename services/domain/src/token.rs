@@ -3,6 +3,8 @@
 //! Each is a PASETO v4.public token (Ed25519) whose implicit assertion names its kind, so a token of one kind
 //! never verifies as another, and whose footer names the signing key, so keys can rotate.
 
+pub mod schedule;
+
 use std::collections::BTreeMap;
 use std::sync::Arc;
 

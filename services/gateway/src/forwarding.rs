@@ -64,7 +64,7 @@ impl Way {
     pub async fn link(&self, machine: MachineKey, link_id: LinkId) -> Option<Peer> {
         let bound = self.node.bound(machine).await?;
         let outbox = Arc::new(Outbox::new(Framing::Message));
-        let link = Link::new(link_id, machine, outbox.clone(), Ending::default());
+        let link = Link::new(link_id, machine, 1, outbox.clone(), Ending::default());
         link.bind(bound.clone());
         Some(Peer { bound, outbox, _registered: self.context.registry.add_link(link) })
     }

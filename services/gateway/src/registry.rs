@@ -10,7 +10,6 @@ use std::sync::{Arc, PoisonError, RwLock};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, LinkId, MachineId, SessionId};
 use flydex_domain::revocation::Revocation;
-use flydex_domain::scope::MachineKey;
 use tokio::sync::watch;
 
 pub(crate) use self::link::Link;
@@ -80,7 +79,7 @@ impl Registry {
             count += usize::from(revoke_session(&session, revocation));
         }
         for link in self.all_links() {
-            if let Some(code) = link_end(link.machine, revocation) {
+            if let Some(code) = link_end(&link, revocation) {
                 link.ending.begin(code);
                 count += 1;
             }
@@ -140,10 +139,17 @@ impl Drop for Registered {
 }
 
 /// Why a machine's link ends by a revocation, if it does.
-fn link_end(machine: MachineKey, revocation: &Revocation) -> Option<ErrorCode> {
+fn link_end(link: &Link, revocation: &Revocation) -> Option<ErrorCode> {
+    let machine = link.machine;
     let (machine_id, code) = match revocation {
         Revocation::Machine { machine_id, .. } => (machine_id, ErrorCode::MachineRevoked),
-        Revocation::Quarantine { machine_id, .. } => (machine_id, ErrorCode::MachineKeyCloned),
+        Revocation::Quarantine { machine_id, serial, .. } if link.serial <= *serial => {
+            (machine_id, ErrorCode::MachineKeyCloned)
+        }
+        Revocation::Superseded { machine_id, serial, .. } if link.serial <= *serial => {
+            (machine_id, ErrorCode::CredentialInvalid)
+        }
+        Revocation::Quarantine { .. } | Revocation::Superseded { .. } => return None,
         Revocation::User { .. } | Revocation::Grant { .. } | Revocation::Device { .. } => return None,
     };
     let is_its = machine.account_id() == revocation.account_id() && machine.machine_id() == *machine_id;
@@ -175,6 +181,7 @@ fn revoke_session(session: &Session, revocation: &Revocation) -> bool {
         | Revocation::Grant { .. }
         | Revocation::Device { .. }
         | Revocation::Machine { .. }
-        | Revocation::Quarantine { .. } => false,
+        | Revocation::Quarantine { .. }
+        | Revocation::Superseded { .. } => false,
     }
 }

@@ -74,14 +74,15 @@ impl Revoked {
                 (grant.account_id == *account_id && device_id == *revoked && issued_at <= at)
                     .then_some(cut_code(*keeps))
             }
-            Revocation::Machine { .. } | Revocation::Quarantine { .. } => None,
+            Revocation::Machine { .. } | Revocation::Quarantine { .. } | Revocation::Superseded { .. } => None,
         })
     }
 
     /// Whether a machine credential still holds.
     ///
     /// # Errors
-    /// [`ErrorCode::MachineRevoked`] or [`ErrorCode::MachineKeyCloned`] when it does not.
+    /// [`ErrorCode::MachineRevoked`], [`ErrorCode::MachineKeyCloned`] or [`ErrorCode::CredentialInvalid`] when it does
+    /// not.
     pub(crate) fn check_credential(&self, credential: &MachineCredential) -> Result<(), ErrorCode> {
         const { assert!(CREDENTIAL_LIFETIME.as_secs() <= GRANT_LIFETIME.as_secs(), "entries are kept long enough") };
         self.check(credential.issued_at, ErrorCode::CredentialInvalid, |at, revocation| match revocation {
@@ -93,6 +94,10 @@ impl Revoked {
                 && credential.machine_id == *machine_id
                 && credential.serial <= *serial)
                 .then_some(ErrorCode::MachineKeyCloned),
+            Revocation::Superseded { account_id, machine_id, serial } => (credential.account_id == *account_id
+                && credential.machine_id == *machine_id
+                && credential.serial <= *serial)
+                .then_some(ErrorCode::CredentialInvalid),
             Revocation::User { .. } | Revocation::Grant { .. } | Revocation::Device { .. } => None,
         })
     }

@@ -29,6 +29,8 @@ struct Records {
     machines: BTreeMap<(AccountId, MachineId), UnixMillis>,
     /// The newest serial that does not hold, beside the time.
     quarantined: BTreeMap<(AccountId, MachineId), (UnixMillis, u64)>,
+    /// The same of credentials that are not up to date.
+    superseded: BTreeMap<(AccountId, MachineId), (UnixMillis, u64)>,
     oldest: VecDeque<(UnixMillis, Revocation)>,
     floor: Option<UnixMillis>,
 }
@@ -75,6 +77,9 @@ impl Revocations {
             Revocation::Quarantine { account_id, machine_id, serial } => {
                 records.quarantined.insert((*account_id, *machine_id), (at, *serial));
             }
+            Revocation::Superseded { account_id, machine_id, serial } => {
+                records.superseded.insert((*account_id, *machine_id), (at, *serial));
+            }
         }
         records.oldest.push_back((at, revocation.clone()));
         records.forget_outlived(now);
@@ -112,6 +117,10 @@ impl Revocations {
         let quarantined = records.quarantined.get(&(credential.account_id, credential.machine_id));
         if quarantined.is_some_and(|(_, serial)| credential.serial <= *serial) {
             return Some(ErrorCode::MachineKeyCloned);
+        }
+        let superseded = records.superseded.get(&(credential.account_id, credential.machine_id));
+        if superseded.is_some_and(|(_, serial)| credential.serial <= *serial) {
+            return Some(ErrorCode::CredentialInvalid);
         }
         records.floor.is_some_and(|at| credential.issued_at <= at).then_some(ErrorCode::CredentialInvalid)
     }
@@ -169,6 +178,12 @@ impl Records {
                 let key = (*account_id, *machine_id);
                 if self.quarantined.get(&key) == Some(&(at, *serial)) {
                     self.quarantined.remove(&key);
+                }
+            }
+            Revocation::Superseded { account_id, machine_id, serial } => {
+                let key = (*account_id, *machine_id);
+                if self.superseded.get(&key) == Some(&(at, *serial)) {
+                    self.superseded.remove(&key);
                 }
             }
             Revocation::Device { account_id, device_id, .. } => {

@@ -83,6 +83,18 @@ them as well.")]
 FLYDEX__DATABASE__URL_FILE=/run/secrets/postgres flydex-server migrate\n\n\
 Run it before the new version of control: the version before goes on with the new schema.")]
     Migrate(RoleFlags),
+    /// Makes the next key that control signs tickets, grants and credentials with, and ends. No process is restarted.
+    #[command(
+        name = "rotate-token-key",
+        after_help = "Examples:\n  flydex-server rotate-token-key --config control.toml\n      The next key is told at once, \
+signs in 25 hours, and the one before is taken for a day more: nobody is refused.\n  \
+flydex-server rotate-token-key --config control.toml --signs-in 10 --compromised\n      Others know the key: in 10 s \
+nothing that it signed opens anything any more.\n      Devices and machines come back by themselves; what is open stays \
+open until gateways are restarted.\n\nFor one process with every role: \
+FLYDEX__DATABASE__SQLITE_FILE=data/flydex.sqlite flydex-server rotate-token-key\n\n\
+Control also does this by itself every 90 days."
+    )]
+    RotateTokenKey(RotateFlags),
     /// Looks at the audit.
     #[command(
         subcommand,
@@ -163,6 +175,20 @@ pub struct ControlFlags {
     /// Print a new one-time sign-in link for the owner and go on.
     #[arg(long)]
     pub owner_link: bool,
+}
+
+/// Flags of `rotate-token-key`.
+#[derive(Debug, Args)]
+pub struct RotateFlags {
+    /// What every role takes.
+    #[command(flatten)]
+    pub role: RoleFlags,
+    /// Time until the new key signs. Machines that have not renewed their credential in the meantime do so at once.
+    #[arg(long, value_name = "SECONDS")]
+    pub signs_in: Option<u64>,
+    /// Take no token of the keys before any more once the new one signs.
+    #[arg(long)]
+    pub compromised: bool,
 }
 
 /// Flags of `all`.

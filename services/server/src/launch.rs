@@ -19,7 +19,7 @@ use crate::gateway::GatewayConfig;
 use crate::machines::MachinesConfig;
 use crate::migrate::MigrateConfig;
 use crate::web::WebConfig;
-use crate::{all, control, gateway, machines, migrate, web};
+use crate::{all, control, gateway, machines, migrate, token_key, web};
 
 /// Talks to whoever started the process.
 pub trait Voice {
@@ -52,6 +52,10 @@ pub fn run(cli: Cli, environment: impl IntoIterator<Item = (String, String)>, vo
         Role::Audit(AuditCommand::Verify(flags)) => {
             let start = Start { file: flags.config.as_deref(), layer: flags.layer(), dump: false };
             start.run(environment, voice, |config: AuditConfig| audit::verify(config, &flags, say))
+        }
+        Role::RotateTokenKey(flags) => {
+            let change = token_key::change(flags.signs_in, flags.compromised);
+            Start::of(&flags.role).run(environment, voice, |config| token_key::run(config, change, say))
         }
     }
 }

@@ -13,4 +13,5 @@ pub mod launch;
 pub mod machines;
 pub mod migrate;
 mod quic;
+pub mod token_key;
 pub mod web;

@@ -29,6 +29,7 @@ mod settings;
 mod sign_in_links;
 #[cfg(any(test, feature = "conformance"))]
 pub mod testing;
+mod token_keys;
 mod turn;
 
 use std::fmt;
@@ -57,6 +58,7 @@ pub use self::migrations::SchemaError;
 pub use self::passkeys::Passkey;
 pub use self::postgres::PostgresUrl;
 pub use self::sign_in_links::SignInLink;
+pub use self::token_keys::KeptTokenKey;
 
 /// Why a statement gave nothing.
 #[derive(Debug, thiserror::Error)]

@@ -33,7 +33,7 @@ async fn follow(control: &Control, after: u64, sender: &Sender) -> Result<(), En
     let mut sent = if after == 0 { control.head.oldest() } else { after };
     let mut read = 0;
     loop {
-        let keys = control.verifier.keys();
+        let keys = control.tokens.verifier.keys();
         if keys != sent_keys {
             send(sender, Kind::Keys(wire_token_keys(&keys))).await?;
             sent_keys = keys;

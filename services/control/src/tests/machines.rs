@@ -141,6 +141,27 @@ async fn a_pinned_machine_gets_the_pin_with_its_next_credential_and_loses_it_the
 }
 
 #[tokio::test]
+async fn a_new_pin_supersedes_the_credentials_so_far_and_the_same_again_does_not() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let mut revocations = world.service.revocations();
+    let path = format!("/api/machines/{}/region-pin", desk.machine_id);
+    for region in [json!("eu"), json!("eu"), json!(null), json!("local")] {
+        let body = Some(json!({ "region": region }));
+        let answer = world.page(Some(&phone.cookie), Method::PUT, &path, body).await;
+        assert_eq!(answer.status, StatusCode::NO_CONTENT);
+    }
+    let (account_id, machine_id) = (phone.account_id, desk.machine_id.parse().expect("an id"));
+    for number in 1..=2 {
+        let entry = revocations.recv().await.expect("an entry");
+        assert_eq!(entry.number, number);
+        assert_eq!(entry.revocation, Revocation::Superseded { account_id, machine_id, serial: 1 });
+    }
+    assert_eq!(renew(&world, &desk).await.status, StatusCode::OK, "it is no clone");
+}
+
+#[tokio::test]
 async fn a_renewal_whose_answer_was_lost_gets_the_same_answer_again() {
     let world = World::start().await;
     let desk = world.pair(&world.owner().await).await;

@@ -157,7 +157,7 @@ async fn open(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, carrier: &C
         channel_bound: proof.channel_bound,
         replacing: Bytes::new(),
     };
-    let link = Link::new(link_id, machine, carrier.outbox.clone(), carrier.ending.clone());
+    let link = Link::new(link_id, machine, claimed.credential.serial, carrier.outbox.clone(), carrier.ending.clone());
     Ok(Opened { link, claimed, open, _permit: permit })
 }
 

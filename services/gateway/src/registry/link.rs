@@ -18,6 +18,8 @@ use crate::outbox::Outbox;
 pub(crate) struct Link {
     pub(crate) link_id: LinkId,
     pub(crate) machine: MachineKey,
+    /// Of the credential that opened it.
+    pub(crate) serial: u64,
     pub(crate) outbox: Arc<Outbox>,
     pub(crate) ending: Ending,
     place: Mutex<Place>,
@@ -35,10 +37,16 @@ struct Place {
 }
 
 impl Link {
-    pub(crate) fn new(link_id: LinkId, machine: MachineKey, outbox: Arc<Outbox>, ending: Ending) -> Arc<Self> {
+    pub(crate) fn new(
+        link_id: LinkId,
+        machine: MachineKey,
+        serial: u64,
+        outbox: Arc<Outbox>,
+        ending: Ending,
+    ) -> Arc<Self> {
         let homeless = Notify::new();
         homeless.notify_one();
-        Arc::new(Self { link_id, machine, outbox, ending, place: Mutex::default(), homeless })
+        Arc::new(Self { link_id, machine, serial, outbox, ending, place: Mutex::default(), homeless })
     }
 
     /// The stream that it is open on.

@@ -123,3 +123,16 @@ fn past_the_bound_everything_signed_before_the_forgotten_is_refused() {
     assert_eq!(revoked.check_grant(&grant(at(11))), Ok(()));
     assert_eq!(revoked.check_credential(&credential(at(11))), Ok(()));
 }
+
+#[test]
+fn superseded_credentials_open_nothing_and_the_next_one_does() {
+    let revoked = Revoked::default();
+    revoked.add(&Revocation::Superseded { account_id: id(2), machine_id: id(4), serial: 7 }, NOW, NOW);
+    let check = |serial| revoked.check_credential(&MachineCredential { serial, ..credential(NOW) });
+    assert_eq!(
+        [check(1), check(7), check(8)],
+        [Err(ErrorCode::CredentialInvalid), Err(ErrorCode::CredentialInvalid), Ok(())]
+    );
+    revoked.add(&Revocation::Superseded { account_id: id(2), machine_id: id(5), serial: 9 }, NOW, NOW);
+    assert_eq!(check(8), Ok(()));
+}

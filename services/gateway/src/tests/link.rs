@@ -222,6 +222,25 @@ async fn a_quarantine_ends_a_link_until_the_machine_is_paired_again() {
 }
 
 #[tokio::test]
+async fn a_link_ends_with_the_credential_that_opened_it_and_not_with_an_older_one() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (mut connector, _, _) = opened(&mut world, over).await;
+        let serial = world.credential().serial;
+        let revoke = |serial| {
+            let revocation = Revocation::Superseded { account_id: account(1), machine_id: machine(1), serial };
+            world.service.handle().revoke(&RevocationEntry { number: 1, at: world.now(), revocation });
+        };
+        revoke(serial - 1);
+        revoke(serial);
+        assert_eq!(connector.end().await, Ended::with(ErrorCode::CredentialInvalid), "{over:?}");
+        let mut again = Connector::connect(&world, over).await;
+        let refused = again.hello(link_hello(&world)).await.err();
+        assert_eq!(refused, Some(Ended::with(ErrorCode::CredentialInvalid)), "{over:?}");
+    }
+}
+
+#[tokio::test]
 async fn a_revocation_and_a_drain_end_a_link() {
     for over in Over::ALL {
         let mut world = World::start().await;

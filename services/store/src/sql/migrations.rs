@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 6;
+pub(super) const KNOWN: i64 = 7;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -81,6 +81,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0004_regions"),
         step!("sqlite", "0005_members"),
         step!("sqlite", "0006_sign_in"),
+        step!("sqlite", "0007_token_keys"),
     ])
 }
 
@@ -93,11 +94,13 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0004_regions"),
         step!("postgres", "0005_members"),
         step!("postgres", "0006_sign_in"),
+        step!("postgres", "0007_token_keys"),
     ])
 }
 
 fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
-    let names = ["initial", "quarantine and versions", "turns and needs", "regions", "members", "sign in"];
+    let names =
+        ["initial", "quarantine and versions", "turns and needs", "regions", "members", "sign in", "token keys"];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
     };

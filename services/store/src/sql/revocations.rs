@@ -1,6 +1,6 @@
 //! The numbered log of what no longer holds. It is written within an account and read by the whole cluster.
 
-use flydex_domain::id::AccountId;
+use flydex_domain::id::{AccountId, MachineId};
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
@@ -80,7 +80,10 @@ fn parts(revocation: &Revocation) -> (&'static str, AccountId, Vec<u8>) {
         Revocation::Device { account_id, device_id, .. } => ("device", *account_id, device_id.as_bytes().to_vec()),
         Revocation::Machine { account_id, machine_id } => ("machine", *account_id, machine_id.as_bytes().to_vec()),
         Revocation::Quarantine { account_id, machine_id, serial } => {
-            ("quarantine", *account_id, [machine_id.as_bytes().as_slice(), &serial.to_be_bytes()].concat())
+            ("quarantine", *account_id, with_serial(*machine_id, *serial))
+        }
+        Revocation::Superseded { account_id, machine_id, serial } => {
+            ("superseded", *account_id, with_serial(*machine_id, *serial))
         }
     }
 }
@@ -106,16 +109,27 @@ fn entry_of(columns: &Columns<'_>) -> Result<RevocationEntry, StoreError> {
             keeps: columns.optional_named("keeps", |name| name.parse().ok())?,
         },
         "machine" => Revocation::Machine { account_id, machine_id: columns.id("subject")? },
-        "quarantine" => quarantine_of(account_id, columns.bytes("subject")?)?,
+        "quarantine" => {
+            let (machine_id, serial) = without_serial(columns.bytes("subject")?)?;
+            Revocation::Quarantine { account_id, machine_id, serial }
+        }
+        "superseded" => {
+            let (machine_id, serial) = without_serial(columns.bytes("subject")?)?;
+            Revocation::Superseded { account_id, machine_id, serial }
+        }
         _ => return Err(StoreError::Malformed { column: "kind" }),
     };
     Ok(RevocationEntry { number: columns.number("number")?, at: columns.time("at")?, revocation })
 }
 
 /// The machine's id, then the serial.
-fn quarantine_of(account_id: AccountId, subject: &[u8]) -> Result<Revocation, StoreError> {
+fn with_serial(machine_id: MachineId, serial: u64) -> Vec<u8> {
+    [machine_id.as_bytes().as_slice(), &serial.to_be_bytes()].concat()
+}
+
+fn without_serial(subject: &[u8]) -> Result<(MachineId, u64), StoreError> {
     let malformed = || StoreError::Malformed { column: "subject" };
     let (machine_id, serial) = subject.split_last_chunk().ok_or_else(malformed)?;
     let machine_id = machine_id.try_into().map_err(|_| malformed())?;
-    Ok(Revocation::Quarantine { account_id, machine_id, serial: u64::from_be_bytes(*serial) })
+    Ok((machine_id, u64::from_be_bytes(*serial)))
 }

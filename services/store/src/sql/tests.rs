@@ -2,6 +2,7 @@ mod audit;
 mod links;
 mod machines;
 mod schema;
+mod token_keys;
 mod ways_in;
 
 use std::os::unix::fs::PermissionsExt as _;

@@ -52,6 +52,7 @@ async fn every_kind_of_revocation_is_read_as_it_was_written() {
         Revocation::Device { account_id, device_id: key(8).device_id(), keeps: Some(Role::Viewer) },
         Revocation::Machine { account_id, machine_id },
         Revocation::Quarantine { account_id, machine_id, serial: u64::MAX - 1 },
+        Revocation::Superseded { account_id, machine_id, serial: 7 },
     ];
     let mut tx = base.sql.write().await.expect("a transaction");
     for revocation in revocations.clone() {
