@@ -12,6 +12,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{LocalConnectId, MachineId};
 use flydex_domain::key;
 use flydex_domain::limits::{API_ANSWER_BYTES_MAX, LONG_POLL_MAX};
+use flydex_domain::rotation::KeyRotation;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::tls;
 use serde::Serialize;
@@ -175,6 +176,27 @@ impl Api {
         self.machine_post(machine, "credential", &serde_json::json!({})).await
     }
 
+    /// `POST /api/machines/{id}/key`, proven by the machine key until now.
+    ///
+    /// # Errors
+    /// Each [`ApiError`].
+    pub async fn rotate_key(
+        &self,
+        machine: &MachineAuth<'_>,
+        statement: &KeyRotation,
+    ) -> Result<CredentialAnswer, ApiError> {
+        self.machine_post(machine, "key", statement).await
+    }
+
+    /// `POST /api/machines/{id}/release`, proven by the machine key: it is in no account from then on.
+    ///
+    /// # Errors
+    /// Each [`ApiError`].
+    pub async fn release(&self, machine: &MachineAuth<'_>) -> Result<(), ApiError> {
+        let body = serde_json::json!({});
+        self.send(self.machine_request(machine, "release", &body)?).await.map(drop)
+    }
+
     /// `POST /api/machines/{id}/audit`, proven by the machine key.
     ///
     /// # Errors
@@ -189,6 +211,15 @@ impl Api {
         what: &str,
         body: &impl Serialize,
     ) -> Result<A, ApiError> {
+        self.read(self.machine_request(machine, what, body)?).await
+    }
+
+    fn machine_request(
+        &self,
+        machine: &MachineAuth<'_>,
+        what: &str,
+        body: &impl Serialize,
+    ) -> Result<reqwest::RequestBuilder, ApiError> {
         let path = format!("/api/machines/{}/{what}", machine.machine_id);
         let body = serde_json::to_vec(body).map_err(|error| ApiError::Client(error.into()))?;
         let now_ms = self.clock.unix_millis();
@@ -201,7 +232,7 @@ impl Api {
             .header(SIGNATURE_HEADER, signature)
             .header(header::CONTENT_TYPE, "application/json")
             .body(body);
-        self.read(request).await
+        Ok(request)
     }
 
     async fn request(&self, method: Method, path: &str) -> Result<reqwest::RequestBuilder, ApiError> {

@@ -58,12 +58,8 @@ impl Uploader {
     /// [`ApiError`]; an answer that acknowledges nothing is one too, so that it is not repeated without a pause.
     pub async fn upload(&self) -> Result<(), ApiError> {
         let records = self.spool.pending(AUDIT_UPLOAD_RECORDS_MAX);
-        let record = self.keyring.record();
-        let machine = MachineAuth {
-            machine_id: record.machine_id,
-            key: self.keyring.key(),
-            credential: record.credential.expose(),
-        };
+        let (record, key) = (self.keyring.record(), self.keyring.key());
+        let machine = MachineAuth { machine_id: record.machine_id, key: &key, credential: record.credential.expose() };
         let answer = self.api.upload_audit(&machine, &AuditUpload { records }).await?;
         if answer.acknowledged.is_empty() {
             return Err(ApiError::Malformed);

@@ -17,6 +17,7 @@ use crate::state::StateDir;
 pub mod args;
 mod connect;
 mod desk_side;
+mod keys;
 mod parts;
 mod problem;
 mod run;
@@ -111,6 +112,7 @@ async fn perform(context: Context, command: Command) -> Result<(), Problem> {
         Command::Devices(arguments) => Box::pin(desk_side::devices(context, arguments)).await,
         Command::Directories(arguments) => desk_side::directories(&context, arguments).await,
         Command::Settings(arguments) => settings::settings(&context, arguments).await,
+        Command::Keys(arguments) => keys::keys(&context, arguments).await,
         Command::Pause => desk_side::pause(&context, true).await,
         Command::Resume => desk_side::pause(&context, false).await,
         Command::Doctor(arguments) => doctor::doctor(&context, arguments).await,

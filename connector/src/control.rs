@@ -19,10 +19,10 @@ use tokio::io::{AsyncBufReadExt as _, AsyncReadExt as _, AsyncWriteExt as _, Buf
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::{Semaphore, mpsc, oneshot, watch};
 
-use crate::api::{SecretText, TokenKey};
+use crate::api::{Api, SecretText, TokenKey};
 use crate::codex::CodexStatus;
 use crate::credential::Keyring;
-use crate::paired::{CoreStatus, DeskRequest, RegionReport};
+use crate::paired::{CoreStatus, DeskRequest, Entropy, RegionReport};
 use crate::record::Settings;
 use crate::state::StateDir;
 
@@ -68,6 +68,8 @@ pub enum Request {
         /// Which.
         device_id: DeviceId,
     },
+    /// Change the machine key.
+    RotateKey,
     /// Let nothing act remotely.
     Pause,
     /// Let things act remotely again.
@@ -186,6 +188,10 @@ pub struct Control {
     pub region_report: watch::Receiver<RegionReport>,
     /// What the machine proves itself with.
     pub keyring: Arc<Keyring>,
+    /// The control plane.
+    pub api: Api,
+    /// Where new keys come from.
+    pub entropy: Entropy,
     /// What the desk chose.
     pub settings: watch::Sender<Settings>,
     /// What does not change while it runs.
@@ -260,6 +266,10 @@ impl Control {
             }
             Request::Remove { device_id } => {
                 self.ask(|reply| DeskRequest::Remove { device_id, reply }).await??;
+                Ok(Answer::Done)
+            }
+            Request::RotateKey => {
+                self.keyring.rotate(&self.api, &self.entropy).await.map_err(|error| error.code())?;
                 Ok(Answer::Done)
             }
             Request::Pause => self.change(|settings| settings.paused = true),

@@ -11,7 +11,8 @@ use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{
-    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL, REGIONS_REFRESH_PAUSE,
+    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, MACHINE_KEY_ROTATED_AFTER, RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL,
+    REGIONS_REFRESH_PAUSE,
 };
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenVerifier};
@@ -19,17 +20,20 @@ use flydex_runtime::clock::Clock;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::api::{Api, ApiError, MachineAuth, SecretText, TokenKey, verifier};
+use crate::api::{Api, ApiError, CredentialAnswer, MachineAuth, SecretText, TokenKey, verifier};
 use crate::paired::{Entropy, RegionEndpoint, RegionReport};
 use crate::record::PairedRecord;
 use crate::regions::{Regions, ServerOrigin};
+use crate::rotation::Pending;
 use crate::state::{StateDir, StateError};
 
 /// What the machine proves itself with, as stored and as published to every part that needs it.
 pub struct Keyring {
     state: StateDir,
     clock: Clock,
-    key: Arc<SigningKey>,
+    key: watch::Sender<Arc<SigningKey>>,
+    /// One asks control for a credential at a time: each follows on the last.
+    asking: tokio::sync::Mutex<()>,
     origin: ServerOrigin,
     record: Mutex<PairedRecord>,
     credential: watch::Sender<SecretText>,
@@ -82,7 +86,8 @@ impl Keyring {
         let (credential, _) = watch::channel(record.credential.clone());
         let (verifier, _) = watch::channel(Arc::new(verifier(&record.token_keys)));
         let (regions, _) = watch::channel(record.regions.endpoints(&origin, record.trusted_pem.as_deref()));
-        Self { state, clock, key, origin, record: Mutex::new(record), credential, verifier, regions }
+        let ((key, _), asking) = (watch::channel(key), tokio::sync::Mutex::default());
+        Self { state, clock, key, asking, origin, record: Mutex::new(record), credential, verifier, regions }
     }
 
     /// What is stored now.
@@ -93,8 +98,14 @@ impl Keyring {
 
     /// The machine key.
     #[must_use]
-    pub const fn key(&self) -> &Arc<SigningKey> {
-        &self.key
+    pub fn key(&self) -> Arc<SigningKey> {
+        self.key.borrow().clone()
+    }
+
+    /// Follows the machine key.
+    #[must_use]
+    pub fn keys(&self) -> watch::Receiver<Arc<SigningKey>> {
+        self.key.subscribe()
     }
 
     /// Follows the newest credential.
@@ -127,14 +138,15 @@ impl Keyring {
         let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
         let ours = claims.account_id == record.account_id
             && claims.machine_id == record.machine_id
-            && claims.machine_key.0 == PublicKey::of(&self.key);
+            && claims.machine_key.0 == PublicKey::of(&self.key());
         if !ours {
             return Err(CredentialError::Foreign);
         }
         if held(&record).is_some_and(|held| held.serial >= claims.serial) {
             return Ok(());
         }
-        let newer = PairedRecord { credential, token_keys, ..record.clone() };
+        let key_since = record.key_since.or(Some(now));
+        let newer = PairedRecord { credential, token_keys, key_since, ..record.clone() };
         newer.store(&self.state)?;
         self.credential.send_replace(newer.credential.clone());
         self.verifier.send_replace(Arc::new(keys));
@@ -162,19 +174,108 @@ impl Keyring {
     /// # Errors
     /// [`CredentialError`]; the old credential then stays.
     pub async fn renew(&self, api: &Api) -> Result<(), CredentialError> {
-        let record = self.record();
-        let machine =
-            MachineAuth { machine_id: record.machine_id, key: &self.key, credential: record.credential.expose() };
-        let answer = api.renew_credential(&machine).await?;
-        self.adopt(answer.credential, answer.token_keys)?;
+        let asking = self.asking.lock().await;
+        let (record, key) = (self.record(), self.key());
+        if let Some(pending) = Pending::load(&self.state, &record, &key)? {
+            // Control may have taken the next key already, and then takes this one for a stranger's.
+            self.change(api, &record, &key, &pending).await?;
+        } else {
+            let machine =
+                MachineAuth { machine_id: record.machine_id, key: &key, credential: record.credential.expose() };
+            let answer = api.renew_credential(&machine).await?;
+            self.adopt(answer.credential, answer.token_keys)?;
+        }
+        drop(asking);
         self.adopt_regions(api.regions().await?)
     }
 
-    /// Renews at half-life until `stop`; failures are tried again with growing waits.
-    pub async fn keep_young(self: Arc<Self>, api: Api, stop: CancellationToken) {
+    /// Changes the machine key, or ends the change that is under way.
+    ///
+    /// # Errors
+    /// [`CredentialError`]; what was begun is asked for again with the next renewal, unless control refused it for good.
+    pub async fn rotate(&self, api: &Api, entropy: &Entropy) -> Result<(), CredentialError> {
+        let _asking = self.asking.lock().await;
+        let (record, key) = (self.record(), self.key());
+        let pending = match Pending::load(&self.state, &record, &key)? {
+            Some(pending) => pending,
+            None => {
+                let now = UnixMillis(self.clock.unix_millis());
+                Pending::begin(&self.state, &record, &key, entropy, now)?
+            }
+        };
+        self.change(api, &record, &key, &pending).await
+    }
+
+    async fn change(
+        &self,
+        api: &Api,
+        record: &PairedRecord,
+        key: &SigningKey,
+        pending: &Pending,
+    ) -> Result<(), CredentialError> {
+        let machine = MachineAuth { machine_id: record.machine_id, key, credential: record.credential.expose() };
+        let answer = match api.rotate_key(&machine, &pending.statement).await {
+            // It was not taken, and will not be: an older server does not know of such a thing.
+            Err(error @ ApiError::Refused(ErrorCode::NotFound | ErrorCode::BadRequest | ErrorCode::Conflict)) => {
+                Pending::abandon(&self.state)?;
+                return Err(error.into());
+            }
+            answer => answer?,
+        };
+        self.take_key(pending, answer)
+    }
+
+    /// Takes the next key on with the first credential that names it: stored first, then put in its place, then used.
+    fn take_key(&self, pending: &Pending, answer: CredentialAnswer) -> Result<(), CredentialError> {
+        let keys = verifier(&answer.token_keys);
+        let now = UnixMillis(self.clock.unix_millis());
+        let claims =
+            keys.verify::<MachineCredential>(answer.credential.expose(), now).map_err(|_| CredentialError::Foreign)?;
+        let mut record = self.record.lock().unwrap_or_else(PoisonError::into_inner);
+        let ours = claims.account_id == record.account_id
+            && claims.machine_id == record.machine_id
+            && claims.machine_key == pending.statement.new_key;
+        if !ours {
+            return Err(CredentialError::Foreign);
+        }
+        let (credential, token_keys) = (answer.credential, answer.token_keys);
+        let key_counter = pending.statement.counter;
+        let newer = PairedRecord { credential, token_keys, key_counter, key_since: Some(now), ..record.clone() };
+        newer.store(&self.state)?;
+        let key = match pending.finish(&self.state) {
+            Ok(key) => key,
+            // The next start puts it in its place.
+            Err(_) => pending.next_key(&self.state)?,
+        };
+        self.key.send_replace(Arc::new(key));
+        self.credential.send_replace(newer.credential.expose().to_owned());
+        self.verifier.send_replace(Arc::new(keys));
+        *record = newer;
+        tracing::info!("machine key changed");
+        Ok(())
+    }
+
+    /// Whether the key is so old that another should follow.
+    fn is_key_old(&self) -> bool {
+        let now = UnixMillis(self.clock.unix_millis());
+        self.record().key_since.is_some_and(|since| now.since(since) >= MACHINE_KEY_ROTATED_AFTER)
+    }
+
+    /// Whether a change of the key is under way.
+    fn is_changing(&self) -> bool {
+        matches!(Pending::load(&self.state, &self.record(), &self.key()), Ok(Some(_)))
+    }
+
+    /// Renews at half-life until `stop`, and changes the key when it is old; failures are tried again with growing waits.
+    pub async fn keep_young(self: Arc<Self>, api: Api, entropy: Entropy, stop: CancellationToken) {
         let mut failures = 0;
+        let mut at_once = self.is_changing();
         loop {
-            let wait = if failures == 0 { self.until_half_life() } else { backoff(failures) };
+            let wait = match failures {
+                0 if std::mem::take(&mut at_once) => Duration::ZERO,
+                0 => self.until_half_life(),
+                _ => backoff(failures),
+            };
             tokio::select! {
                 biased; // the stop comes first
                 () = stop.cancelled() => return,
@@ -184,6 +285,11 @@ impl Keyring {
                 Ok(()) => {
                     failures = 0;
                     tracing::info!("machine credential renewed");
+                    if self.is_key_old()
+                        && let Err(error) = self.rotate(&api, &entropy).await
+                    {
+                        tracing::warn!(error.code = error.code().name(), "machine key not changed");
+                    }
                 }
                 Err(error) => {
                     failures += 1;
@@ -247,6 +353,12 @@ impl Keyring {
 /// The claims of the credential that is held, whatever its age: at the beginning of time nothing has expired.
 fn held(record: &PairedRecord) -> Option<MachineCredential> {
     verifier(&record.token_keys).verify(record.credential.expose(), UnixMillis(0)).ok()
+}
+
+/// The key that the stored credential names.
+#[must_use]
+pub fn named_key(record: &PairedRecord) -> Option<PublicKey> {
+    held(record).map(|claims| claims.machine_key.0)
 }
 
 /// The only region that the account allows, as the stored credential says.

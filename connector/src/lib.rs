@@ -18,6 +18,8 @@ pub mod paired;
 pub mod qr;
 pub mod record;
 pub mod regions;
+pub mod release;
+pub mod rotation;
 pub mod spool;
 pub mod state;
 pub mod storage;

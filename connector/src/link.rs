@@ -11,6 +11,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use ed25519_dalek::SigningKey;
 use flydex_domain::error::{ErrorCode, Retry};
 use flydex_domain::id::BootId;
 use flydex_domain::limits::{
@@ -79,10 +80,11 @@ pub fn start(config: Config, events: mpsc::Sender<LinkEvent>, clock: Clock, shut
     let survey = Arc::new(Survey::new(Arc::clone(&config), Arc::clone(&trust)));
     shutdown.spawn(Arc::clone(&survey).run(shutdown.clone()));
     let dialler = Dialler::new(Arc::clone(&config), trust, events.clone(), clock.clone(), shutdown.clone());
-    let credential = config.paired.credential.clone();
+    let (credential, machine_key) = (config.paired.credential.clone(), config.paired.machine_key.clone());
     let supervisor = Supervisor {
         config,
         credential,
+        machine_key,
         survey,
         dialler,
         events,
@@ -104,6 +106,8 @@ struct Supervisor {
     config: Arc<Config>,
     /// Seen up to the one that the last link was opened with.
     credential: watch::Receiver<String>,
+    /// Seen up to the one that the last link was proven with.
+    machine_key: watch::Receiver<Arc<SigningKey>>,
     survey: Arc<Survey>,
     dialler: Dialler,
     events: mpsc::Sender<LinkEvent>,
@@ -189,6 +193,7 @@ impl Supervisor {
     async fn open(&mut self) -> Next {
         let plan = self.survey.ready().await;
         self.credential.mark_unchanged();
+        self.machine_key.mark_unchanged();
         let head_start = if self.served { REGION_HEAD_START_SERVED } else { REGION_HEAD_START };
         match Box::pin(race::open(&self.dialler, &self.survey, &plan, head_start)).await {
             Ok(link) => {
@@ -220,6 +225,7 @@ impl Supervisor {
         let may_probe = link.channel.transport == Transport::WebSocket
             && self.survey.endpoint(region).is_some_and(|at| at.quic.is_some());
         let mut policy = self.config.paired.policy.clone();
+        let mut machine_key = self.machine_key.clone();
         let (survey, stay_until) = (&self.survey, self.stay_until);
         let better = async {
             tokio::time::sleep_until(stay_until).await;
@@ -234,6 +240,11 @@ impl Supervisor {
                 Watched::Next(Next::Replace)
             }
             ended = &mut link.ended => Watched::Next(self.ended(link, ended).await),
+            Ok(()) = machine_key.changed() => {
+                // The next link is proven with the new key; this one serves until that is there.
+                self.served = true;
+                Watched::Next(Next::Replace)
+            }
             Some(away) = link.go_away.recv() => Watched::Next(self.told_to_go(link, &away).await),
             to = better => Watched::Move(to),
             () = tokio::time::sleep(QUIC_PROBE_INTERVAL), if may_probe => Watched::Probe,

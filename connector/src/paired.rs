@@ -39,8 +39,8 @@ pub struct PairedState {
     pub machine_id: MachineId,
     /// This machine's name, for people.
     pub machine_label: String,
-    /// The machine key.
-    pub machine_key: Arc<SigningKey>,
+    /// The machine key; the credential beside it may be a moment older.
+    pub machine_key: watch::Receiver<Arc<SigningKey>>,
     /// The newest machine credential.
     pub credential: watch::Receiver<SecretText>,
     /// Control's public keys.

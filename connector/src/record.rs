@@ -13,6 +13,7 @@ use zeroize::Zeroizing;
 use crate::api::{SecretText, TokenKey};
 use crate::paired::{DEVICES_FILE, DeskPolicy, FENCE_FILE, SPOOL_FILE};
 use crate::regions::Regions;
+use crate::rotation::ROTATION_FILE;
 use crate::state::{StateDir, StateError};
 
 /// What pairing gave, in the state folder.
@@ -43,6 +44,17 @@ pub struct PairedRecord {
     /// A certificate that is trusted besides the system's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub trusted_pem: Option<String>,
+    /// How often the machine key was changed.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub key_counter: u64,
+    /// Since when the present key is known to be in use; absent until a credential was renewed.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub key_since: Option<UnixMillis>,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+const fn is_zero(count: &u64) -> bool {
+    *count == 0
 }
 
 impl PairedRecord {
@@ -86,6 +98,7 @@ impl PairedRecord {
     pub fn forget(state: &StateDir) -> Result<(), StateError> {
         forget_peers(state)?;
         state.remove(PAIRED_FILE)?;
+        state.remove(ROTATION_FILE)?;
         state.forget_machine_key()
     }
 }
@@ -202,7 +215,11 @@ impl Settings {
     }
 }
 
-fn load<T: DeserializeOwned>(state: &StateDir, name: &str, what: &'static str) -> Result<Option<T>, StateError> {
+pub(crate) fn load<T: DeserializeOwned>(
+    state: &StateDir,
+    name: &str,
+    what: &'static str,
+) -> Result<Option<T>, StateError> {
     let Some(content) = state.read(name)? else {
         return Ok(None);
     };
@@ -210,7 +227,7 @@ fn load<T: DeserializeOwned>(state: &StateDir, name: &str, what: &'static str) -
     serde_json::from_slice(&content).map(Some).map_err(damaged)
 }
 
-fn store(state: &StateDir, name: &str, value: &impl Serialize) -> Result<(), StateError> {
+pub(crate) fn store(state: &StateDir, name: &str, value: &impl Serialize) -> Result<(), StateError> {
     let content = serde_json::to_vec_pretty(value).map(Zeroizing::new);
     state.write(name, &content.expect("records are plain structures"))
 }

@@ -18,7 +18,7 @@ use rustix::fs::OFlags;
 use zeroize::Zeroizing;
 
 const LOCK_FILE: &str = "lock";
-const MACHINE_KEY_FILE: &str = "machine-key.pem";
+pub(crate) const MACHINE_KEY_FILE: &str = "machine-key.pem";
 
 /// The folder that holds the machine key, what pairing gave, the device list and the journal.
 #[derive(Clone, Debug)]
@@ -245,8 +245,7 @@ impl StateDir {
             return Ok(key);
         }
         let key = SigningKey::from_bytes(&seed());
-        let pem = key.to_pkcs8_pem(Default::default()).expect("an Ed25519 key has a PKCS#8 form");
-        self.write(MACHINE_KEY_FILE, pem.as_bytes())?;
+        self.replace_machine_key(&key)?;
         Ok(key)
     }
 
@@ -261,6 +260,18 @@ impl StateDir {
         let damaged = || StateError::Unexpected { path: self.file(MACHINE_KEY_FILE), what: "not a machine key" };
         let pem = std::str::from_utf8(&pem).map_err(|_| damaged())?;
         SigningKey::from_pkcs8_pem(pem).map(Some).map_err(|_| damaged())
+    }
+
+    /// Puts another machine key in the place of the present one.
+    ///
+    /// # Errors
+    /// [`StateError::Io`] when the disk refuses; the present one is then still there.
+    ///
+    /// # Panics
+    /// Never: an Ed25519 key always has a PKCS#8 form.
+    pub fn replace_machine_key(&self, key: &SigningKey) -> Result<(), StateError> {
+        let pem = key.to_pkcs8_pem(Default::default()).expect("an Ed25519 key has a PKCS#8 form");
+        self.write(MACHINE_KEY_FILE, pem.as_bytes())
     }
 
     /// Forgets the machine key, so that the next pairing makes another.

@@ -100,7 +100,7 @@ impl Machine {
             account_name: proposal.account_name,
             machine_id,
             machine_label: "load".to_owned(),
-            machine_key: Arc::new(key),
+            machine_key: watch::channel(Arc::new(key)).1,
             credential,
             verifier: watch::channel(Arc::new(verifier(&token_keys))).1,
             regions,

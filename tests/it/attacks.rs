@@ -5,5 +5,6 @@ mod claims;
 mod commands;
 mod content;
 mod hello;
+mod keys;
 mod machine;
 mod stand;

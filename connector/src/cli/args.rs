@@ -34,6 +34,15 @@ Examples:
   flydex settings set require_channel_binding on
   flydex settings set allow_unguarded off";
 
+const KEYS_HELP: &str = "\
+This computer proves itself by a key of its own. It changes the key by itself every 90 days; change it now
+when somebody may have read the disk or a backup of it. Devices stay paired: they follow to the new key by
+the signature of the old one. A copy of the old key is found out and opens no link after a day.
+
+Examples:
+  flydex keys show
+  flydex keys rotate";
+
 /// Control the Codex on this computer from your phone or browser.
 #[derive(Debug, Parser)]
 #[command(name = "flydex", version, after_help = EXAMPLES)]
@@ -79,6 +88,9 @@ Examples:
     /// Show or change what this computer allows
     #[command(after_help = SETTINGS_HELP)]
     Settings(SettingsArguments),
+    /// Show or change the key of this computer
+    #[command(after_help = KEYS_HELP)]
+    Keys(KeysArguments),
     /// Let nothing act remotely; reading goes on
     Pause,
     /// Let things act remotely again
@@ -86,7 +98,9 @@ Examples:
     /// Look for what is wrong, and say the next step
     Doctor(DoctorArguments),
     /// Forget the account, every device and the machine key
-    #[command(after_help = "Remove the machine in the web app as well, so that the account forgets it.")]
+    #[command(after_help = "\
+The account is told, and has this computer no more. Without a network it is told at the next start; until then
+it lists this computer, which obeys none of its devices.")]
     Unpair,
 }
 
@@ -178,6 +192,24 @@ impl FromStr for TrustedKey {
         let key = URL_SAFE_NO_PAD.decode(key).map_err(|_| KeyError::MalformedKey)?;
         PublicKey::parse(algorithm, &key).map(Self)
     }
+}
+
+/// `flydex keys`.
+#[derive(Debug, Args)]
+pub struct KeysArguments {
+    /// What to do with it
+    #[command(subcommand)]
+    pub command: KeysCommand,
+}
+
+/// What to do with the machine key.
+#[derive(Debug, Subcommand)]
+pub enum KeysCommand {
+    /// Show its fingerprint, and how often it was changed
+    Show,
+    /// Change it now
+    #[command(after_help = KEYS_HELP)]
+    Rotate,
 }
 
 /// `flydex directories`.

@@ -20,12 +20,20 @@ use crate::pair::desk::{Desk, Paired};
 use crate::pair::{Pairing, PairingRequest, printable};
 use crate::record::{self, PairedRecord, Settings};
 use crate::regions::ServerOrigin;
+use crate::release::{self, Told};
+use crate::rotation;
 
 /// Pairs this machine, then keeps it connected.
 pub(super) async fn connect(context: Context, arguments: ConnectArguments) -> Result<(), Problem> {
     let lock = context.state.lock()?;
     context.state.check_files()?;
     let before = PairedRecord::load(&context.state)?;
+    if let Some(before) = &before {
+        rotation::settled_key(&context.state, before)?;
+    }
+    if release::tell(&context.state, &context.clock).await? == Told::Later {
+        context.screen.line("the last account has not heard yet that this computer left it; it is told later");
+    }
     let (origin, extra_pem) = server(&arguments, before.as_ref())?;
     if !origin.is_encrypted() {
         context
@@ -74,6 +82,10 @@ async fn keep(
     machine_label: String,
     trusted_pem: Option<String>,
 ) -> Result<PairedRecord, Problem> {
+    // A record that cannot be read is of no machine that goes on.
+    let same = PairedRecord::load(&context.state).ok().flatten();
+    let same = same
+        .filter(|before| before.origin == api.origin().as_str() && before.machine_id == paired.enrolment.machine_id);
     let record = PairedRecord {
         origin: api.origin().as_str().to_owned(),
         account_id: paired.enrolment.account_id,
@@ -84,6 +96,8 @@ async fn keep(
         token_keys: paired.enrolment.token_keys.clone(),
         regions: api.regions().await?,
         trusted_pem,
+        key_counter: same.as_ref().map_or(0, |before| before.key_counter),
+        key_since: same.and_then(|before| before.key_since),
     };
     record.replace(&context.state)?;
     let now = UnixMillis(context.clock.unix_millis());

@@ -18,6 +18,7 @@ use crate::pair::desk::{Desk, Paired};
 use crate::pair::{Enrolment, Pairing, PairingRequest, Proposal, printable};
 use crate::record::{self, Directory, PairedRecord, Settings};
 use crate::regions::ServerOrigin;
+use crate::release::{self, Told};
 
 /// `flydex status`.
 pub(super) async fn status(context: &Context, json: bool) -> Result<(), Problem> {
@@ -90,13 +91,24 @@ pub(super) async fn unpair(context: &Context) -> Result<(), Problem> {
         Err(error) => return Err(error.into()),
     }
     let _lock = lock_when_free(context).await?;
-    if PairedRecord::load(&context.state).is_ok_and(|record| record.is_none()) {
-        context.screen.line("this computer was not paired; its keys are gone all the same");
-    } else {
-        context.screen.line("unpaired: account, devices and machine key are forgotten");
-        context.screen.line("remove the machine in the web app as well, so that the account forgets it");
+    let was_paired = !PairedRecord::load(&context.state).is_ok_and(|record| record.is_none());
+    // What cannot be read cannot be said to the server; it is forgotten all the same.
+    if let (Ok(Some(record)), Ok(Some(key))) =
+        (PairedRecord::load(&context.state), context.state.existing_machine_key())
+    {
+        release::prepare(&context.state, &record, &key)?;
     }
-    Ok(PairedRecord::forget(&context.state)?)
+    PairedRecord::forget(&context.state)?;
+    if !was_paired {
+        context.screen.line("this computer was not paired; its keys are gone all the same");
+        return Ok(());
+    }
+    context.screen.line("unpaired: account, devices and machine key are forgotten");
+    context.screen.line(match release::tell(&context.state, &context.clock).await? {
+        Told::Yes => "the account has this computer no more",
+        Told::Later => "the server cannot be told now: it is at the next start, or remove the machine in the web app",
+    });
+    Ok(())
 }
 
 /// The lock, once the connector that was told to stop has let it go.

@@ -228,9 +228,9 @@ impl Further {
         if !self.desk.may_draw().await {
             return Err(Problem::of_code(ErrorCode::PairingRefused));
         }
-        let record = self.keyring.record();
+        let (record, key) = (self.keyring.record(), self.keyring.key());
         let request = PairingRequest {
-            machine_key: self.keyring.key(),
+            machine_key: &key,
             machine_label: record.machine_label.clone(),
             role: Role::Owner,
             credential: Some(record.credential.clone()),

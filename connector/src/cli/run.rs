@@ -24,6 +24,8 @@ use crate::pair::desk::Desk;
 use crate::paired::{DeskPolicy, PairedState};
 use crate::record::{PairedRecord, Settings};
 use crate::regions::ServerOrigin;
+use crate::release;
+use crate::rotation;
 use crate::state::InstanceLock;
 
 /// Time that a stop waits for what is under way, before it ends it.
@@ -35,9 +37,11 @@ pub(super) async fn run(context: Context, arguments: RunArguments) -> Result<(),
     context.state.check_files()?;
     let not_paired = || Problem::of_code(ErrorCode::NotPaired);
     let record = PairedRecord::load(&context.state)?.ok_or_else(not_paired)?;
-    let key = context.state.existing_machine_key()?.ok_or_else(not_paired)?;
+    let key = rotation::settled_key(&context.state, &record)?.ok_or_else(not_paired)?;
     let origin: ServerOrigin = record.origin.parse()?;
     let api = Api::new(origin.clone(), record.trusted_pem.as_deref(), context.clock.clone())?;
+    // What the last account has not heard yet does not keep this one waiting.
+    let _ = release::tell(&context.state, &context.clock).await;
     let shutdown = Shutdown::new();
     parts::end_on_signals(&shutdown);
     let (desk, port) = Desk::new(context.screen.clone());
@@ -92,6 +96,8 @@ impl Serving {
             unfollowed: codex.unfollowed(),
             region_report: region_report.clone(),
             keyring: Arc::clone(&keyring),
+            api: api.clone(),
+            entropy: context.entropy.clone(),
             settings: settings_tx,
             facts,
             shutdown: shutdown.clone(),
@@ -117,7 +123,7 @@ impl Serving {
         shutdown.spawn(further.run(front.staged));
         let entropy = context.entropy.clone();
         shutdown.spawn(Arc::clone(&keyring).keep_regions(api.clone(), region_report, entropy, shutdown.soft()));
-        shutdown.spawn(keyring.keep_young(api, shutdown.soft()));
+        shutdown.spawn(keyring.keep_young(api, context.entropy.clone(), shutdown.soft()));
 
         context.screen.line("connecting; flydex status tells more, and Ctrl-C ends it");
         let ended = Box::pin(core::run(core, codex, events, clock, shutdown.clone())).await;
@@ -134,7 +140,7 @@ fn paired(record: PairedRecord, keyring: &Keyring, policy: watch::Receiver<DeskP
         account_name: record.account_name,
         machine_id: record.machine_id,
         machine_label: record.machine_label,
-        machine_key: Arc::clone(keyring.key()),
+        machine_key: keyring.keys(),
         credential: keyring.credential(),
         verifier: keyring.verifier(),
         regions: keyring.regions(),

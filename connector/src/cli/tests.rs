@@ -194,6 +194,21 @@ async fn unpair_stops_the_connector_and_forgets_every_key() {
     assert!(PairedRecord::load(&machine.context.state).unwrap().is_none());
     assert!(machine.context.state.existing_machine_key().unwrap().is_none());
     assert_eq!(load_devices(&machine.context.state).unwrap().devices().count(), 0);
+    assert_eq!(relay.released(), 1, "the account is told");
+}
+
+#[tokio::test]
+async fn a_running_connector_changes_its_key_and_a_stopped_one_too() {
+    let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
+    let rotate = || args::KeysArguments { command: args::KeysCommand::Rotate };
+    let (running, _) = machine.connect(&relay).await;
+    Box::pin(keys::keys(&machine.context, rotate())).await.unwrap();
+    machine.stop(running).await;
+    Box::pin(keys::keys(&machine.context, rotate())).await.unwrap();
+    assert_eq!(relay.rotations(), 2);
+    let (context, shown) = machine.terminal();
+    Box::pin(keys::keys(&context, args::KeysArguments { command: args::KeysCommand::Show })).await.unwrap();
+    assert!(shown.text().contains("number 3 of this machine"), "{}", shown.text());
 }
 
 #[tokio::test]

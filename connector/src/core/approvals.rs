@@ -207,8 +207,17 @@ impl<P: CodexPort> Core<P> {
 
     fn signed(&self, message: &agent::Approval) -> agent::SignedApproval {
         let bytes = Bytes::from(message.encode_to_vec());
-        let signature = sign(&self.paired.machine_key, approval_transcript(&bytes));
+        let signature = sign(&self.paired.machine_key.borrow(), approval_transcript(&bytes));
         agent::SignedApproval { approval: bytes, signature: Bytes::copy_from_slice(&signature) }
+    }
+
+    /// Signs what is open anew: whoever knows the new key of the machine knows the old one no more.
+    pub(super) fn sign_approvals_anew(&mut self) {
+        let key = self.paired.machine_key.borrow().clone();
+        for entry in self.approvals.entries.values_mut().filter(|entry| entry.is_open()) {
+            let signature = sign(&key, approval_transcript(&entry.signed.approval));
+            entry.signed.signature = Bytes::copy_from_slice(&signature);
+        }
     }
 
     fn close_approval(&mut self, approval_id: ApprovalId, end: End) {

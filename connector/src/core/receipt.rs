@@ -88,7 +88,7 @@ impl<P: CodexPort> Core<P> {
             bulk,
         };
         let bytes = Bytes::from(v1::Receipt::from(&receipt).encode_to_vec());
-        let signature = sign(&self.paired.machine_key, receipt_transcript(&bytes));
+        let signature = sign(&self.paired.machine_key.borrow(), receipt_transcript(&bytes));
         let signed = v1::SignedReceipt { receipt: bytes, signature: Bytes::copy_from_slice(&signature) };
         self.answer_session(asked, v1::machine_message::Kind::Receipt(signed));
         self.pump_bulk();

@@ -14,7 +14,7 @@ use crate::codex::{CodexEvent, RequestKey, Resolution};
 impl<P: CodexPort> Core<P> {
     pub(super) async fn serve(mut self, mut events: mpsc::Receiver<CodexEvent>, mut links: mpsc::Receiver<LinkEvent>) {
         let (soft, hard) = (self.shutdown.soft(), self.shutdown.hard());
-        let mut policy = self.paired.policy.clone();
+        let (mut policy, mut keys) = (self.paired.policy.clone(), self.paired.machine_key.clone());
         let mut tick = tokio::time::interval(CORE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.publish_status();
@@ -30,6 +30,10 @@ impl<P: CodexPort> Core<P> {
                 Ok(()) = policy.changed() => {
                     let policy = policy.borrow_and_update().clone();
                     self.policy_changed(policy);
+                }
+                Ok(()) = keys.changed() => {
+                    keys.mark_unchanged();
+                    self.sign_approvals_anew();
                 }
                 Some(request) = self.desk.recv() => self.desk_request(request).await,
                 Some(event) = events.recv() => self.codex_event(event),

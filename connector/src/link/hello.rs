@@ -3,10 +3,13 @@
 use std::time::Duration;
 
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::key::sign;
+use flydex_domain::key::{PublicKey, sign};
 use flydex_domain::limits::{PEER_SILENCE_MAX, PING_INTERVAL};
 use flydex_domain::proof::{LinkProof, host_of};
+use flydex_domain::time::UnixMillis;
+use flydex_domain::token::MachineCredential;
 use flydex_proto::codec::{VERSION, VERSION_MIN};
 use flydex_proto::v1;
 use flydex_proto::v1::link_down::Kind as Down;
@@ -29,11 +32,16 @@ pub(super) async fn greet(
     wire: &mut Wire,
     link_counter: u64,
 ) -> Result<Pace, DialError> {
+    let (key, credential) = (config.paired.machine_key.borrow().clone(), config.paired.credential.borrow().clone());
+    if !belong_together(config, &key, credential.expose()) {
+        // The key has just changed, and its credential is about to.
+        return Err(refused(ErrorCode::GoingAway));
+    }
     let hello = v1::LinkHello {
         version: VERSION,
         version_min: VERSION_MIN,
         capabilities: vec![v1::Capability::BulkCredit.into()],
-        credential: config.paired.credential.borrow().expose().to_owned(),
+        credential: credential.expose().to_owned(),
         link_counter,
         boot_id: Bytes::copy_from_slice(config.boot_id.as_bytes()),
         connector_version: config.connector_version.clone(),
@@ -54,13 +62,20 @@ pub(super) async fn greet(
         link_counter,
         exporter: wire.exporter.as_ref(),
     };
-    let signature = sign(&config.paired.machine_key, proof.transcript());
+    let signature = sign(&key, proof.transcript());
     let channel_bound = wire.exporter.is_some();
     send(wire, Up::Proof(v1::LinkProof { signature: Bytes::copy_from_slice(&signature), channel_bound }))?;
     let Down::Welcome(welcome) = receive(wire).await? else {
         return Err(refused(ErrorCode::UnexpectedFrame));
     };
     Ok(pace(&welcome))
+}
+
+/// Whether the credential names the key, as far as it can be read.
+fn belong_together(config: &Config, key: &SigningKey, credential: &str) -> bool {
+    // Whatever its age: at the beginning of time nothing has expired.
+    let claims = config.paired.verifier.borrow().verify::<MachineCredential>(credential, UnixMillis(0));
+    !claims.is_ok_and(|claims| claims.machine_key.0 != PublicKey::of(key))
 }
 
 /// What the gateway asks for, within what makes sense.

@@ -166,7 +166,7 @@ fn connect_to(endpoints: Vec<RegionEndpoint>, given: Given) -> World {
         account_name: String::new(),
         machine_id: MachineId::from_uuid(Uuid::from_u128(2)),
         machine_label: String::new(),
-        machine_key: Arc::new(key()),
+        machine_key: watch::channel(Arc::new(key())).1,
         credential: credential_rx,
         verifier: watch::channel(Arc::new(given.verifier)).1,
         regions: regions_rx,

@@ -14,6 +14,8 @@ fn record(account: u128) -> PairedRecord {
         token_keys: Vec::new(),
         regions: Regions::default(),
         trusted_pem: None,
+        key_counter: 0,
+        key_since: None,
     }
 }
 

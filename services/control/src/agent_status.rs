@@ -18,6 +18,7 @@ use utoipa::ToSchema;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
 use crate::local_connect::{bearer, of_connector};
+use crate::machine_keys::release_elsewhere;
 use crate::machines::credential_json;
 use crate::service::{App, Control};
 use crate::wire::{Base64, TokenKey};
@@ -118,6 +119,8 @@ async fn confirm(
             machine
         }
     };
+    // A machine that was paired anew is what it was before no longer, wherever that was.
+    release_elsewhere(control, &machine.key, (side.account_id, machine_id)).await?;
     let (credential, token_keys) = credential_json(control, side.account_id, &machine).into_parts();
     Ok(Paired { account_id: side.account_id, machine_id, credential, token_keys })
 }

@@ -20,6 +20,7 @@ mod internal;
 mod invitations;
 mod local_connect;
 mod machine_auth;
+mod machine_keys;
 mod machines;
 mod members;
 mod metrics;

@@ -5,7 +5,7 @@ use axum::extract::{FromRequest, Request};
 use flydex_domain::encoding::{Label, Transcript, sha256};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::MachineId;
-use flydex_domain::limits::MACHINE_REQUEST_SKEW_MAX;
+use flydex_domain::limits::{MACHINE_KEY_OVERLAP, MACHINE_REQUEST_SKEW_MAX};
 use flydex_domain::scope::{AccountScope, Principal};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenVerifier};
@@ -34,6 +34,15 @@ pub(crate) enum Accept {
     Live,
     /// Yes, to renew it: a computer that slept for days is not paired again.
     Past,
+}
+
+/// Which of a machine's keys a request was signed with.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Shown {
+    /// The present one.
+    Current,
+    /// One that another followed on at that time.
+    Former(UnixMillis),
 }
 
 impl FromRequest<App> for Signed {
@@ -73,6 +82,23 @@ impl Signed {
         machine_id: MachineId,
         accept: Accept,
     ) -> Result<Machine, ApiError> {
+        let (machine, shown) = self.known(tx, machine_id).await?;
+        let now = control.now();
+        let live = now < self.credential.expires_at;
+        let overlaps = match shown {
+            Shown::Current => true,
+            // What was under way when the key changed is still the machine's.
+            Shown::Former(retired_at) => accept == Accept::Live && now.since(retired_at) < MACHINE_KEY_OVERLAP,
+        };
+        if overlaps && (live || accept == Accept::Past) {
+            Ok(machine)
+        } else {
+            Err(ErrorCode::CredentialInvalid.into())
+        }
+    }
+
+    /// The machine, if the path names the one that signed and it is still in its account, and which of its keys it was.
+    pub(crate) async fn known(&self, tx: &mut Tx, machine_id: MachineId) -> Result<(Machine, Shown), ApiError> {
         if machine_id != self.credential.machine_id {
             return Err(ErrorCode::NotFound.into());
         }
@@ -84,11 +110,12 @@ impl Signed {
         if self.credential.serial <= machine.quarantined_serial {
             return Err(ErrorCode::MachineKeyCloned.into());
         }
-        let live = control.now() < self.credential.expires_at;
-        if machine.key != self.credential.machine_key.0 || !(live || accept == Accept::Past) {
-            return Err(ErrorCode::CredentialInvalid.into());
+        let key = self.credential.machine_key.0;
+        if machine.key == key {
+            return Ok((machine, Shown::Current));
         }
-        Ok(machine)
+        let retired_at = tx.former_key(self.scope(), machine_id, &key).await?.ok_or(ErrorCode::CredentialInvalid)?;
+        Ok((machine, Shown::Former(retired_at)))
     }
 }
 

@@ -7,6 +7,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, MachineId};
 use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW};
 use flydex_domain::revocation::Revocation;
+use flydex_domain::rotation::KeyRotation;
 use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, MachineCredential};
@@ -17,10 +18,10 @@ use utoipa::ToSchema;
 
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
-use crate::machine_auth::{Accept, Signed};
+use crate::machine_auth::{Shown, Signed};
 use crate::principal::Browser;
 use crate::service::{App, Control};
-use crate::wire::{PublicKeyJson, TokenKey, label, token_keys};
+use crate::wire::{KeyRotationJson, PublicKeyJson, TokenKey, label, token_keys};
 
 /// The machines that are paired and not revoked.
 #[derive(Serialize, ToSchema)]
@@ -35,6 +36,9 @@ struct MachineJson {
     label: String,
     #[schema(value_type = PublicKeyJson)]
     machine_key: EncodedKey,
+    /// How its key followed on each one before, by its own signatures: who knows one of them finds the newest.
+    #[schema(value_type = Vec<KeyRotationJson>)]
+    key_rotations: Vec<KeyRotation>,
     /// The region it is linked in or was last; where it was paired as long as it was not linked yet.
     region: String,
     /// The only region that may serve it, where its owner keeps it in one.
@@ -79,10 +83,12 @@ pub(crate) struct CredentialJson {
     (status = 200, body = Machines), (status = "default", body = ErrorBody)))]
 pub(crate) async fn list(State(control): State<App>, browser: Browser) -> Result<Json<Machines>, ApiError> {
     let mut tx = control.store.read().await?;
+    let mut rotations = tx.key_rotations(browser.scope()).await?;
     let machines = tx.machines(browser.scope()).await?.into_iter().map(|machine| MachineJson {
         machine_id: machine.machine_id,
         label: machine.label,
         machine_key: EncodedKey(machine.key),
+        key_rotations: rotations.remove(&machine.machine_id).unwrap_or_default(),
         region: region_of(&control, machine.link_region, machine.region),
         region_pin: machine.region_pin,
         created_at_ms: machine.created_at,
@@ -187,8 +193,12 @@ pub(crate) async fn renew_credential(
     let scope = signed.scope();
     let now = control.now();
     let mut tx = control.store.write().await?;
-    let machine = signed.machine(&control, &mut tx, machine_id, Accept::Past).await?;
+    let (machine, key) = signed.known(&mut tx, machine_id).await?;
     let (shown, newest) = (signed.credential.serial, machine.credential_serial);
+    // A machine that has changed its key and does not know finishes that first: this is another, or one of before.
+    if key != Shown::Current {
+        return Err(quarantine(&control, tx, scope, machine_id, address).await);
+    }
     if shown == newest {
         tx.advance_credential(scope, machine_id, newest, now).await?;
         let renewed = tx.machine(scope, machine_id).await?;
@@ -202,12 +212,24 @@ pub(crate) async fn renew_credential(
     if shown > newest {
         return Err(ErrorCode::CredentialInvalid.into());
     }
-    quarantine(&control, tx, scope, machine_id, address).await?;
-    Err(ErrorCode::MachineKeyCloned.into())
+    Err(quarantine(&control, tx, scope, machine_id, address).await)
 }
 
-/// Ends every credential that a machine has, here and by the revocation log at gateways and nodes.
-async fn quarantine(
+/// Ends every credential that a machine has, here and by the revocation log at gateways and nodes. What to answer.
+pub(crate) async fn quarantine(
+    control: &Control,
+    tx: Tx,
+    scope: AccountScope,
+    machine_id: MachineId,
+    address: Address,
+) -> ApiError {
+    match end_credentials(control, tx, scope, machine_id, address).await {
+        Ok(()) => ErrorCode::MachineKeyCloned.into(),
+        Err(error) => error,
+    }
+}
+
+async fn end_credentials(
     control: &Control,
     mut tx: Tx,
     scope: AccountScope,

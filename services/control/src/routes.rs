@@ -20,7 +20,7 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, accounts, agent_status, audit, claims, devices, identities, invitations, local_connect, machines,
+    account_sessions, accounts, agent_status, audit, claims, devices, invitations, local_connect, machine_keys, machines,
     members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 
@@ -108,6 +108,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(machines::rename, machines::revoke))
         .routes(routes!(machines::pin))
         .routes(routes!(machines::renew_credential))
+        .routes(routes!(machine_keys::rotate))
+        .routes(routes!(machine_keys::release))
         .routes(routes!(tickets::create))
         .routes(routes!(regions::list))
         .routes(routes!(regions::keys))

@@ -5,6 +5,7 @@ mod harness;
 mod identities;
 mod internal;
 mod isolation;
+mod machine_keys;
 mod machines;
 mod members;
 mod openapi;

@@ -47,6 +47,23 @@ pub(crate) struct PublicKeyJson {
     key: String,
 }
 
+/// A statement that one key of a machine follows on another; [`flydex_domain::rotation::KeyRotation`] reads and writes
+/// it.
+#[derive(ToSchema)]
+#[expect(dead_code, reason = "it only describes the shape in the API's document")]
+pub(crate) struct KeyRotationJson {
+    /// From 1 on; each is greater than the one before.
+    counter: u64,
+    old_key: PublicKeyJson,
+    new_key: PublicKeyJson,
+    /// By the machine's clock.
+    at_ms: u64,
+    /// By the old key, 64 bytes, base64url.
+    old_signature: String,
+    /// By the new key, 64 bytes, base64url.
+    new_signature: String,
+}
+
 /// A public key that tokens are verified with.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct TokenKey {

@@ -88,6 +88,8 @@ pub enum AuditKind {
     MemberLeft,
     /// The user went on in another account, in the same browser.
     AccountSwitched,
+    /// A machine's key was followed by another, by the machine's own word.
+    MachineKeyRotated,
 }
 
 impl AuditKind {
@@ -127,6 +129,7 @@ impl AuditKind {
         Self::MemberRemoved,
         Self::MemberLeft,
         Self::AccountSwitched,
+        Self::MachineKeyRotated,
     ];
 
     /// The kind with that stable name.
@@ -173,6 +176,7 @@ impl AuditKind {
             Self::MemberRemoved => "member_removed",
             Self::MemberLeft => "member_left",
             Self::AccountSwitched => "account_switched",
+            Self::MachineKeyRotated => "machine_key_rotated",
         }
     }
 }

@@ -44,6 +44,8 @@ pub enum Label {
     AuditRecord,
     /// What is stored in the place of a recovery code.
     RecoveryCode,
+    /// A machine's statement that another key follows on its own.
+    KeyRotation,
 }
 
 impl Label {
@@ -67,6 +69,7 @@ impl Label {
             Self::Introduction => "flydex/v1/introduction",
             Self::AuditRecord => "flydex/v1/audit-record",
             Self::RecoveryCode => "flydex/v1/recovery-code",
+            Self::KeyRotation => "flydex/v1/key-rotation",
         }
     }
 }

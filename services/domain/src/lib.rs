@@ -28,6 +28,7 @@ pub mod proof;
 pub mod rebalance;
 pub mod region;
 pub mod revocation;
+pub mod rotation;
 pub mod scope;
 pub mod secret;
 pub mod sign_in;

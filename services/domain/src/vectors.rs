@@ -18,6 +18,7 @@ use crate::error::ErrorCode;
 use crate::id::{AccountId, ApprovalId, ClaimId, Generation, MachineId};
 use crate::key::{PublicKey, sign};
 use crate::pairing::{ClaimKeys, PairingTerms};
+use crate::rotation::KeyRotation;
 use crate::scope::Role;
 use crate::secret::SecretKey;
 use crate::time::UnixMillis;
@@ -172,6 +173,23 @@ fn approval_case(binding: &ApprovalBinding, action: &ApprovalAction) -> Value {
     })
 }
 
+fn rotation() -> Value {
+    let key = |seed: u8| SigningKey::from_bytes(&[seed; 32]);
+    let of = (AccountId::from_uuid(Uuid::from_u128(2)), MachineId::from_uuid(Uuid::from_u128(3)));
+    let at = UnixMillis(1_763_800_000_123);
+    let statements = [
+        KeyRotation::make(of, 1, at, &key(11), &key(12)),
+        KeyRotation::make(of, 3, UnixMillis(at.0 + 1), &key(12), &key(13)),
+    ];
+    json!({
+        "account_id": of.0.to_string(),
+        "machine_id": of.1.to_string(),
+        "first_key": hex(PublicKey::of(&key(11)).as_bytes()),
+        "newest_key": hex(PublicKey::of(&key(13)).as_bytes()),
+        "statements": statements,
+    })
+}
+
 fn error_codes() -> Value {
     ErrorCode::ALL.iter().map(|code| json!({ "number": code.number(), "name": code.name() })).collect()
 }
@@ -184,6 +202,7 @@ fn the_shared_vectors_hold() {
         "introduction": introduction(),
         "signatures": signatures(),
         "approval": approval_digests(),
+        "rotation": rotation(),
         "error_codes": error_codes(),
     });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/vectors/v1.json");

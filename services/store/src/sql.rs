@@ -16,6 +16,7 @@ mod identities;
 mod invitations;
 mod links;
 mod local_connects;
+mod machine_keys;
 mod machines;
 mod members;
 mod migrations;

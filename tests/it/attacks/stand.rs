@@ -1,6 +1,9 @@
 //! What is attacked: a relay and, where it matters, a paired machine with the real Codex. There is no browser: the
 //! attacker speaks the protocol itself.
 
+use std::os::unix::fs::PermissionsExt as _;
+use std::path::Path;
+
 use anyhow::{Context as _, bail, ensure};
 use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
@@ -56,6 +59,13 @@ impl Relay {
         Ok(Self { server, ..self })
     }
 
+    /// The same relay, after `meanwhile` without one.
+    pub(super) async fn away(self, meanwhile: impl AsyncFnOnce() -> anyhow::Result<()>) -> anyhow::Result<Self> {
+        let stopped = self.server.stop().await?;
+        meanwhile().await?;
+        Ok(Self { server: stopped.start().await?, ..self })
+    }
+
     pub(super) fn session_url(&self) -> String {
         format!("{}/v1/session", self.server.origin().replacen("http", "ws", 1))
     }
@@ -76,7 +86,7 @@ impl Relay {
     }
 }
 
-async fn sign_in(link: &str) -> anyhow::Result<Account> {
+pub(super) async fn sign_in(link: &str) -> anyhow::Result<Account> {
     let account = Account::sign_in(link).await?;
     canary::plant_token("cookie", account.cookie());
     Ok(account)
@@ -92,7 +102,7 @@ pub(super) struct Stand {
     pub(super) machine: Machine,
     pub(super) model: Model,
     _daemon: Daemon,
-    _codex: CodexHome,
+    codex: CodexHome,
 }
 
 impl Stand {
@@ -113,7 +123,7 @@ impl Stand {
         let paired = pair(&relay.account, &device, "first phone", &mut connector).await?;
         machine.plant_secrets()?;
         canary::plant_bytes("device key", &device.key().to_bytes());
-        Ok(Self { connector: Some(connector), relay, device, paired, machine, model, _daemon: daemon, _codex: codex })
+        Ok(Self { connector: Some(connector), relay, device, paired, machine, model, _daemon: daemon, codex })
     }
 
     /// Another browser of the account with a device of its own, paired with the machine.
@@ -123,6 +133,25 @@ impl Stand {
         let mut adding = self.machine.start(&["devices", "add"])?;
         pair(&account, &device, label, &mut adding).await?;
         Ok((account, device))
+    }
+
+    /// The machine paired as if it never had been, with a device of the same account.
+    pub(super) async fn paired_anew(&self, device: &Device) -> anyhow::Result<(Connector, PairedMachine)> {
+        let mut connector = self.machine.connect()?;
+        let paired = pair(&self.relay.account, device, "phone again", &mut connector).await?;
+        Ok((connector, paired))
+    }
+
+    /// Another computer with a copy of the machine's state.
+    pub(super) fn copied(&self, state: &Path) -> anyhow::Result<Machine> {
+        let copy = Machine::new(self.relay.server.origin(), &self.codex)?;
+        std::fs::create_dir_all(copy.state())?;
+        for entry in std::fs::read_dir(state)? {
+            let entry = entry?;
+            std::fs::copy(entry.path(), copy.state().join(entry.file_name()))?;
+        }
+        std::fs::set_permissions(copy.state(), std::fs::Permissions::from_mode(0o700))?;
+        Ok(copy)
     }
 
     /// A session of a device with the machine open, not attached.
@@ -144,7 +173,7 @@ impl Stand {
     }
 }
 
-async fn pair(
+pub(super) async fn pair(
     account: &Account,
     device: &Device,
     label: &str,

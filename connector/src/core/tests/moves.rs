@@ -28,7 +28,8 @@ fn of(node: u8, counter: u64) -> Epoch {
 
 /// Gives the core links of its own to these regions.
 fn link_to(world: &World, regions: watch::Receiver<Vec<RegionEndpoint>>) {
-    let paired = PairedState { regions, machine_key: Arc::new(key(9)), ..world.paired.clone() };
+    let paired =
+        PairedState { regions, machine_key: tokio::sync::watch::channel(Arc::new(key(9))).1, ..world.paired.clone() };
     let config = CoreConfig {
         paired,
         boot_id: world.boot_id,

@@ -233,7 +233,7 @@ impl World {
             account_name: "X".to_owned(),
             machine_id: machine(),
             machine_label: "desk".to_owned(),
-            machine_key: Arc::new(key(100)),
+            machine_key: watch::channel(Arc::new(key(100))).1,
             credential: credential_rx,
             verifier: watch::channel(Arc::new(verifier)).1,
             regions: watch::channel(Vec::new()).1,

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use axum::routing::{get, post};
 use axum::{Json, Router};
 use flydex_domain::id::AccountId;
+use flydex_domain::rotation::KeyRotation;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::TokenSigner;
 use serde_json::{Value, json};
@@ -36,6 +37,9 @@ pub(crate) struct Script {
     pub(crate) foreign_credential: bool,
     pub(crate) other_origin: bool,
     pub(crate) refuses: Option<ErrorCode>,
+    pub(crate) refuses_rotation: Option<ErrorCode>,
+    /// So many answers to a change of key are lost on the way.
+    pub(crate) rotations_lost: u32,
 }
 
 impl Default for Script {
@@ -52,6 +56,8 @@ impl Default for Script {
             foreign_credential: false,
             other_origin: false,
             refuses: None,
+            refuses_rotation: None,
+            rotations_lost: 0,
         }
     }
 }
@@ -81,6 +87,9 @@ struct Seen {
     serial: u64,
     started: u32,
     audited: Vec<Value>,
+    rotations: u32,
+    rotations_answered: u32,
+    released: u32,
 }
 
 fn machine_id() -> MachineId {
@@ -109,6 +118,8 @@ impl Relay {
             .route("/api/local-connect/{id}/agent-status", post(agent_status))
             .route("/api/machines/{id}/credential", post(renew))
             .route("/api/machines/{id}/audit", post(audit))
+            .route("/api/machines/{id}/key", post(rotate))
+            .route("/api/machines/{id}/release", post(release))
             .with_state(relay.clone());
         tokio::spawn(async move { axum::serve(listener, router).await.unwrap() });
         relay
@@ -192,6 +203,16 @@ impl Relay {
     /// The audit records that were taken.
     pub(crate) fn audited(&self) -> Vec<Value> {
         self.seen().audited.clone()
+    }
+
+    /// How often the machine's key was changed.
+    pub(crate) fn rotations(&self) -> u32 {
+        self.seen().rotations
+    }
+
+    /// How often a machine left its account.
+    pub(crate) fn released(&self) -> u32 {
+        self.seen().released
     }
 
     /// The next pairing begins with nobody having scanned.
@@ -327,6 +348,38 @@ async fn renew(State(relay): State<Relay>, headers: HeaderMap, body: axum::body:
         return StatusCode::UNAUTHORIZED.into_response();
     }
     Json(relay.next_credential()).into_response()
+}
+
+/// Takes a change of key as control does: the same one again gets the same answer, as long as there is one.
+async fn rotate(State(relay): State<Relay>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    let statement: KeyRotation = serde_json::from_slice(&body).unwrap();
+    let (account_id, known) = (relay.account_id(), relay.seen().machine_key.unwrap());
+    assert_eq!(statement.verify((account_id, machine_id())), Ok(()));
+    if let Some(code) = relay.inner.script.refuses_rotation {
+        return refusal(code);
+    }
+    if known != statement.new_key.0 {
+        assert!(machine_proves(&relay, "key", &headers, &body));
+        let mut seen = relay.seen();
+        seen.machine_key = Some(statement.new_key.0);
+        seen.rotations += 1;
+    }
+    let answer = relay.next_credential();
+    let mut seen = relay.seen();
+    seen.rotations_answered += 1;
+    if seen.rotations_answered <= relay.inner.script.rotations_lost {
+        return StatusCode::BAD_GATEWAY.into_response();
+    }
+    drop(seen);
+    Json(answer).into_response()
+}
+
+async fn release(State(relay): State<Relay>, headers: HeaderMap, body: axum::body::Bytes) -> Response {
+    if !machine_proves(&relay, "release", &headers, &body) {
+        return StatusCode::UNAUTHORIZED.into_response();
+    }
+    relay.seen().released += 1;
+    StatusCode::NO_CONTENT.into_response()
 }
 
 /// Takes every record but the last of several, as a server does that is cut short.

@@ -3,9 +3,10 @@
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, UserId};
-use flydex_domain::limits::LINK_REPORTS_MAX;
+use flydex_domain::limits::{LINK_REPORTS_MAX, TOKEN_KEY_TOLD_BEFORE};
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::time::UnixMillis;
+use flydex_domain::token::schedule::Change;
 use flydex_proto::v1;
 use flydex_proto::v1::followed::Kind;
 use flydex_proto::v1::internal_server::Internal as _;
@@ -18,6 +19,7 @@ use uuid::Uuid;
 
 use super::harness::{Desk, Phone, World, scope_of};
 use crate::internal::InternalApi;
+use crate::rotate_token_key;
 
 type Stream = ReceiverStream<Result<v1::Followed, Status>>;
 
@@ -112,10 +114,12 @@ async fn new_keys_are_told_to_those_who_follow_already() {
     let api = world.service.internal_api();
     let mut stream = follow(&api, 0).await;
     assert!(matches!(next(&mut stream).await, Kind::Keys(_)));
-    world.service.verifier().replace([("next".to_owned(), [7; 32])]);
+    let change = Change { lead: TOKEN_KEY_TOLD_BEFORE, compromised: false };
+    let made = rotate_token_key(&world.store, change, UnixMillis(world.now())).await.expect("made");
     loop {
         if let Kind::Keys(keys) = next(&mut stream).await {
-            assert_eq!(keys.keys[0].key_id, "next");
+            assert!(keys.keys.iter().any(|key| key.key_id == made));
+            assert_eq!(keys.keys.len(), 2);
             return;
         }
     }

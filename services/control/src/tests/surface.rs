@@ -4,10 +4,13 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use axum::body::Body;
+use ed25519_dalek::SigningKey;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ApprovalId, AuditId, CommandHash, CommandId, Generation};
 use flydex_domain::key::PublicKey;
+use flydex_domain::rotation::KeyRotation;
 use flydex_domain::scope::Role;
+use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 use http::{Method, Request, header};
 use serde_json::{Value, json};
@@ -123,6 +126,8 @@ const SURFACE: &[Row] = &[
     ("put",    "/api/machines/{id}/region-pin",           [WHO,   NONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("post",   "/api/machines/{id}/audit",                [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
     ("post",   "/api/machines/{id}/credential",           [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
+    ("post",   "/api/machines/{id}/key",                  [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
+    ("post",   "/api/machines/{id}/release",              [WHO,   WHO,   WHO,   WHO,   WHO,   NONE,  DONE]),
     ("post",   "/api/tickets",                            [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/regions",                            [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
     ("get",    "/api/keys",                               [DONE,  DONE,  DONE,  DONE,  DONE,  DONE,  DONE]),
@@ -345,6 +350,11 @@ impl Cast {
                 "outcome": "executed",
                 "deferred": false,
             }] }),
+            ("post", "/api/machines/{id}/key") => {
+                let of = (scene.phone.account_id, scene.desk.machine_id.parse().expect("an id"));
+                let (old, new) = (&scene.desk.machine_key, &SigningKey::from_bytes(&[7; 32]));
+                json!(KeyRotation::make(of, 1, UnixMillis(self.world.now()), old, new))
+            }
             ("post", "/api/audit/intents") => json!({
                 "machine_id": scene.desk.machine_id,
                 "device_id": device_key.device_id(),

@@ -16,6 +16,8 @@ pub const HELPER_TIMEOUT: Duration = Duration::from_secs(10);
 pub const HELPER_REQUESTS_IN_FLIGHT_MAX: usize = 16;
 /// One request or answer on the connector's control socket, in bytes: a full device list and its tombstones fit.
 pub const CONTROL_LINE_BYTES_MAX: usize = 512 * 1024;
+/// Time that a server has to hear that a machine leaves its account, before it is told at another time.
+pub const RELEASE_TIMEOUT: Duration = Duration::from_secs(5);
 /// Time the running connector has to answer on its control socket.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(5);
 /// Connections that the control socket serves at once.

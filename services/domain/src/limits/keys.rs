@@ -21,3 +21,10 @@ pub const TOKEN_KEY_ROTATED_AFTER: Duration = Duration::from_secs(90 * 24 * 3600
 pub const TOKEN_KEYS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// Signing keys that are kept: several years of them. A credential that an older one signed is not renewed.
 pub const TOKEN_KEYS_MAX: usize = 16;
+
+/// Age at which a machine changes its key by itself: four times a year.
+pub const MACHINE_KEY_ROTATED_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
+/// Time for which a machine may use the key before: as long as the last credential that names it lives.
+pub const MACHINE_KEY_OVERLAP: Duration = CREDENTIAL_LIFETIME;
+/// Changes of key that are kept of a machine: fifteen years of them. A device that was away for more pairs again.
+pub const MACHINE_KEY_ROTATIONS_MAX: i64 = 60;

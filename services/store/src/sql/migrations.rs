@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 7;
+pub(super) const KNOWN: i64 = 8;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -82,6 +82,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0005_members"),
         step!("sqlite", "0006_sign_in"),
         step!("sqlite", "0007_token_keys"),
+        step!("sqlite", "0008_machine_key_rotations"),
     ])
 }
 
@@ -95,12 +96,21 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0005_members"),
         step!("postgres", "0006_sign_in"),
         step!("postgres", "0007_token_keys"),
+        step!("postgres", "0008_machine_key_rotations"),
     ])
 }
 
 fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
-    let names =
-        ["initial", "quarantine and versions", "turns and needs", "regions", "members", "sign in", "token keys"];
+    let names = [
+        "initial",
+        "quarantine and versions",
+        "turns and needs",
+        "regions",
+        "members",
+        "sign in",
+        "token keys",
+        "machine key rotations",
+    ];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
     };

@@ -1,5 +1,6 @@
 /** The control plane's HTTP API: one function a route, the documented error shape, nothing cached. */
 import { base64url } from "../protocol/bytes";
+import type { KeyRotationJson } from "../protocol/rotation";
 import type { PublicKey } from "../protocol/keys";
 import type { Role } from "../protocol/pairing";
 import { confirmPresence, tokenChange } from "./presence";
@@ -28,6 +29,8 @@ export interface MachineJson {
   quarantined?: boolean;
   label: string;
   machine_key: KeyJson;
+  /** How its key followed on each one before, by its own signatures. */
+  key_rotations?: KeyRotationJson[];
   region: string;
   /** The only region that may serve it, where its owner keeps it in one. */
   region_pin?: string;

@@ -28,6 +28,8 @@ const START_AGAIN_MS = 5_000;
 /** How long a message that Codex took is shown here, should the thread not show it by then. */
 const MESSAGE_KEPT_MS = 5_000;
 const EFFECT_KEPT_MS = 60_000;
+/** How often it is asked at most whether a machine has changed its key. */
+const DOUBTED_AGAIN_MS = 5_000;
 const NOT_OPEN_YET: SocketState = { phase: "connecting", sinceMs: 0 };
 
 export class App {
@@ -63,6 +65,7 @@ export class App {
   readonly #dirty = new Set<string>();
   #outboxDirty = false;
   #checkedAtMs = Date.now();
+  #doubtedAtMs = 0;
 
   // === Life ===
 
@@ -175,6 +178,7 @@ export class App {
       const { machines } = await api.machines();
       this.machines = machines;
       this.machinesProblem = undefined;
+      await this.#followKeys(machines);
       for (const { machine_id, region } of machines) this.#relay?.place(machine_id, region);
       for (const id of this.#relay?.ids ?? []) {
         if (!machines.some((machine) => machine.machine_id === id)) this.#drop(id);
@@ -268,6 +272,7 @@ export class App {
       onSocket: (region, state) => this.#onSocket(region, state),
       machineChanged: (id) => this.#touch(id),
       machineLost: () => this.#search.begin(),
+      machineDoubted: () => this.#doubted(),
       outboxChanged: () => this.#touchOutbox(),
     });
     await this.#relay.start();
@@ -320,6 +325,23 @@ export class App {
   async #ask(): Promise<number> {
     await this.loadMachines();
     return this.machinesProblem?.retryAfterMs ?? 0;
+  }
+
+  /** A machine that changed its key is opened anew with the one that its own statements lead to. */
+  async #followKeys(machines: readonly MachineJson[]): Promise<void> {
+    if (this.#storage === undefined) return;
+    for (const { machine_id, key_rotations = [] } of machines) {
+      const pinned = this.pinned.get(machine_id);
+      if (pinned === undefined || !(await kept.followKey(this.#storage, pinned, key_rotations))) continue;
+      this.pinned = await kept.pinnedMachines(this.#storage);
+      this.#drop(machine_id);
+    }
+  }
+
+  #doubted(): void {
+    if (Date.now() - this.#doubtedAtMs < DOUBTED_AGAIN_MS) return;
+    this.#doubtedAtMs = Date.now();
+    void this.loadMachines();
   }
 
   #online(): void {

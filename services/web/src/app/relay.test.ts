@@ -62,6 +62,7 @@ class World {
       onSocket: (region, state) => this.states.set(region, state),
       machineChanged: () => undefined,
       machineLost: () => this.search.begin(),
+      machineDoubted: () => undefined,
       outboxChanged: () => undefined,
     });
     this.search = new Search({

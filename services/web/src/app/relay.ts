@@ -30,6 +30,8 @@ export interface RelayDeps extends Omit<SocketDeps, "region"> {
   readonly machineChanged: (machineId: string) => void;
   /** A machine is not where it was looked for. */
   readonly machineLost: (machineId: string) => void;
+  /** What came as a machine's word is not signed by the key that is pinned for it. */
+  readonly machineDoubted: (machineId: string) => void;
   readonly outboxChanged: () => void;
 }
 
@@ -162,6 +164,7 @@ export class Relay {
         return this.#socketOf(id)?.send(lane, { case: "toMachine", value }) ?? false;
       },
       changed: () => this.#changed(id),
+      doubted: () => this.#deps.machineDoubted(id),
     });
   }
 

@@ -18,6 +18,7 @@ export const LABEL = {
   pairing: "flydex/v1/pairing",
   pairingCode: "flydex/v1/pairing-code",
   claimKeys: "flydex/v1/claim-keys",
+  keyRotation: "flydex/v1/key-rotation",
 } as const;
 
 export type Label = (typeof LABEL)[keyof typeof LABEL];

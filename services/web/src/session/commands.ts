@@ -31,6 +31,8 @@ export interface CommandsDeps {
   readonly now: () => number;
   /** A command of any kind failed; the machine looks whether it says something of the session. */
   readonly failed: (problem: Problem) => void;
+  /** What came as the machine's word is not signed by the key that is pinned. */
+  readonly doubted: () => void;
 }
 
 interface Pending {
@@ -100,7 +102,10 @@ export class Commands {
       commandHash,
     });
     // A receipt that does not verify is no word of the machine's: it changes nothing.
-    if (receipt === undefined) return;
+    if (receipt === undefined) {
+      this.#deps.doubted();
+      return;
+    }
     if (pending === undefined) {
       await outbox.receipt(id, receipt, receipt.result);
       return;

@@ -1,5 +1,7 @@
 /** What this browser keeps about itself: its key, the machines that it paired with, a pairing that was begun. */
+import { equal } from "../protocol/bytes";
 import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
+import { type KeyRotationJson, newestKey } from "../protocol/rotation";
 import type { PinnedMachine, Storage, StoredPairing } from "./storage";
 
 const KEY_NAME = "device";
@@ -16,6 +18,18 @@ export async function deviceKey({ keys }: Storage): Promise<DeviceKey> {
 
 export async function pinnedMachines({ machines }: Storage): Promise<ReadonlyMap<string, PinnedMachine>> {
   return new Map((await machines.all()).map((machine) => [machine.machineId, machine]));
+}
+
+/** Follows a pinned machine to its newest key, by its own statements; whether there is a newer one. */
+export async function followKey(
+  { machines }: Storage,
+  pinned: PinnedMachine,
+  statements: readonly KeyRotationJson[],
+): Promise<boolean> {
+  const machineKey = await newestKey(pinned.machineKey, pinned, statements);
+  if (machineKey === undefined || equal(machineKey, pinned.machineKey)) return false;
+  await machines.put(pinned.machineId, { ...pinned, machineKey });
+  return true;
 }
 
 export async function keepPairing({ pairings }: Storage, pairing: StoredPairing): Promise<void> {

@@ -70,6 +70,7 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
       return made.socket.send(lane, { case: "toMachine", value });
     },
     changed: () => undefined,
+    doubted: () => undefined,
   });
   const socket = new Socket(
     {

@@ -36,6 +36,8 @@ export interface MachineDeps {
   readonly now: () => number;
   readonly send: (lane: number, message: DeviceMessage) => boolean;
   readonly changed: () => void;
+  /** What came as its word is not signed by the pinned key: it may have changed its key. */
+  readonly doubted: () => void;
 }
 
 const MACHINE_STREAM = 0;
@@ -69,8 +71,8 @@ export class Machine {
     this.#sender = new Sender({ accountBytes, machineBytes, now: () => this.clock.now(), send: deps.send });
     const consumed = (bytes: number) => this.#sender.consumed(bytes);
     const failed = (problem: Problem) => this.#ifForgotten(problem);
-    this.#commands = new Commands({ machineKey, key, outbox, sender: this.#sender, now, failed });
-    this.#feed = new MachineFeed(machineKey, machineBytes, consumed);
+    this.#commands = new Commands({ machineKey, key, outbox, sender: this.#sender, now, failed, doubted: deps.doubted });
+    this.#feed = new MachineFeed(machineKey, machineBytes, consumed, deps.doubted);
     this.#admission = new Admission({
       feed: this.#feed,
       ask: this.#commands.ask,

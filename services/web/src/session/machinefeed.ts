@@ -11,10 +11,18 @@ export class MachineFeed extends Feed {
   readonly #machineKey: PublicKey | undefined;
   readonly #machineBytes: Uint8Array;
 
-  constructor(machineKey: PublicKey | undefined, machineBytes: Uint8Array, consumed: (bytes: number) => void) {
+  readonly #doubted: () => void;
+
+  constructor(
+    machineKey: PublicKey | undefined,
+    machineBytes: Uint8Array,
+    consumed: (bytes: number) => void,
+    doubted: () => void,
+  ) {
     super((event) => this.#onEvent(event), consumed);
     this.#machineKey = machineKey;
     this.#machineBytes = machineBytes;
+    this.#doubted = doubted;
   }
 
   /** Replaces what was known; false when the events held back do not join onto it. */
@@ -67,6 +75,9 @@ export class MachineFeed extends Feed {
   }
 
   async #open(signed: SignedApproval): Promise<ApprovalCard | undefined> {
-    return this.#machineKey === undefined ? undefined : openApproval(signed, this.#machineKey, this.#machineBytes);
+    if (this.#machineKey === undefined) return undefined;
+    const card = await openApproval(signed, this.#machineKey, this.#machineBytes);
+    if (card === undefined) this.#doubted();
+    return card;
   }
 }
