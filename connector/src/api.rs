@@ -194,7 +194,7 @@ impl Api {
     /// Each [`ApiError`].
     pub async fn release(&self, machine: &MachineAuth<'_>) -> Result<(), ApiError> {
         let body = serde_json::json!({});
-        self.send(self.machine_request(machine, "release", &body)?).await.map(drop)
+        self.send(self.machine_request(machine, "release", &body).await?).await.map(drop)
     }
 
     /// `POST /api/machines/{id}/audit`, proven by the machine key.
@@ -211,10 +211,10 @@ impl Api {
         what: &str,
         body: &impl Serialize,
     ) -> Result<A, ApiError> {
-        self.read(self.machine_request(machine, what, body)?).await
+        self.read(self.machine_request(machine, what, body).await?).await
     }
 
-    fn machine_request(
+    async fn machine_request(
         &self,
         machine: &MachineAuth<'_>,
         what: &str,

@@ -52,7 +52,6 @@ pub struct PairedRecord {
     pub key_since: Option<UnixMillis>,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
 const fn is_zero(count: &u64) -> bool {
     *count == 0
 }

@@ -6,11 +6,12 @@ use bytes::Bytes;
 use ed25519_dalek::SigningKey;
 use flydex_agent_proto::v1 as agent;
 use flydex_domain::command::{ApprovalAnswer, CommandHeader, CommandKind, command_transcript};
-use flydex_domain::encoding::sha256;
+use flydex_domain::encoding::{Transcript, sha256};
 use flydex_domain::id::{BootId, CommandId, DeviceId, SessionId};
-use flydex_domain::key::{PublicKey, sign};
+use flydex_domain::key::{PublicKey, SIGNATURE_BYTES, sign, sign_p256};
 use flydex_domain::time::UnixMillis;
 use flydex_proto::v1;
+use p256::ecdsa::SigningKey as P256SigningKey;
 use prost::Message as _;
 use uuid::Uuid;
 
@@ -22,26 +23,47 @@ const LIFETIME: Duration = Duration::from_secs(120);
 /// A device: its key, in memory.
 #[derive(Debug)]
 pub struct Device {
-    key: SigningKey,
+    key: DeviceKey,
+}
+
+#[derive(Debug)]
+enum DeviceKey {
+    Ed25519(SigningKey),
+    P256(P256SigningKey),
 }
 
 impl Device {
     /// A device with a fresh key.
     #[must_use]
     pub fn new() -> Self {
-        Self { key: SigningKey::from_bytes(&rand::random()) }
+        Self { key: DeviceKey::Ed25519(SigningKey::from_bytes(&rand::random())) }
     }
 
-    /// The private half, for proofs.
+    /// A device of a browser without Ed25519, with a fresh key.
     #[must_use]
-    pub const fn key(&self) -> &SigningKey {
-        &self.key
+    pub fn p256() -> Self {
+        // Nearly every 32 bytes are a key.
+        let key =
+            std::iter::repeat_with(|| P256SigningKey::from_slice(&rand::random::<[u8; 32]>())).find_map(Result::ok);
+        key.map_or_else(Self::new, |key| Self { key: DeviceKey::P256(key) })
+    }
+
+    /// Signs a transcript, for proofs.
+    #[must_use]
+    pub fn sign_transcript(&self, transcript: Transcript) -> [u8; SIGNATURE_BYTES] {
+        match &self.key {
+            DeviceKey::Ed25519(key) => sign(key, transcript),
+            DeviceKey::P256(key) => sign_p256(key, transcript),
+        }
     }
 
     /// The public half.
     #[must_use]
     pub fn public_key(&self) -> PublicKey {
-        PublicKey::of(&self.key)
+        match &self.key {
+            DeviceKey::Ed25519(key) => PublicKey::of(key),
+            DeviceKey::P256(key) => PublicKey::of_p256(key),
+        }
     }
 
     /// The key's fingerprint.
@@ -54,7 +76,7 @@ impl Device {
     #[must_use]
     pub fn sign(&self, header: &CommandHeader, body: Bytes) -> v1::Command {
         let header = Bytes::from(v1::CommandHeader::from(header).encode_to_vec());
-        let signature = sign(&self.key, command_transcript(&header));
+        let signature = self.sign_transcript(command_transcript(&header));
         v1::Command {
             header,
             body,

@@ -8,7 +8,6 @@ use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_domain::command::{CommandClass, CommandKind, Receipt, receipt_transcript};
 use flydex_domain::id::{BootId, CommandId, SessionId};
-use flydex_domain::key::sign;
 use flydex_domain::proof;
 use flydex_domain::time::UnixMillis;
 use flydex_proto::codec::{Lane, SUBPROTOCOL, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
@@ -83,7 +82,7 @@ impl Session {
         let session_down::Kind::Challenge(challenge) = session.next().await? else { bail!("no challenge came") };
         let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
         let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, origin);
-        let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
+        let signature = Bytes::copy_from_slice(&device.sign_transcript(transcript));
         session.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
         let session_down::Kind::Welcome(welcome) = session.next().await? else { bail!("no welcome came") };
         session.session_id = welcome.session_id.as_ref().try_into()?;

@@ -50,6 +50,7 @@ impl From<PublicKey> for v1::PublicKey {
     fn from(key: PublicKey) -> Self {
         let algorithm = match key {
             PublicKey::Ed25519(_) => v1::KeyAlgorithm::Ed25519,
+            PublicKey::P256(_) => v1::KeyAlgorithm::P256,
         };
         Self { algorithm: algorithm.into(), key: Bytes::copy_from_slice(key.as_bytes()) }
     }
@@ -61,6 +62,7 @@ impl TryFrom<v1::PublicKey> for PublicKey {
     fn try_from(key: v1::PublicKey) -> Result<Self, Malformed> {
         match key.algorithm() {
             v1::KeyAlgorithm::Ed25519 => Ok(Self::ed25519(&key.key)?),
+            v1::KeyAlgorithm::P256 => Ok(Self::p256(&key.key)?),
             v1::KeyAlgorithm::Unspecified => Err(Malformed::Unknown("key algorithm")),
         }
     }

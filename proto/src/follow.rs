@@ -52,7 +52,8 @@ impl From<&RevocationEntry> for v1::RevocationRecord {
             Revocation::User { .. }
             | Revocation::Grant { .. }
             | Revocation::Machine { .. }
-            | Revocation::Quarantine { .. } => String::new(),
+            | Revocation::Quarantine { .. }
+            | Revocation::Superseded { .. } => String::new(),
         };
         let account_id = copy(account_id.as_bytes());
         Self { number: entry.number, account_id, at_ms: entry.at.0, kind: Some(kind), device_keeps }

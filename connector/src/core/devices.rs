@@ -178,7 +178,7 @@ impl<P: CodexPort> Core<P> {
     pub(super) fn introduction(&self, device_id: DeviceId) -> Option<agent::Introduction> {
         let device = self.devices.get(&device_id)?;
         let introducer = device.introducer?;
-        let machine_key = PublicKey::of(&self.paired.machine_key);
+        let machine_key = PublicKey::of(&self.paired.machine_key.borrow());
         Some(agent::Introduction {
             machine_key_algorithm: machine_key.algorithm().to_owned(),
             machine_key: Bytes::copy_from_slice(machine_key.as_bytes()),

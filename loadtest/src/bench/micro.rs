@@ -8,7 +8,7 @@ use ed25519_dalek::SigningKey;
 use flydex_agent_proto::v1 as agent;
 use flydex_domain::command::{CommandKind, SignedCommand, command_transcript};
 use flydex_domain::id::{AccountId, BootId, MachineId};
-use flydex_domain::key::{PublicKey, sign};
+use flydex_domain::key::PublicKey;
 use flydex_domain::time::UnixMillis;
 use flydex_proto::codec::{Lane, decode_body, encode_message, split_message};
 use flydex_proto::v1;
@@ -65,7 +65,7 @@ fn command(rounds: u32) -> anyhow::Result<Figure> {
     header.lifetime = Duration::from_secs(60);
     let wire = device.sign(&header, content);
     let key = device.public_key();
-    let signature = sign(device.key(), command_transcript(&wire.header));
+    let signature = device.sign_transcript(command_transcript(&wire.header));
     for _ in 0..rounds {
         let start = clock.instant();
         black_box(key.verify(command_transcript(black_box(&wire.header)), &signature)?);

@@ -5,7 +5,6 @@ use std::time::Instant;
 use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use flydex_domain::id::{BootId, SessionId};
-use flydex_domain::key::sign;
 use flydex_domain::limits::PING_INTERVAL;
 use flydex_domain::proof;
 use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
@@ -59,7 +58,7 @@ impl Connection {
             };
             let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
             let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, account.origin());
-            let signature = Bytes::copy_from_slice(&sign(device.key(), transcript));
+            let signature = Bytes::copy_from_slice(&device.sign_transcript(transcript));
             send(&mut socket, Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
             send(&mut socket, Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
             let session_id = match SessionId::try_from(challenge.session_id.as_ref()) {

@@ -5,7 +5,7 @@
 pub struct PublicKey {
     #[prost(enumeration = "KeyAlgorithm", tag = "1")]
     pub algorithm: i32,
-    /// Ed25519: 32 bytes
+    /// Ed25519: 32 bytes; P-256: the uncompressed point, 65 bytes
     #[prost(bytes = "bytes", tag = "2")]
     pub key: ::prost::bytes::Bytes,
 }
@@ -197,6 +197,8 @@ pub struct Position {
 pub enum KeyAlgorithm {
     Unspecified = 0,
     Ed25519 = 1,
+    /// ECDSA with SHA-256, r and s of 32 bytes each, s the lower; devices only
+    P256 = 2,
 }
 impl KeyAlgorithm {
     /// String value of the enum field names used in the ProtoBuf definition.
@@ -207,6 +209,7 @@ impl KeyAlgorithm {
         match self {
             Self::Unspecified => "KEY_ALGORITHM_UNSPECIFIED",
             Self::Ed25519 => "KEY_ALGORITHM_ED25519",
+            Self::P256 => "KEY_ALGORITHM_P256",
         }
     }
     /// Creates an enum from field names used in the ProtoBuf definition.
@@ -214,6 +217,7 @@ impl KeyAlgorithm {
         match value {
             "KEY_ALGORITHM_UNSPECIFIED" => Some(Self::Unspecified),
             "KEY_ALGORITHM_ED25519" => Some(Self::Ed25519),
+            "KEY_ALGORITHM_P256" => Some(Self::P256),
             _ => None,
         }
     }

@@ -83,6 +83,9 @@ pub(crate) async fn start(
     control.rates.local_connect.check(address)?;
     let now = control.now();
     check_timestamp(body.timestamp_ms, now)?;
+    if !body.machine_key.0.is_machine_key() {
+        return Err(ErrorCode::BadRequest.into());
+    }
     let transcript = Transcript::new(Label::MachineRequest)
         .text("local-connect")
         .text(control.config.public_origin.as_str())

@@ -41,9 +41,9 @@ pub(crate) fn decode<const LENGTH: usize>(text: &str) -> Option<[u8; LENGTH]> {
 #[derive(ToSchema)]
 #[expect(dead_code, reason = "it only describes the shape in the API's document")]
 pub(crate) struct PublicKeyJson {
-    /// `ed25519`.
+    /// `ed25519`; of a device also `p256`.
     algorithm: String,
-    /// 32 bytes, base64url.
+    /// 32 bytes, or the uncompressed point of 65 bytes, base64url.
     key: String,
 }
 

@@ -61,6 +61,9 @@ impl KeyRotation {
     /// # Errors
     /// [`KeyError`] when one does not verify.
     pub fn verify(&self, of: (AccountId, MachineId)) -> Result<(), KeyError> {
+        if !self.old_key.0.is_machine_key() || !self.new_key.0.is_machine_key() {
+            return Err(KeyError::MalformedKey);
+        }
         let transcript = self.transcript(of);
         self.old_key.0.verify(transcript.clone(), &self.old_signature.0)?;
         self.new_key.0.verify(transcript, &self.new_signature.0)

@@ -192,11 +192,8 @@ impl<'de> Deserialize<'de> for EncodedKey {
         use base64::Engine as _;
         use serde::de::Error as _;
         let json = KeyJson::deserialize(deserializer)?;
-        if json.algorithm != "ed25519" {
-            return Err(D::Error::custom("unknown key algorithm"));
-        }
         let bytes = base64::engine::general_purpose::URL_SAFE_NO_PAD.decode(json.key).map_err(D::Error::custom)?;
-        PublicKey::ed25519(&bytes).map(Self).map_err(D::Error::custom)
+        PublicKey::parse(&json.algorithm, &bytes).map(Self).map_err(D::Error::custom)
     }
 }
 

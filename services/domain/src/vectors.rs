@@ -109,6 +109,18 @@ fn signatures() -> Value {
     })
 }
 
+fn p256() -> Value {
+    let key = p256::ecdsa::SigningKey::from_slice(&[14; 32]).expect("a number below the order");
+    let bytes = b"any bytes at all".as_slice();
+    let public = PublicKey::of_p256(&key);
+    json!({
+        "public_key": hex(public.as_bytes()),
+        "device_id": hex(public.device_id().as_bytes()),
+        "bytes": hex(bytes),
+        "command_signature": hex(&crate::key::sign_p256(&key, command_transcript(bytes))),
+    })
+}
+
 fn approval_digests() -> Value {
     let binding = ApprovalBinding {
         machine_id: MachineId::from_uuid(Uuid::from_u128(3)),
@@ -201,6 +213,7 @@ fn the_shared_vectors_hold() {
         "pairing": pairing(),
         "introduction": introduction(),
         "signatures": signatures(),
+        "p256": p256(),
         "approval": approval_digests(),
         "rotation": rotation(),
         "error_codes": error_codes(),

@@ -5,7 +5,6 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flydex_domain::command::CommandKind;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{BootId, MachineId};
-use flydex_domain::key::sign;
 use flydex_domain::proof;
 use flydex_loadtest::account::{PairedMachine, key_json};
 use flydex_loadtest::device::Device;
@@ -38,7 +37,7 @@ async fn say(relay: &Relay, hello: v1::SessionHello, signer: &Device) -> anyhow:
     session.send(Lane::Control, session_up::Kind::Hello(hello)).await?;
     let session_down::Kind::Challenge(challenge) = session.next().await? else { anyhow::bail!("no challenge") };
     let nonce = challenge.nonce.as_ref().try_into()?;
-    let signature = sign(signer.key(), proof::session(nonce, &ticket, &challenge.gateway_id, origin));
+    let signature = signer.sign_transcript(proof::session(nonce, &ticket, &challenge.gateway_id, origin));
     let signature = Bytes::copy_from_slice(&signature);
     session.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
     let session_down::Kind::Welcome(_) = session.next().await? else { anyhow::bail!("no welcome") };

@@ -128,8 +128,12 @@ impl Stand {
 
     /// Another browser of the account with a device of its own, paired with the machine.
     pub(super) async fn second_device(&self, label: &str) -> anyhow::Result<(Account, Device)> {
+        self.second_device_with(label, Device::new()).await
+    }
+
+    /// The same with a device of one's choice.
+    pub(super) async fn second_device_with(&self, label: &str, device: Device) -> anyhow::Result<(Account, Device)> {
         let account = self.relay.another_browser().await?;
-        let device = Device::new();
         let mut adding = self.machine.start(&["devices", "add"])?;
         pair(&account, &device, label, &mut adding).await?;
         Ok((account, device))

@@ -83,6 +83,7 @@ fn claims(desk: &Desk, world: &World) -> MachineCredential {
         machine_key: EncodedKey(PublicKey::of(&desk.machine_key)),
         serial: 1,
         region_pin: None,
+        strict_audit: false,
         issued_at: UnixMillis(world.now()),
         expires_at: UnixMillis(world.now()),
     }

@@ -60,7 +60,9 @@ impl Change {
 /// it never signs.
 #[must_use]
 pub fn signing(keys: &[ScheduledKey], now: UnixMillis) -> Option<&ScheduledKey> {
-    keys.iter().filter(|key| key.signs_from <= now && key.verifies(now)).max_by_key(|key| (key.made_at, key.signs_from, &key.key_id))
+    keys.iter()
+        .filter(|key| key.signs_from <= now && key.verifies(now))
+        .max_by_key(|key| (key.made_at, key.signs_from, &key.key_id))
 }
 
 /// Whether it is time for another key: the newest is old, and none is on its way.

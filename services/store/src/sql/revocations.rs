@@ -94,7 +94,8 @@ fn keeps(revocation: &Revocation) -> Option<Role> {
         Revocation::User { .. }
         | Revocation::Grant { .. }
         | Revocation::Machine { .. }
-        | Revocation::Quarantine { .. } => None,
+        | Revocation::Quarantine { .. }
+        | Revocation::Superseded { .. } => None,
     }
 }
 

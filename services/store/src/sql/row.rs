@@ -104,8 +104,8 @@ impl Columns<'_> {
         let bytes = self.0.bytes(key)?;
         match (name, bytes) {
             (None, None) => Ok(None),
-            (Some("ed25519"), Some(bytes)) => {
-                PublicKey::ed25519(bytes).map(Some).map_err(|_| StoreError::Malformed { column: key })
+            (Some(name), Some(bytes)) => {
+                PublicKey::parse(name, bytes).map(Some).map_err(|_| StoreError::Malformed { column: key })
             }
             _ => Err(StoreError::Malformed { column: algorithm }),
         }

@@ -7,7 +7,7 @@ import { confirmPresence, tokenChange } from "./presence";
 import { LOCAL, Problem } from "./problem";
 
 export interface KeyJson {
-  algorithm: "ed25519";
+  algorithm: "ed25519" | "p256";
   key: string;
 }
 

@@ -12,6 +12,8 @@ import { CLIENT, LANE, SUBPROTOCOL, VERSION, decodeFrame, encodeFrame } from "..
 import type { DeviceKey } from "../protocol/keys";
 import { Timers } from "./timers";
 
+const ALGORITHMS = { ed25519: KeyAlgorithm.ED25519, p256: KeyAlgorithm.P256 } as const;
+
 export interface Welcome {
   readonly sessionId: Uint8Array;
   readonly eventWindowBytes: number;
@@ -132,6 +134,7 @@ export class Wire {
 
   #hello(): void {
     const { ticket, grant } = this.#ticket;
+    const { publicKey } = this.#deps.key;
     this.#sendControl({
       case: "hello",
       value: {
@@ -140,7 +143,7 @@ export class Wire {
         capabilities: [Capability.BULK_CREDIT],
         ticket,
         grant,
-        deviceKey: { algorithm: KeyAlgorithm.ED25519, key: this.#deps.key.publicKey.bytes },
+        deviceKey: { algorithm: ALGORITHMS[publicKey.algorithm], key: publicKey.bytes },
         client: CLIENT,
       },
     });

@@ -88,6 +88,8 @@ fn certify_part(folder: &Path, part: &Part, region: &str, by: &Authority) -> any
         Kind::Gateway => Role::Gateway,
         Kind::Node => Role::Machines,
         Kind::Control => Role::Control,
+        // It speaks to no other process.
+        Kind::Web => return Ok(()),
     };
     let process = PeerIdentity { region: region.to_owned(), role, node_id: part.name.clone() };
     let issued = by.issue(&process, Clock::system().unix_millis(), CERTIFICATE_LIFETIME)?;
@@ -102,7 +104,7 @@ fn trust(cluster: &Cluster, trusted: &str) -> anyhow::Result<()> {
     let ca = cluster.folder().join("ca.crt");
     std::fs::write(ca.with_extension("new"), trusted)?;
     std::fs::rename(ca.with_extension("new"), &ca)?;
-    for part in cluster.parts().filter(|part| part.runs()) {
+    for part in cluster.parts().filter(|part| part.runs() && part.kind != Kind::Web) {
         let pid = part.process()?.pid().and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw);
         kill_process(pid.context("it does not run")?, Signal::HUP)?;
     }

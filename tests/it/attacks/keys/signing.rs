@@ -65,7 +65,8 @@ async fn a_new_signing_key_refuses_nobody_and_interrupts_nothing() -> anyhow::Re
     let device = std::mem::take(&mut stand.device);
     let first = told(&stand).await.context("keys")?;
     let second = rotate(&stand, &[]).await?;
-    wait::until("the new key to be told", async || (told(&stand).await? == sorted(&first, &second)).then_some(())).await?;
+    wait::until("the new key to be told", async || (told(&stand).await? == sorted(&first, &second)).then_some(()))
+        .await?;
     let of_first = stand.relay.account.ticket(&device, REGION).await?;
     ensure!(is_signed_by(&of_first.0, &first[0]), "a key that has just been told signs already");
     let (other, second_device) = (Device::new(), Device::new());
@@ -105,7 +106,8 @@ async fn what_a_stolen_signing_key_signs_opens_nothing_once_it_is_withdrawn() ->
     let second = rotate(&stand, &["--compromised"]).await?;
     let device = std::mem::take(&mut stand.device);
     until_signing(&stand, &device, &second).await?;
-    wait::until("the old key to be withdrawn", async || (told(&stand).await? == [second.clone()]).then_some(())).await?;
+    wait::until("the old key to be withdrawn", async || (told(&stand).await? == [second.clone()]).then_some(()))
+        .await?;
     let refused = open(&stand, thief.tokens(&intruder), &intruder).await.err().context("a forged ticket was taken")?;
     is_about(&refused, ErrorCode::TicketInvalid)?;
 

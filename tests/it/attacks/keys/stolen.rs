@@ -72,10 +72,8 @@ async fn a_machine_that_changes_its_key_keeps_its_devices_and_only_its_own_word_
     // A relay that knows no statement, or makes one up, is believed nothing.
     let statements: Vec<KeyRotation> = serde_json::from_value(listed(&stand).await?["key_rotations"].clone())?;
     let of = (stand.paired.account_id, stand.paired.machine_id);
-    let own = ed25519_dalek::SigningKey::from_bytes(&[66; 32]);
-    let forged = KeyRotation::make(of, 9, flydex_domain::time::UnixMillis(1), &own, &own);
     let mut swapped = statements.clone();
-    swapped[0].new_key = forged.new_key;
+    swapped[0].new_key = statements[1].new_key;
     ensure!(rotation::newest(first, of, &swapped).is_err(), "a forged statement was followed");
     // The old link goes, the new one is there, after a restart too.
     stand.connector.take().context("a connector")?.stop().await?;
@@ -90,12 +88,15 @@ async fn a_change_that_was_begun_and_cut_off_is_ended_at_the_next_start() -> any
     let first = stand.paired.machine_key;
     let connector = stand.connector.take().context("a connector")?;
     connector.process().may_log("machine credential not renewed", "control is away");
-    stand.relay = stand.relay.away(async || {
-        let (done, lines) = stand.machine.command(&["keys", "rotate"]).await?;
-        ensure!(!done, "{lines:?}");
-        ensure!(stand.machine.state().join("key-rotation.json").exists(), "the next key was not kept");
-        connector.kill().await.map(drop)
-    }).await?;
+    stand.relay = stand
+        .relay
+        .away(async || {
+            let (done, lines) = stand.machine.command(&["keys", "rotate"]).await?;
+            ensure!(!done, "{lines:?}");
+            ensure!(stand.machine.state().join("key-rotation.json").exists(), "the next key was not kept");
+            connector.kill().await.map(drop)
+        })
+        .await?;
     stand.connector = Some(stand.machine.run()?);
     wait::until("the change to be over", async || {
         let over = !stand.machine.state().join("key-rotation.json").exists();
@@ -117,7 +118,12 @@ async fn a_copy_of_a_machines_disk_is_found_out_and_neither_is_served() -> anyho
     ensure!(listed(&stand).await?["quarantined"] == false, "an honest change quarantines nobody");
 
     // The copy does what a connector does sooner or later: it asks control for its next credential.
-    stand.connector.as_ref().context("a connector")?.process().may_log("machine credential not renewed", "it is locked out");
+    stand
+        .connector
+        .as_ref()
+        .context("a connector")?
+        .process()
+        .may_log("machine credential not renewed", "it is locked out");
     let clone = stand.copied(saved.path())?;
     let (done, lines) = clone.command(&["keys", "rotate"]).await?;
     ensure!(!done, "a copied key was changed");

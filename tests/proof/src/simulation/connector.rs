@@ -347,6 +347,7 @@ impl World {
     fn session_says(&mut self, session_id: SessionId, device_id: DeviceId, role: Role, message: DeviceMessage) {
         let DeviceMessageKind::Command(command) = message.kind else { return };
         let situation = Situation {
+            browser_keys_refused: false,
             account_id: names::account(),
             machine_id: names::machine().machine_id(),
             boot_id: if self.has(Protection::Boot) {
