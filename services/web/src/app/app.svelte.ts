@@ -18,7 +18,7 @@ import type { SocketState } from "../session/socket";
 import { type PinnedMachine, type Storage, type StoredPairing, openStorage, persist } from "../session/storage";
 import { Tabs } from "../session/tabs";
 import { Frames } from "./frames";
-import { Relay } from "./relay";
+import { type IntroduceMachine, Relay } from "./relay";
 import { type Route, href, parseRoute } from "./route";
 import { type MachineView, viewOf } from "./view";
 
@@ -49,6 +49,9 @@ export class App {
   persisted: boolean | undefined = $state();
   /** A pairing that an earlier life of this page began and did not end. */
   begunPairing: StoredPairing | undefined = $state.raw();
+
+  /** Set while this browser asks to be let in. */
+  introduce: IntroduceMachine | undefined;
 
   #storage: Storage | undefined;
   #key: DeviceKey | undefined;
@@ -214,6 +217,11 @@ export class App {
     return listed?.label ?? this.pinned.get(machineId)?.label ?? "Computer";
   }
 
+  /** The machines of the account that do not know this browser. */
+  unpaired(): string[] {
+    return (this.#relay?.ids ?? []).filter((id) => !this.pinned.has(id));
+  }
+
   link(machineId: string): Machine | undefined {
     return this.#relay?.machine(machineId);
   }
@@ -274,6 +282,7 @@ export class App {
       machineLost: () => this.#search.begin(),
       machineDoubted: () => this.#doubted(),
       outboxChanged: () => this.#touchOutbox(),
+      introduce: () => this.introduce,
     });
     await this.#relay.start();
     await this.loadMachines();

@@ -1,12 +1,15 @@
-/** What the address brought: a sign-in token, a pairing claim or a provider's answer. Read once, and wiped from the address at once. */
+/** What the address brought: a sign-in token, a claim, a provider's answer, or what a new device shows. Read once, and wiped at once. */
 import type { ProviderAnswer } from "../api/ways";
+import { type Request, parseRequest } from "../protocol/endorsement";
 import { type Claim, parseClaim } from "../protocol/pairing";
 
 export interface Entry {
-  readonly page: "app" | "sign-in" | "identity" | "pair";
+  readonly page: "app" | "sign-in" | "identity" | "pair" | "endorse";
   readonly token: string | undefined;
   readonly claim: Claim | undefined;
   readonly answer?: ProviderAnswer;
+  /** What a new device shows, read off its screen. */
+  readonly request?: Request | undefined;
 }
 
 /** Takes the secrets out of the address bar and the history before anything else runs. */
@@ -26,6 +29,10 @@ export function takeEntry(location: Location, history: History): Entry {
   if (pathname === "/pair") {
     history.replaceState(null, "", "/pair");
     return { page: "pair", token: undefined, claim: parseClaim(hash) };
+  }
+  if (pathname === "/endorse") {
+    history.replaceState(null, "", "/endorse");
+    return { page: "endorse", token: undefined, claim: undefined, request: parseRequest(hash) };
   }
   return { page: "app", token: undefined, claim: undefined };
 }

@@ -9,6 +9,7 @@ import { create } from "@bufbuild/protobuf";
 
 import type { AccountSession } from "../api/client";
 import type { Problem } from "../api/problem";
+import type { Introduction } from "../gen/flydex/agent/v1/agent_pb";
 import { type MachineMessage, MachineState } from "../gen/flydex/v1/relay_pb";
 import { type SessionUp, SessionUpSchema, ToMachineSchema } from "../gen/flydex/v1/session_pb";
 import { base64url, fromHex } from "../protocol/bytes";
@@ -33,7 +34,11 @@ export interface RelayDeps extends Omit<SocketDeps, "region"> {
   /** What came as a machine's word is not signed by the key that is pinned for it. */
   readonly machineDoubted: (machineId: string) => void;
   readonly outboxChanged: () => void;
+  /** While this browser asks to be let in. */
+  readonly introduce?: () => IntroduceMachine | undefined;
 }
+
+export type IntroduceMachine = (machineId: string, introduction: Introduction) => Promise<void>;
 
 interface Place {
   readonly machine: Machine;
@@ -165,6 +170,10 @@ export class Relay {
       },
       changed: () => this.#changed(id),
       doubted: () => this.#deps.machineDoubted(id),
+      introduce: () => {
+        const introduce = this.#deps.introduce?.();
+        return introduce && ((introduction) => introduce(id, introduction));
+      },
     });
   }
 

@@ -19,6 +19,7 @@ export const LABEL = {
   pairingCode: "flydex/v1/pairing-code",
   claimKeys: "flydex/v1/claim-keys",
   keyRotation: "flydex/v1/key-rotation",
+  introduction: "flydex/v1/introduction",
 } as const;
 
 export type Label = (typeof LABEL)[keyof typeof LABEL];

@@ -11,6 +11,15 @@ import { type ApprovalCard, approvalDigest, openApproval } from "./approval";
 import { fromHex, hex } from "./bytes";
 import { commandHash, commandTranscript } from "./command";
 import { LABEL, Transcript } from "./encoding";
+import {
+  type IntroductionTerms,
+  introductionMac,
+  keyCode,
+  newRequest,
+  parseRequest,
+  requestUrl,
+  verifyIntroduction,
+} from "./endorsement";
 import { type PublicKey, fingerprint, generateKey, openKey, verify } from "./keys";
 import { type PairingTerms, type Role, claimKeys, pairingMac, shortCode, verifyPairingMac, verifyingKey } from "./pairing";
 
@@ -52,6 +61,42 @@ test("pairing keys, MACs and the short code are the same on both sides", async (
   expect(await verifyPairingMac(promoted, machineToDevice, fromHex(pairing.machine_mac))).toBe(false);
   expect(await shortCode(terms)).toBe(pairing.short_code);
   expect(hex(await fingerprint(terms.deviceKey))).toBe(pairing.device_id);
+});
+
+test("introductions are the same on both sides, and an address carries all that a new device shows", async () => {
+  const { introduction } = vectors;
+  const secret = fromHex(introduction.secret);
+  const terms: IntroductionTerms = {
+    origin: introduction.origin,
+    accountId: fromHex(introduction.account_id.replaceAll("-", "")),
+    machineId: fromHex(introduction.machine_id.replaceAll("-", "")),
+    machineKey: ed25519(introduction.machine_key),
+    deviceKey: ed25519(introduction.device_key),
+    role: introduction.role as Role,
+  };
+  const mac = await introductionMac(terms, secret);
+  expect(hex(mac)).toBe(introduction.mac);
+  expect(await verifyIntroduction(terms, secret, mac)).toBe(true);
+  for (const other of [
+    { ...terms, role: "owner" as const },
+    { ...terms, machineKey: terms.deviceKey },
+    { ...terms, origin: "https://other.example" },
+  ]) {
+    expect(await verifyIntroduction(other, secret, mac)).toBe(false);
+  }
+  expect(await verifyIntroduction(terms, new Uint8Array(32), mac)).toBe(false);
+
+  const request = newRequest(terms.deviceKey, "operator", "Firefox auf Grün", 1_000);
+  const url = requestUrl("https://relay.example", request);
+  expect(url.indexOf("#")).toBe("https://relay.example/endorse".length);
+  expect(parseRequest(url)).toEqual(request);
+  const parts = url.slice(url.indexOf("#") + 1).split(".");
+  for (const [index, wrong] of ["rsa", "AAAA", "root", "soon", "AAAA", ""].entries()) {
+    expect(parseRequest(parts.with(index, wrong).join("."))).toBeUndefined();
+  }
+  expect(parseRequest(`${url}.more`)).toBeUndefined();
+  expect(parseRequest("")).toBeUndefined();
+  expect(await keyCode(terms.deviceKey)).toMatch(/^\d{3} \d{3} \d{3} \d{3}$/);
 });
 
 test("signatures of the other side verify for their own purpose only", async () => {

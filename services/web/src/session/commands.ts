@@ -29,6 +29,8 @@ export interface CommandsDeps {
   readonly outbox: Outbox;
   readonly sender: Sender;
   readonly now: () => number;
+  /** An answer of a machine whose key is not known here: it may introduce itself. */
+  readonly introduced?: (claimed: Receipt) => Promise<void>;
   /** A command of any kind failed; the machine looks whether it says something of the session. */
   readonly failed: (problem: Problem) => void;
   /** What came as the machine's word is not signed by the key that is pinned. */
@@ -88,7 +90,11 @@ export class Commands {
   async receipt(signed: SignedReceipt): Promise<void> {
     const { machineKey, key, outbox, sender } = this.#deps;
     const claimed = peekReceipt(signed);
-    if (machineKey === undefined || claimed === undefined) return;
+    if (claimed === undefined) return;
+    if (machineKey === undefined) {
+      await this.#deps.introduced?.(claimed);
+      return;
+    }
     const id = uuidText(claimed.commandId);
     const pending = this.#pending.get(id);
     const commandHash = pending?.hash ?? outbox.hashOf(id);

@@ -13,7 +13,7 @@ import { type DeviceKey, generateKey, openKey } from "../protocol/keys";
 import { ACCOUNT_ID, FakeMachine, MACHINE_ID, fakeThread } from "../test/fake";
 import { FakeWebSocket, until } from "../test/websocket";
 import { bodyOf } from "../protocol/command";
-import { Machine } from "./machine";
+import { Machine, type MachineDeps } from "./machine";
 import { Outbox, type OutboxEntry } from "./outbox";
 import { Socket, type SocketPhase } from "./socket";
 import { MemoryTable } from "./storage";
@@ -45,7 +45,12 @@ afterEach(() => {
   vi.useRealTimers();
 });
 
-async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTable<OutboxEntry>()): Promise<World> {
+async function world(
+  fake?: FakeMachine,
+  key?: DeviceKey,
+  table = new MemoryTable<OutboxEntry>(),
+  other: Partial<MachineDeps> = {},
+): Promise<World> {
   const machineSide = fake ?? (await FakeMachine.create());
   const own = key ?? (await openKey(await generateKey()));
   const made = { fake: machineSide, table, sockets: [] as FakeWebSocket[], key: own, tickets: 0, phases: [] as SocketPhase[] } as unknown as World;
@@ -71,6 +76,7 @@ async function world(fake?: FakeMachine, key?: DeviceKey, table = new MemoryTabl
     },
     changed: () => undefined,
     doubted: () => undefined,
+    ...other,
   });
   const socket = new Socket(
     {
@@ -129,6 +135,31 @@ test("a session opens, attaches and reads a page of threads", async () => {
   await until(() => machine.caughtUp);
   const { result } = await machine.read(bodyOf("listThreads", { limit: 50 }));
   expect(result?.kind.case).toBe("threadPage");
+});
+
+test("a machine whose key is not known is asked only while this browser asks in, and believed in nothing else", async () => {
+  const fake = await FakeMachine.create();
+  const mac = new Uint8Array(32).fill(3);
+  const machineKey = fake.key.publicKey.bytes;
+  fake.introduction = { machineKeyAlgorithm: "ed25519", machineKey, role: DeviceRole.VIEWER, mac };
+  let asking = false;
+  const seen: Uint8Array[] = [];
+  const introduce = (one: { mac: Uint8Array }) => {
+    seen.push(one.mac);
+    return Promise.resolve();
+  };
+  const unknown = { machineKey: undefined, introduce: () => (asking ? introduce : undefined) };
+  const { machine, phases } = await world(fake, undefined, undefined, unknown);
+  await until(() => phases.includes("open"));
+  machine.retry();
+  await machine.idle();
+  expect(fake.commands).toHaveLength(0);
+  asking = true;
+  machine.retry();
+  await until(() => seen.length === 1);
+  expect(hex(seen[0] ?? new Uint8Array())).toBe(hex(mac));
+  expect(machine.admission.kind).not.toBe("admitted");
+  expect(machine.model.snapshot).toBeUndefined();
 });
 
 test("a thread streams, and a break in the middle resumes without a hole or a repeat", async () => {

@@ -4,8 +4,16 @@
  * Messages are handled one after the other, in the order in which they came, so that verifying a signature
  * never lets a later event overtake an earlier one.
  */
+import { fromBinary } from "@bufbuild/protobuf";
+
 import { LOCAL, Problem } from "../api/problem";
-import type { CommandBody, CommandResult, HistoryPage } from "../gen/flydex/agent/v1/agent_pb";
+import {
+  type CommandBody,
+  type CommandResult,
+  CommandResultSchema,
+  type HistoryPage,
+  type Introduction,
+} from "../gen/flydex/agent/v1/agent_pb";
 import type { Receipt } from "../gen/flydex/v1/command_pb";
 import type { DeviceMessage, MachineMessage, MachineStatus, StreamVerdict } from "../gen/flydex/v1/relay_pb";
 import { MachineState } from "../gen/flydex/v1/relay_pb";
@@ -38,7 +46,11 @@ export interface MachineDeps {
   readonly changed: () => void;
   /** What came as its word is not signed by the pinned key: it may have changed its key. */
   readonly doubted: () => void;
+  /** While this browser asks to be let in: judges how a machine introduces itself, and pins its key if that holds. */
+  readonly introduce?: () => Introduce | undefined;
 }
+
+export type Introduce = (introduction: Introduction) => Promise<void>;
 
 const MACHINE_STREAM = 0;
 const NOT_ADMITTED = 4010;
@@ -71,12 +83,22 @@ export class Machine {
     this.#sender = new Sender({ accountBytes, machineBytes, now: () => this.clock.now(), send: deps.send });
     const consumed = (bytes: number) => this.#sender.consumed(bytes);
     const failed = (problem: Problem) => this.#ifForgotten(problem);
-    this.#commands = new Commands({ machineKey, key, outbox, sender: this.#sender, now, failed, doubted: deps.doubted });
+    const introduced = (claimed: Receipt) => this.#introduced(claimed);
+    this.#commands = new Commands({
+      machineKey,
+      key,
+      outbox,
+      sender: this.#sender,
+      now,
+      failed,
+      introduced,
+      doubted: deps.doubted,
+    });
     this.#feed = new MachineFeed(machineKey, machineBytes, consumed, deps.doubted);
     this.#admission = new Admission({
       feed: this.#feed,
       ask: this.#commands.ask,
-      possible: () => this.paired && this.#sender.sessionContext() !== undefined,
+      possible: () => (this.paired || deps.introduce?.() !== undefined) && this.#sender.sessionContext() !== undefined,
       admitted: () => this.#admitted(),
       hole: () => this.#hole(),
       clock: this.clock,
@@ -122,6 +144,19 @@ export class Machine {
   /** Whether everything that happened up to now is on screen. */
   get caughtUp(): boolean {
     return this.#admission.granted && this.#feed.stream.live && this.#threads.live;
+  }
+
+  /** Nothing of the receipt is believed here but what the introduction itself proves. */
+  async #introduced(claimed: Receipt): Promise<void> {
+    const introduce = this.#deps.introduce?.();
+    if (introduce === undefined) return;
+    let kind: CommandResult["kind"];
+    try {
+      ({ kind } = fromBinary(CommandResultSchema, claimed.result));
+    } catch {
+      return;
+    }
+    if (kind.case === "attached" && kind.value.introduction !== undefined) await introduce(kind.value.introduction);
   }
 
   // === The session ===

@@ -68,6 +68,8 @@ export class FakeMachine {
   /** Whether the desk allows accepting for a whole session. */
   sessionAcceptance = false;
   ownRole = DeviceRole.OWNER;
+  /** What it tells a device that another one endorsed. */
+  introduction: { machineKeyAlgorithm: string; machineKey: Uint8Array; role: DeviceRole; mac: Uint8Array } | undefined;
   readonly directories = [{ path: "/home/mira/atlas", label: "atlas" }];
   /** Overrides the answer to a kind of command. */
   readonly handlers = new Map<string, Handler>();
@@ -236,7 +238,11 @@ export class FakeMachine {
           ownRole: this.ownRole,
           approvals: [...this.approvals.values()],
         };
-        const value = { snapshot: resumed ? undefined : snapshot, machineTimeMs: BigInt(Date.now()) };
+        const value = {
+          snapshot: resumed ? undefined : snapshot,
+          machineTimeMs: BigInt(Date.now()),
+          introduction: this.introduction,
+        };
         return { result: { case: "attached", value } };
       }
       case "listThreads": {
