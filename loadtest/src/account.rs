@@ -66,15 +66,41 @@ impl Account {
     /// # Errors
     /// When the link is not one, or is refused.
     pub async fn sign_in_trusting(link: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
-        let (page, token) = link.split_once('#').context("the link has no token")?;
-        let origin = page.strip_suffix("/sign-in").context("the link is not a sign-in page")?.to_owned();
+        Self::enter(link, "/sign-in", "/api/sign-in", extra_pem).await
+    }
+
+    /// Accepts an invitation, as somebody who is signed in nowhere.
+    ///
+    /// # Errors
+    /// When the link is not one, or is refused; the code is in the text.
+    pub async fn join(link: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
+        Self::enter(link, "/invite", "/api/invitations/accept", extra_pem).await
+    }
+
+    async fn enter(link: &str, page: &str, path: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
+        let (address, token) = link.split_once('#').context("the link has no token")?;
+        let origin = address.strip_suffix(page).context("the link is for another page")?.to_owned();
         let client = client(extra_pem)?;
         let found: Value = client.get(format!("{origin}/.well-known/flydex.json")).send().await?.json().await?;
         let base = text(&found, "api_origin")?.to_owned();
-        let (cookie, account_id) = use_link(&client, &origin, &base, token).await?;
+        let request = client.post(format!("{base}{path}")).header(ORIGIN, &origin);
+        let request = request.header(CONTENT_TYPE, "application/json").body(json!({ "token": token }).to_string());
+        let (cookie, account_id) = signed_in(path, request.send().await?).await?;
         let extra_pem = extra_pem.map(ToOwned::to_owned);
         let fresh = Arc::new(Mutex::new((cookie.clone(), Instant::now())));
         Ok(Self { client, origin, base, cookie, extra_pem, fresh, account_id })
+    }
+
+    /// The session in another account of the same person; this one is over with it.
+    ///
+    /// # Errors
+    /// When it is refused; the code is in the text.
+    pub async fn switch(&self, account_id: AccountId) -> anyhow::Result<Self> {
+        let path = format!("/api/accounts/{account_id}/switch");
+        let request = self.client.post(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
+        let request = request.header(ORIGIN, &self.origin).header(CONTENT_TYPE, "application/json").body("{}");
+        let (cookie, account_id) = signed_in(&path, request.send().await?).await?;
+        Ok(Self { cookie, account_id, ..self.clone() })
     }
 
     /// The same, over connections of its own: as another browser, which may have another address.
@@ -101,6 +127,12 @@ impl Account {
     #[must_use]
     pub fn origin(&self) -> &str {
         &self.origin
+    }
+
+    /// The certificate that is trusted beside the system's.
+    #[must_use]
+    pub fn extra_pem(&self) -> Option<&str> {
+        self.extra_pem.as_deref()
     }
 
     /// The secret in the cookie of this session.
@@ -231,17 +263,10 @@ impl Account {
     }
 }
 
-/// Uses a link up: the cookie, and the account.
-async fn use_link(client: &Client, origin: &str, base: &str, token: &str) -> anyhow::Result<(String, AccountId)> {
-    let response = client
-        .post(format!("{base}/api/sign-in"))
-        .header(ORIGIN, origin)
-        .header(CONTENT_TYPE, "application/json")
-        .body(json!({ "token": token }).to_string())
-        .send()
-        .await?;
+/// The cookie that an answer sets, and the account that it is for.
+async fn signed_in(path: &str, response: reqwest::Response) -> anyhow::Result<(String, AccountId)> {
     if !response.status().is_success() {
-        bail!("sign-in was answered {}: {}", response.status(), response.text().await?);
+        bail!("{path} was answered {}: {}", response.status(), response.text().await?);
     }
     let cookie = response.headers().get(SET_COOKIE).context("no cookie was set")?.to_str()?;
     let cookie = cookie.split(';').next().unwrap_or_default().to_owned();

@@ -21,7 +21,7 @@ use crate::account::PairedMachine;
 const LIFETIME: Duration = Duration::from_secs(120);
 
 /// A device: its key, in memory.
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 pub struct Device {
     key: DeviceKey,
 }

@@ -1,6 +1,7 @@
 //! One session over WebSocket: hello, machines, commands and what comes back.
 
 use std::collections::VecDeque;
+use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context as _, bail};
@@ -10,25 +11,22 @@ use flydex_domain::command::{CommandClass, CommandKind, Receipt, receipt_transcr
 use flydex_domain::id::{BootId, CommandId, SessionId};
 use flydex_domain::proof;
 use flydex_domain::time::UnixMillis;
-use flydex_proto::codec::{Lane, SUBPROTOCOL, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
+use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
 use flydex_proto::v1::{self, machine_message, session_down, session_up};
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
-use tokio::net::TcpStream;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::{MaybeTlsStream, WebSocketStream, connect_async};
 
 use crate::account::{Account, PairedMachine};
 use crate::device::{Device, Target, body};
+use crate::dial::{self, Socket};
 
 /// Time that a step of the protocol may take before the client gives up.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
 
 /// An open session.
 pub struct Session {
-    socket: WebSocketStream<MaybeTlsStream<TcpStream>>,
+    socket: Socket,
     waiting: VecDeque<session_down::Kind>,
     /// The id that the gateway gave.
     pub session_id: SessionId,
@@ -50,7 +48,10 @@ impl Session {
     /// When the gateway refuses; the code is in the text.
     pub async fn open(account: &Account, device: &Device, url: &str, region: &str) -> anyhow::Result<Self> {
         let (ticket, grant) = account.ticket(device, region).await?;
-        Self::open_by(ticket, grant, device, url, account.origin()).await
+        Self::connect_trusting(url, account.origin(), account.extra_pem())
+            .await?
+            .prove(ticket, grant, device, account.origin())
+            .await
     }
 
     /// Opens a session by a ticket and a grant that are there already.
@@ -64,29 +65,35 @@ impl Session {
         url: &str,
         origin: &str,
     ) -> anyhow::Result<Self> {
-        let mut session = Self::connect(url, origin).await?;
-        session
-            .send(
-                Lane::Control,
-                session_up::Kind::Hello(v1::SessionHello {
-                    version: VERSION,
-                    version_min: VERSION_MIN,
-                    capabilities: Vec::new(),
-                    ticket: ticket.clone(),
-                    grant,
-                    device_key: Some(device.public_key().into()),
-                    client: "loadtest".to_owned(),
-                }),
-            )
-            .await?;
-        let session_down::Kind::Challenge(challenge) = session.next().await? else { bail!("no challenge came") };
+        Self::connect(url, origin).await?.prove(ticket, grant, device, origin).await
+    }
+
+    /// Says hello on an open socket and proves the device.
+    ///
+    /// # Errors
+    /// When the gateway refuses; the code is in the text.
+    pub async fn prove(mut self, ticket: String, grant: String, device: &Device, origin: &str) -> anyhow::Result<Self> {
+        self.send(
+            Lane::Control,
+            session_up::Kind::Hello(v1::SessionHello {
+                version: VERSION,
+                version_min: VERSION_MIN,
+                capabilities: Vec::new(),
+                ticket: ticket.clone(),
+                grant,
+                device_key: Some(device.public_key().into()),
+                client: "loadtest".to_owned(),
+            }),
+        )
+        .await?;
+        let session_down::Kind::Challenge(challenge) = self.next().await? else { bail!("no challenge came") };
         let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
         let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, origin);
         let signature = Bytes::copy_from_slice(&device.sign_transcript(transcript));
-        session.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
-        let session_down::Kind::Welcome(welcome) = session.next().await? else { bail!("no welcome came") };
-        session.session_id = welcome.session_id.as_ref().try_into()?;
-        Ok(session)
+        self.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
+        let session_down::Kind::Welcome(welcome) = self.next().await? else { bail!("no welcome came") };
+        self.session_id = welcome.session_id.as_ref().try_into()?;
+        Ok(self)
     }
 
     /// Opens the socket only: for tests that say the wrong thing next.
@@ -94,10 +101,16 @@ impl Session {
     /// # Errors
     /// When the upgrade is refused.
     pub async fn connect(url: &str, origin: &str) -> anyhow::Result<Self> {
-        let mut request = url.into_client_request()?;
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-        request.headers_mut().insert("origin", HeaderValue::from_str(origin)?);
-        let (socket, _) = connect_async(request).await.context("open the WebSocket")?;
+        Self::connect_trusting(url, origin, None).await
+    }
+
+    /// The same, at a server whose certificate is vouched for by `extra_pem` or the system.
+    ///
+    /// # Errors
+    /// When the upgrade is refused.
+    pub async fn connect_trusting(url: &str, origin: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
+        let tls = Arc::new(flydex_runtime::tls::client_config(extra_pem, &[])?);
+        let socket = dial::session(url, origin, &tls, None).await?;
         let session_id = SessionId::from_uuid(uuid::Uuid::nil());
         Ok(Self { socket, waiting: VecDeque::new(), session_id })
     }

@@ -7,4 +7,6 @@ mod content;
 mod hello;
 mod keys;
 mod machine;
+mod members;
+mod office;
 mod stand;

@@ -25,7 +25,7 @@ self.addEventListener("fetch", (event) => {
   if (event.request.method !== "GET" || url.origin !== self.location.origin) return;
   if (event.request.mode === "navigate") {
     // The page itself: from the server, so that a new version comes at once; from the cache without a network.
-    if (["/", "/endorse", "/pair", "/sign-in", "/sign-in/identity"].includes(url.pathname)) {
+    if (["/", "/endorse", "/invite", "/pair", "/sign-in", "/sign-in/identity"].includes(url.pathname)) {
       event.respondWith(fetch(event.request).catch(() => caches.match("/")));
     }
     return;

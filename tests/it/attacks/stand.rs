@@ -160,9 +160,8 @@ impl Stand {
 
     /// A session of a device with the machine open, not attached.
     pub(super) async fn client(&self, account: &Account, device: Device) -> anyhow::Result<Client> {
-        let mut session = self.relay.session(account, &device).await?;
-        let opened = session.open_machine(&self.paired).await?;
-        Ok(Client { session, opened, device })
+        let session = self.relay.session(account, &device).await?;
+        Client::opened(session, &self.paired, device).await
     }
 
     /// A command that starts a thread with that prompt.
@@ -201,6 +200,12 @@ pub(super) struct Client {
 pub(super) type Signed = (CommandHeader, v1::Command);
 
 impl Client {
+    /// Opens the machine.
+    pub(super) async fn opened(mut session: Session, paired: &PairedMachine, device: Device) -> anyhow::Result<Self> {
+        let opened = session.open_machine(paired).await?;
+        Ok(Self { session, opened, device })
+    }
+
     /// A command as it should be, but for what `change` does to its header before it is signed.
     pub(super) fn sign(&self, kind: CommandKind, content: Body, change: impl FnOnce(&mut CommandHeader)) -> Signed {
         let content = body(content);

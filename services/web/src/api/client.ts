@@ -124,6 +124,46 @@ export interface AuditIntent {
   command_hash: string;
 }
 
+export interface MemberRow {
+  user_id: string;
+  /** What the owners call them; empty for who made the account. */
+  label: string;
+  role: Role;
+  you: boolean;
+  joined_at_ms: number;
+}
+
+export interface InvitationRow {
+  invitation_id: string;
+  role: Role;
+  label: string;
+  created_at_ms: number;
+  expires_at_ms: number;
+}
+
+export interface OfferJson {
+  account_name: string;
+  role: Role;
+  label: string;
+  expires_at_ms: number;
+}
+
+export interface JoinedJson {
+  account_id: string;
+  user_id: string;
+  role: Role;
+  account_name: string;
+  /** Whether this browser is the new member now; else it stays where it is. */
+  signed_in: boolean;
+}
+
+export interface AccountRow {
+  account_id: string;
+  account_name: string;
+  role: Role;
+  current: boolean;
+}
+
 const REQUEST_TIMEOUT_MS = 20_000;
 const UNAUTHENTICATED = 2000;
 const FRESH_ASSERTION_REQUIRED = 2030;
@@ -145,6 +185,18 @@ export const api = {
   revokeMachine: (id: string) => request<void>("DELETE", `/api/machines/${id}`),
   devices: () => request<{ devices: DeviceRow[] }>("GET", "/api/devices"),
   revokeDevice: (id: string) => request<void>("DELETE", `/api/devices/${encodeURIComponent(id)}`),
+  members: () => request<{ members: MemberRow[] }>("GET", "/api/members"),
+  setRole: (id: string, role: Role) => request<void>("PATCH", `/api/members/${id}`, { role }),
+  removeMember: (id: string) => request<void>("DELETE", `/api/members/${id}`),
+  leave: () => request<{ now: AccountSession | null }>("POST", "/api/members/leave", {}),
+  invitations: () => request<{ invitations: InvitationRow[] }>("GET", "/api/invitations"),
+  invite: (role: Role, label: string) =>
+    request<{ invitation_id: string; url: string; expires_at_ms: number }>("POST", "/api/invitations", { role, label }),
+  revokeInvitation: (id: string) => request<void>("DELETE", `/api/invitations/${id}`),
+  offer: (token: string) => request<OfferJson>("POST", "/api/invitations/offer", { token }),
+  accept: (token: string) => request<JoinedJson>("POST", "/api/invitations/accept", { token }),
+  accounts: () => request<{ accounts: AccountRow[] }>("GET", "/api/accounts"),
+  switchAccount: (id: string) => request<AccountSession>("POST", `/api/accounts/${id}/switch`, {}),
   regions: () => request<{ regions: RegionJson[] }>("GET", "/api/regions"),
   ticket: (device_key: KeyJson, region: string) => request<TicketJson>("POST", "/api/tickets", { device_key, region }),
   redeem: (claimId: string, body: { redeem_key: string; device_key: KeyJson; device_label: string }) =>

@@ -133,6 +133,18 @@ export class App {
     location.hash = "";
   }
 
+  /** Goes on in another account of this person: what was shown of the one before is gone. */
+  async switchAccount(accountId: string): Promise<void> {
+    await this.#goOn(await api.switchAccount(accountId));
+  }
+
+  /** Leaves the account, and goes on in another one where there is one. */
+  async leaveAccount(): Promise<void> {
+    const { now } = await api.leave();
+    if (now === null) this.#left();
+    else await this.#goOn(now);
+  }
+
   takeOver(): void {
     this.#tabs?.takeOver();
   }
@@ -301,6 +313,14 @@ export class App {
     this.views = new Map();
     this.outbox = [];
     this.machines = undefined;
+  }
+
+  async #goOn(account: AccountSession): Promise<void> {
+    forgetDrafts();
+    this.#end();
+    this.account = account;
+    location.hash = "";
+    await this.#begin();
   }
 
   #signedOut(): void {

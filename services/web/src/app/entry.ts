@@ -1,10 +1,13 @@
-/** What the address brought: a sign-in token, a claim, a provider's answer, or what a new device shows. Read once, and wiped at once. */
+/**
+ * What the address brought: a token to sign in or to join with, a claim, a provider's answer, or what a new device shows.
+ * Read once, and wiped from the address at once.
+ */
 import type { ProviderAnswer } from "../api/ways";
 import { type Request, parseRequest } from "../protocol/endorsement";
 import { type Claim, parseClaim } from "../protocol/pairing";
 
 export interface Entry {
-  readonly page: "app" | "sign-in" | "identity" | "pair" | "endorse";
+  readonly page: "app" | "sign-in" | "identity" | "invite" | "pair" | "endorse";
   readonly token: string | undefined;
   readonly claim: Claim | undefined;
   readonly answer?: ProviderAnswer;
@@ -25,6 +28,10 @@ export function takeEntry(location: Location, history: History): Entry {
   if (pathname === "/sign-in") {
     history.replaceState(null, "", "/sign-in");
     return { page: "sign-in", token: hash.slice(1) || undefined, claim: undefined };
+  }
+  if (pathname === "/invite") {
+    history.replaceState(null, "", "/invite");
+    return { page: "invite", token: hash.slice(1) || undefined, claim: undefined };
   }
   if (pathname === "/pair") {
     history.replaceState(null, "", "/pair");
