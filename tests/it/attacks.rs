@@ -1,6 +1,7 @@
 //! Whoever does not keep to the protocol: against the real relay, the real connector and the real Codex.
 
 mod approvals;
+mod billing;
 mod claims;
 mod commands;
 mod content;

@@ -66,6 +66,8 @@ pub struct Settings {
     pub otlp_endpoint: Option<String>,
     /// What is logged, where it is not as shipped.
     pub log_filter: Option<String>,
+    /// What the payment provider signs with; none: nothing is sold.
+    pub webhook_secret: Option<&'static str>,
 }
 
 impl Default for Settings {
@@ -79,6 +81,7 @@ impl Default for Settings {
             island: false,
             otlp_endpoint: None,
             log_filter: None,
+            webhook_secret: None,
         }
     }
 }

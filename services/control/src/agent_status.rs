@@ -15,6 +15,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 
+use crate::claims::require_room_for;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
 use crate::local_connect::{bearer, of_connector};
@@ -150,6 +151,7 @@ async fn pair(
         region: control.config.region.clone(),
         connector_version: local_connect.connector_version.clone(),
     };
+    require_room_for(control, tx, scope, local_connect.machine_id).await?;
     let machine = match tx.pair_machine(scope, &new, now).await {
         Err(StoreError::Conflict) => return Err(ErrorCode::MachineRevoked.into()),
         paired => paired?,

@@ -3,11 +3,12 @@
 use axum::Json;
 use axum::extract::State;
 use flydex_domain::audit::{AuditEntry, AuditKind};
+use flydex_domain::billing::Resource;
 use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, ClaimId, LocalConnectId, MachineId};
 use flydex_domain::local_connect::{RedeemTry, Stage, Step};
-use flydex_domain::scope::Role;
+use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 use flydex_store::StoreError;
@@ -17,6 +18,7 @@ use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
 use utoipa::ToSchema;
 
+use crate::billing::require_room;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
 use crate::principal::Browser;
@@ -91,7 +93,7 @@ pub(crate) async fn redeem(
     };
     let key_fits: bool = sha256(&body.redeem_key.0).ct_eq(&local_connect.redeem_sha256).into();
     if key_fits {
-        check_eligible(&mut tx, &browser, &local_connect, &side).await?;
+        check_eligible(&control, &mut tx, &browser, &local_connect, &side).await?;
     }
     let same_browser = local_connect.browser.as_ref().is_some_and(|known| is_same(known, &side));
     match local_connect.lifecycle.redeem(RedeemTry { key_fits, same_browser }, control.now()) {
@@ -167,6 +169,7 @@ fn is_same(known: &BrowserSide, asking: &BrowserSide) -> bool {
 }
 
 async fn check_eligible(
+    control: &Control,
     tx: &mut Tx,
     browser: &Browser,
     local_connect: &LocalConnect,
@@ -177,10 +180,28 @@ async fn check_eligible(
     }
     // Whoever has the computer in the account already lets in by role; a computer that is new to it is an owner's to add.
     browser.require(if local_connect.pinned_account_id.is_none() { Role::Owner } else { local_connect.role })?;
+    require_room_for(control, tx, browser.scope(), local_connect.machine_id).await?;
     if tx.device_is_revoked(browser.scope(), side.device_key.device_id()).await? {
         return Err(ErrorCode::DeviceRevoked.into());
     }
     Ok(())
+}
+
+/// A computer that is new to the account wants room in its plan; one that is there is not counted again.
+pub(crate) async fn require_room_for(
+    control: &Control,
+    tx: &mut Tx,
+    scope: AccountScope,
+    machine_id: MachineId,
+) -> Result<(), ApiError> {
+    match tx.machine(scope, machine_id).await {
+        Ok(_) => Ok(()),
+        Err(StoreError::NotFound) => {
+            let used = tx.machine_count(scope).await?;
+            require_room(control, tx, scope, Resource::Machine, used).await
+        }
+        Err(error) => Err(error.into()),
+    }
 }
 
 async fn wrong_try(

@@ -4,7 +4,7 @@ use flydex_runtime::origin::PublicOrigin;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use crate::identities::IdentityProvider;
+use crate::billing::Billing;
 
 /// The name of an account that its owner has not named.
 const DEFAULT_ACCOUNT_NAME: &str = "Personal";
@@ -20,8 +20,8 @@ pub struct Config {
     pub regions: Vec<Region>,
     /// The name of the account that the owner link makes.
     pub account_name: String,
-    /// Where people may sign in as well.
-    pub identity_provider: Option<IdentityProvider>,
+    /// How it bills; none: everything is free and without limits.
+    pub billing: Option<Billing>,
 }
 
 impl Config {
@@ -34,7 +34,7 @@ impl Config {
             region: region.to_owned(),
             regions,
             account_name: DEFAULT_ACCOUNT_NAME.to_owned(),
-            identity_provider: None,
+            billing: None,
         }
     }
 

@@ -19,6 +19,7 @@ use utoipa::ToSchema;
 pub(crate) struct ApiError {
     code: ErrorCode,
     retry_after: Option<Duration>,
+    limit: Option<u64>,
     cause: Option<Box<dyn Error + Send + Sync>>,
 }
 
@@ -45,12 +46,20 @@ struct ErrorJson {
     /// When trying again may help.
     #[serde(skip_serializing_if = "Option::is_none")]
     retry_after_ms: Option<u64>,
+    /// How many of it the account's plan allows.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    limit: Option<u64>,
     /// The trace of the request, where traces are kept: what to name when asking for help.
     #[serde(skip_serializing_if = "Option::is_none")]
     trace_id: Option<String>,
 }
 
 impl ApiError {
+    /// The account has as many as its plan allows.
+    pub(crate) fn at_limit(code: ErrorCode, limit: u64) -> Self {
+        Self { limit: Some(limit), ..Self::from(code) }
+    }
+
     /// What it is told as.
     pub(crate) const fn code(&self) -> ErrorCode {
         self.code
@@ -64,7 +73,7 @@ impl ApiError {
 
 impl From<ErrorCode> for ApiError {
     fn from(code: ErrorCode) -> Self {
-        Self { code, retry_after: None, cause: None }
+        Self { code, retry_after: None, limit: None, cause: None }
     }
 }
 
@@ -81,7 +90,7 @@ impl From<StoreError> for ApiError {
             | StoreError::Address
             | StoreError::File(_) => ErrorCode::StoreUnavailable,
         };
-        Self { code, retry_after: None, cause: Some(Box::new(error)) }
+        Self { code, retry_after: None, limit: None, cause: Some(Box::new(error)) }
     }
 }
 
@@ -102,6 +111,7 @@ impl IntoResponse for ApiError {
             message: self.code.message(),
             retry,
             retry_after_ms,
+            limit: self.limit,
             trace_id: Traceparent::of(&Span::current()).map(Traceparent::trace_id_text),
         };
         let status = StatusCode::from_u16(self.code.http_status()).unwrap_or(StatusCode::INTERNAL_SERVER_ERROR);

@@ -9,6 +9,7 @@ use axum::response::{IntoResponse, Response};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flydex_domain::audit::AuditKind;
+use flydex_domain::billing::Resource;
 use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, InvitationId, UserId};
@@ -24,6 +25,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
 
+use crate::billing::{require_room, seats_used};
 use crate::cookie;
 use crate::error::{ApiError, ErrorBody};
 use crate::extract::{Address, ApiJson, PathId};
@@ -129,6 +131,8 @@ pub(crate) async fn create(
         created_at: now,
         expires_at: now.plus(INVITATION_LIFETIME),
     };
+    let used = seats_used(&mut tx, scope, now).await?;
+    require_room(&control, &mut tx, scope, Resource::Seat, used).await?;
     let token = random_token();
     tx.create_invitation(scope, &invitation, &sha256(&token)).await?;
     append(&control, &mut tx, scope, AuditKind::MemberInvited, browser.user.user_id, None).await?;
@@ -242,6 +246,9 @@ async fn join(
 ) -> Result<User, ApiError> {
     let Invited { scope, invitation, .. } = invited;
     tx.revoke_invitation(*scope, invitation.invitation_id).await?;
+    // The plan may have shrunk since.
+    let used = tx.member_count(*scope).await?;
+    require_room(control, tx, *scope, Resource::Seat, used).await?;
     let user_id = UserId::from_uuid(Uuid::new_v4());
     let user = User { account_id: scope.account_id(), user_id, role: invitation.role };
     let member = Member { user, label: invitation.label.clone(), joined_at: control.now() };

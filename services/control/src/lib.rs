@@ -9,6 +9,7 @@ mod accounts;
 mod agent_status;
 mod attempts;
 mod audit;
+mod billing;
 mod claims;
 mod config;
 mod cookie;
@@ -40,6 +41,7 @@ mod waiters;
 mod ways_in;
 mod wire;
 
+pub use self::billing::{Billing, WebhookSecret};
 pub use self::config::{Config, QuicEndpoint, Region};
 pub use self::identities::{IdentityProvider, ProviderError};
 pub use self::service::{Service, StartError};

@@ -20,7 +20,8 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, accounts, agent_status, audit, claims, devices, invitations, local_connect, machine_keys, machines,
+    account_sessions, accounts, agent_status, audit, billing, claims, devices, invitations, local_connect, machine_keys,
+    machines,
     members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 
@@ -87,6 +88,8 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(recovery::create))
         .routes(routes!(account_sessions::list, account_sessions::end_all))
         .routes(routes!(account_sessions::end))
+        .routes(routes!(billing::read))
+        .routes(routes!(billing::webhook))
         .routes(routes!(accounts::list))
         .routes(routes!(accounts::switch))
         .routes(routes!(members::list))

@@ -24,6 +24,13 @@ impl Modify for SecuritySchemes {
         let schemes = [
             ("cookie", SecurityScheme::ApiKey(ApiKey::Cookie(cookie))),
             ("local_connect", SecurityScheme::Http(local_connect)),
+            (
+                "webhook",
+                header(
+                    "Stripe-Signature",
+                    "By the payment provider's secret over time and body, as Stripe documents it.",
+                ),
+            ),
             ("machine_credential", header("Authorization", "`FlyDex-Machine` and the machine's credential.")),
             ("machine_timestamp", header("FlyDex-Timestamp", "Milliseconds since the Unix epoch, at most 60 s off.")),
             (

@@ -10,7 +10,7 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AuditId;
 use flydex_domain::limits::{
-    HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_HORIZON, REVOCATION_POLL_INTERVAL,
+    BILLING_EVENT_KEPT, HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_HORIZON, REVOCATION_POLL_INTERVAL,
     REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
 };
 use flydex_domain::revocation::RevocationEntry;
@@ -173,6 +173,7 @@ impl Control {
         tx.remove_expired_links(now).await?;
         tx.remove_expired_invitations(now).await?;
         tx.remove_expired_attempts(now).await?;
+        tx.forget_billing_events(now.minus(BILLING_EVENT_KEPT)).await?;
         tx.remove_local_connects_ended_before(now.minus(LOCAL_CONNECT_KEPT_AFTER)).await?;
         tx.commit().await?;
         token_keys::keep(self).await

@@ -1,6 +1,7 @@
 //! The real router over a real database, with the time in the test's hand.
 
 mod audit;
+mod billing;
 mod harness;
 mod identities;
 mod internal;

@@ -309,6 +309,14 @@ error_codes! {
     LastOwner = 8001, "last_owner", Browser, Never, 409, "an account needs an owner; make somebody else owner first";
     /// The person is a member already.
     AlreadyMember = 8002, "already_member", Browser, Never, 409, "you are a member of this account already";
+    /// The plan has no room for another machine.
+    MachineLimit = 8003, "machine_limit", Browser, Never, 409, "your plan has no room for another computer; remove one or choose a larger plan";
+    /// The plan has no room for another member.
+    SeatLimit = 8004, "seat_limit", Browser, Never, 409, "your plan has no room for another member; take an invitation back, remove a member or choose a larger plan";
+    /// A payment is late, and its grace is over.
+    PaymentDue = 8005, "payment_due", Browser, Never, 409, "a payment is due; nothing can be added until it is made";
+    /// An event of the payment provider is not signed, or not lately.
+    WebhookRefused = 8006, "webhook_refused", Node, Never, 400, "the event is not signed as it should be, or is too old";
 }
 
 impl ErrorCode {

@@ -5,6 +5,7 @@
 
 pub mod approval;
 pub mod audit;
+pub mod billing;
 pub mod command;
 pub mod device;
 pub mod encoding;

@@ -2,6 +2,7 @@
 
 mod account;
 mod audit;
+mod billing;
 mod desk;
 mod gateway;
 mod keys;
@@ -15,6 +16,7 @@ use std::time::Duration;
 
 pub use self::account::*;
 pub use self::audit::*;
+pub use self::billing::*;
 pub use self::desk::*;
 pub use self::gateway::*;
 pub use self::keys::*;

@@ -215,8 +215,8 @@ fn control_config(
         region: config.region.clone(),
         regions: vec![region],
         account_name: config.account_name.clone(),
-        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
-    })
+        billing: None,
+    }
 }
 
 #[cfg(test)]

@@ -22,6 +22,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 use tower_http::cors::{AllowOrigin, CorsLayer};
 
+use crate::billing::BillingConfig;
 use crate::cluster::{self, BadField, Life};
 use crate::config::{IdentityProviderConfig, TlsFiles};
 use crate::machines::default_admin_listen;
@@ -75,6 +76,9 @@ pub struct ControlConfig {
     pub database: DatabaseConfig,
     /// Who this process is, and whom it trusts. Needed; the role in the certificate is `control`.
     pub mutual: MutualConfig,
+    /// Plans and the payment provider. Default none: no limits.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub billing: Option<BillingConfig>,
     /// Logs, traces and metrics.
     #[serde(default)]
     pub telemetry: TelemetryConfig,
@@ -155,7 +159,7 @@ async fn start(
         region: regions[0].region.clone(),
         regions,
         account_name: config.account_name.clone(),
-        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
+        billing: config.billing.as_ref().map(BillingConfig::read).transpose()?,
     };
     flydex_control::Service::start(control, sql, Clock::system(), life.shutdown.clone())
         .await

@@ -3,6 +3,7 @@
 pub mod all;
 pub mod assets;
 pub mod audit;
+mod billing;
 pub mod cli;
 pub mod cluster;
 pub mod config;

@@ -10,6 +10,7 @@ mod account_sessions;
 mod accounts;
 mod attempts;
 mod audit;
+mod billing;
 mod connections;
 mod devices;
 mod identities;

@@ -139,7 +139,7 @@ async fn owners_requests_are_refused(office: &Office, account: &Account) -> anyh
         assert_eq!(code, "forbidden", "{method} {path}");
     }
     // A computer that is new to the account, and one more device at the one that is there.
-    let mut adding = office.machine.start(&["devices", "add"])?;
+    let adding = office.machine.start(&["devices", "add"])?;
     let url = adding.pair_url().await?;
     let error = account.redeem(&url, &Device::new(), "mine").await.err().context("redeemed")?;
     ensure!(format!("{error:#}").contains("forbidden"), "{error:#}");

@@ -168,6 +168,9 @@ impl Plan {
                 ("regions", regions.clone().into()),
                 ("tls", self.tls().into()),
             ]));
+            if let Some(secret) = self.settings.webhook_secret {
+                config.insert("billing".to_owned(), self.billing(secret)?.into());
+            }
             parts.push(self.part(&name, Kind::Control, &config, None)?);
         }
         Ok(parts)
@@ -235,6 +238,20 @@ impl Plan {
 
     fn part(&self, name: &str, kind: Kind, config: &Table, island: Option<&Island>) -> anyhow::Result<Part> {
         Part::new(name, kind, self.folder.path(), config, island.map(Island::name))
+    }
+
+    /// One of each is free, and a team gets ten.
+    fn billing(&self, secret: &str) -> anyhow::Result<Table> {
+        fs::write(self.folder.path().join("webhook"), secret)?;
+        let limits = |count: i64| [("machines", Value::from(count)), ("seats", count.into())];
+        let [machines, seats] = limits(10);
+        let team = table([("name", "team".into()), ("price", "price_team".into()), machines, seats]);
+        let plans: Vec<Value> = vec![team.into()];
+        Ok(table([
+            ("webhook_secret_file", self.file("webhook")),
+            ("free", table(limits(1)).into()),
+            ("plans", plans.into()),
+        ]))
     }
 
     fn tls(&self) -> Table {

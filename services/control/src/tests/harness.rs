@@ -11,6 +11,7 @@ use axum::Router;
 use axum::body::Body;
 use axum::extract::ConnectInfo;
 use ed25519_dalek::SigningKey;
+use flydex_domain::billing::{Catalogue, Entitlements, Plan};
 use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, ClaimId, MachineId, UserId};
@@ -34,9 +35,11 @@ use uuid::Uuid;
 pub(super) use self::authenticator::{Authenticator, answer_cookie};
 pub(super) use self::provider::{FakeProvider, Signed};
 pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
-use crate::{Config, IdentityProvider, Region, Service};
+use crate::{Billing, Config, Region, Service, WebhookSecret};
 
 pub(super) const ORIGIN: &str = "https://relay.example";
+/// What events of the payment provider are signed with.
+pub(super) const WEBHOOK_SECRET: &str = "whsec_in_force";
 pub(super) const START_MILLIS: u64 = 1_800_000_000_000;
 
 /// One control plane.
@@ -81,17 +84,34 @@ impl World {
         Self::start_in(Database::empty().await, Clock::manual(START_MILLIS), None).await
     }
 
-    /// One where people may sign in at a provider as well.
-    pub(super) async fn with_provider(provider: IdentityProvider) -> Self {
-        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS), Some(provider)).await
+    /// A server that bills: one of each is free, and a team gets ten.
+    pub(super) async fn that_bills() -> Self {
+        Self::that_bills_for(1).await
     }
 
-    async fn start_in(database: Database, clock: Clock, provider: Option<IdentityProvider>) -> Self {
+    /// The same, with that many of each free.
+    pub(super) async fn that_bills_for(free: u64) -> Self {
+        let plan = |name: &str, count| Plan {
+            name: name.to_owned(),
+            entitlements: Entitlements { machines: count, seats: count },
+        };
+        let by_price = [("price_team".to_owned(), plan("team", 10))].into();
+        let secrets = vec![WebhookSecret::new("whsec_replaced"), WebhookSecret::new(WEBHOOK_SECRET)];
+        let billing = Billing { secrets, catalogue: Catalogue { free: plan("free", free), by_price } };
+        Self::start_with(Database::empty().await, Clock::manual(START_MILLIS), Some(billing)).await
+    }
+
+    async fn start_in(database: Database, clock: Clock) -> Self {
+        Self::start_with(database, clock, None).await
+    }
+
+    async fn start_with(database: Database, clock: Clock, billing: Option<Billing>) -> Self {
         let store = database.open().await;
         let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
         let mut config = Config::new(origin.clone(), "local");
         config.identity_provider = provider;
         config.regions.push(Region::behind(&origin, "eu"));
+        config.billing = billing;
         let service =
             Service::start(config, store.clone(), clock.clone(), Shutdown::new()).await.expect("the service starts");
         let router = service.router();

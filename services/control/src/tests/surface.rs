@@ -66,6 +66,8 @@ const CLAIM: Expect = Expect::Code(ErrorCode::ClaimInvalid);
 /// An attempt that this browser's session did not begin.
 const OVER: Expect = Expect::Code(ErrorCode::AttemptInvalid);
 
+/// Not signed by the payment provider.
+const SIGN: Expect = Expect::Code(ErrorCode::WebhookRefused);
 /// The only owner.
 const LAST: Expect = Expect::Code(ErrorCode::LastOwner);
 /// A member already.
@@ -101,6 +103,8 @@ const SURFACE: &[Row] = &[
     ("get",    "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("delete", "/api/sessions",                           [WHO,   DONE,  DONE,  DONE,  DONE,  PAGE,  PAGE]),
     ("delete", "/api/sessions/{id}",                      [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
+    ("get",    "/api/billing",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("post",   "/api/billing/webhook",                    [SIGN,  SIGN,  SIGN,  SIGN,  SIGN,  SIGN,  SIGN]),
     ("get",    "/api/accounts",                           [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
     ("post",   "/api/accounts/{id}/switch",               [WHO,   NONE,  NONE,  NONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/members",                            [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
@@ -208,7 +212,7 @@ struct Scene {
 
 impl Cast {
     async fn assemble() -> Self {
-        let world = World::start().await;
+        let world = World::that_bills_for(u64::MAX).await;
         let owner = world.owner().await;
         let operator = world.user(Some(owner.account_id), Role::Operator).await;
         let viewer = world.user(Some(owner.account_id), Role::Viewer).await;

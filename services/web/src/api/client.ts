@@ -157,6 +157,20 @@ export interface JoinedJson {
   signed_in: boolean;
 }
 
+export interface UseJson {
+  used: number;
+  limit: number | null;
+}
+
+export interface BillingJson {
+  /** Absent on a server that does not bill. */
+  plan: string | null;
+  machines: UseJson;
+  seats: UseJson;
+  grace_until_ms: number | null;
+  frozen: boolean;
+}
+
 export interface AccountRow {
   account_id: string;
   account_name: string;
@@ -195,6 +209,7 @@ export const api = {
   revokeInvitation: (id: string) => request<void>("DELETE", `/api/invitations/${id}`),
   offer: (token: string) => request<OfferJson>("POST", "/api/invitations/offer", { token }),
   accept: (token: string) => request<JoinedJson>("POST", "/api/invitations/accept", { token }),
+  billing: () => request<BillingJson>("GET", "/api/billing"),
   accounts: () => request<{ accounts: AccountRow[] }>("GET", "/api/accounts"),
   switchAccount: (id: string) => request<AccountSession>("POST", `/api/accounts/${id}/switch`, {}),
   regions: () => request<{ regions: RegionJson[] }>("GET", "/api/regions"),

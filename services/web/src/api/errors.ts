@@ -167,6 +167,13 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
   8000: ["This invitation is not valid any more.", "Each one works once, for a week. Ask for a new one."],
   8001: ["An account needs an owner.", "Make somebody else owner first."],
   8002: ["You are a member of this account already.", "Go to it from your account page."],
+  8003: ["The plan has no room for another computer.", "Remove one, or choose a larger plan. What is there works on."],
+  8004: [
+    "The plan has no room for another member.",
+    "Take an invitation back, remove a member, or choose a larger plan. Whoever is there stays.",
+  ],
+  8005: ["A payment is due, so nothing can be added.", "Pay it where you subscribed. Everything that is there works on."],
+  8006: ["The payment provider's event was not signed as it should be.", REPORT],
 };
 
 /** The sentence for a code; one that this version does not know is shown with its number. */

@@ -112,6 +112,10 @@ export const CODE_NAMES: Readonly<Record<string, number>> = {
   invitation_invalid: 8000,
   last_owner: 8001,
   already_member: 8002,
+  machine_limit: 8003,
+  seat_limit: 8004,
+  payment_due: 8005,
+  webhook_refused: 8006,
 };
 
 /** What the audit records, as a search names it. */
