@@ -11,6 +11,7 @@ pub mod device;
 mod dial;
 pub mod figures;
 pub mod floor;
+pub mod hello;
 mod line;
 mod machine;
 mod phone;

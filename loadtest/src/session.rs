@@ -9,10 +9,10 @@ use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_domain::command::{CommandClass, CommandKind, Receipt, receipt_transcript};
 use flydex_domain::id::{BootId, CommandId, SessionId};
-use flydex_domain::proof;
 use flydex_domain::time::UnixMillis;
-use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
+use flydex_proto::codec::{Lane, decode_body, encode_message, split_message};
 use flydex_proto::v1::{self, machine_message, session_down, session_up};
+use flydex_runtime::tls;
 use futures_util::{SinkExt as _, StreamExt as _};
 use prost::Message as _;
 use tokio_tungstenite::tungstenite::Message;
@@ -20,14 +20,19 @@ use tokio_tungstenite::tungstenite::Message;
 use crate::account::{Account, PairedMachine};
 use crate::device::{Device, Target, body};
 use crate::dial::{self, Socket};
+use crate::hello;
 
 /// Time that a step of the protocol may take before the client gives up.
 const STEP_TIMEOUT: Duration = Duration::from_secs(20);
+
+/// Frames that a session keeps of those it sent: more than any test has to say.
+const SENT_KEPT_MAX: usize = 256;
 
 /// An open session.
 pub struct Session {
     socket: Socket,
     waiting: VecDeque<session_down::Kind>,
+    sent: Vec<Bytes>,
     /// The id that the gateway gave.
     pub session_id: SessionId,
 }
@@ -73,27 +78,22 @@ impl Session {
     /// # Errors
     /// When the gateway refuses; the code is in the text.
     pub async fn prove(mut self, ticket: String, grant: String, device: &Device, origin: &str) -> anyhow::Result<Self> {
-        self.send(
-            Lane::Control,
-            session_up::Kind::Hello(v1::SessionHello {
-                version: VERSION,
-                version_min: VERSION_MIN,
-                capabilities: Vec::new(),
-                ticket: ticket.clone(),
-                grant,
-                device_key: Some(device.public_key().into()),
-                client: "loadtest".to_owned(),
-            }),
-        )
-        .await?;
+        self.enter(&ticket, &grant, device, origin).await?;
+        Ok(self)
+    }
+
+    /// Says hello and proves the device's key, on a socket that is open.
+    ///
+    /// # Errors
+    /// When the gateway refuses; the code is in the text.
+    pub async fn enter(&mut self, ticket: &str, grant: &str, device: &Device, origin: &str) -> anyhow::Result<()> {
+        self.send(Lane::Control, session_up::Kind::Hello(hello::hello(ticket, grant, device))).await?;
         let session_down::Kind::Challenge(challenge) = self.next().await? else { bail!("no challenge came") };
-        let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
-        let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, origin);
-        let signature = Bytes::copy_from_slice(&device.sign_transcript(transcript));
-        self.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
+        let proof = hello::proof(&challenge, ticket, origin, device)?;
+        self.send(Lane::Control, proof).await?;
         let session_down::Kind::Welcome(welcome) = self.next().await? else { bail!("no welcome came") };
         self.session_id = welcome.session_id.as_ref().try_into()?;
-        Ok(self)
+        Ok(())
     }
 
     /// Opens the socket only: for tests that say the wrong thing next.
@@ -104,15 +104,15 @@ impl Session {
         Self::connect_trusting(url, origin, None).await
     }
 
-    /// The same, at a server whose certificate is vouched for by `extra_pem` or the system.
+    /// Opens the socket only, at a gateway whose certificate is vouched for by `extra_pem` or the system.
     ///
     /// # Errors
     /// When the upgrade is refused.
     pub async fn connect_trusting(url: &str, origin: &str, extra_pem: Option<&str>) -> anyhow::Result<Self> {
-        let tls = Arc::new(flydex_runtime::tls::client_config(extra_pem, &[])?);
+        let tls = Arc::new(tls::client_config(extra_pem, &[b"http/1.1"])?);
         let socket = dial::session(url, origin, &tls, None).await?;
         let session_id = SessionId::from_uuid(uuid::Uuid::nil());
-        Ok(Self { socket, waiting: VecDeque::new(), session_id })
+        Ok(Self { socket, waiting: VecDeque::new(), sent: Vec::new(), session_id })
     }
 
     /// Sends one message on a lane.
@@ -121,7 +121,16 @@ impl Session {
     /// When the message is too large or the socket is gone.
     pub async fn send(&mut self, lane: Lane, kind: session_up::Kind) -> anyhow::Result<()> {
         let frame = encode_message(lane, &v1::SessionUp { kind: Some(kind) })?;
+        if self.sent.len() < SENT_KEPT_MAX {
+            self.sent.push(frame.clone());
+        }
         Ok(self.socket.send(Message::Binary(frame)).await?)
+    }
+
+    /// Every frame that was sent so far, the handshake's too: for tests that send them again elsewhere.
+    #[must_use]
+    pub fn sent(&self) -> &[Bytes] {
+        &self.sent
     }
 
     /// Sends bytes as they are.

@@ -3,20 +3,13 @@
 use std::fs::File;
 use std::io::BufReader;
 
-use flydex_domain::encoding::sha256;
-use flydex_domain::id::{AccountId, UserId};
-use flydex_domain::limits::SIGN_IN_LINK_LIFETIME;
-use flydex_domain::scope::Role;
-use flydex_domain::time::UnixMillis;
-use flydex_loadtest::account::encode;
 use flydex_loadtest::figures::Cause;
 use flydex_loadtest::record;
 use flydex_loadtest::run::{self, Options};
 use flydex_loadtest::scenario::Scenario;
-use flydex_runtime::clock::Clock;
-use flydex_store::sql::{Account, Sql, User};
+use flydex_store::sql::Sql;
+use flydex_tests::account;
 use flydex_tests::server::Server;
-use uuid::Uuid;
 
 #[tokio::test(flavor = "multi_thread")]
 async fn a_small_load_runs_clean() -> anyhow::Result<()> {
@@ -25,7 +18,8 @@ async fn a_small_load_runs_clean() -> anyhow::Result<()> {
     let server = Server::start().await?;
     let mut sign_in = Vec::new();
     for _ in 0..scenario.fleet.accounts {
-        sign_in.push(account(&server).await?);
+        let sql = Sql::open_sqlite(&server.data().join("flydex.sqlite")).await?;
+        sign_in.push(account::create(sql, server.origin()).await?);
     }
     let folder = tempfile::tempdir()?;
     let history = folder.path().join("history.ndjson");
@@ -53,21 +47,4 @@ async fn a_small_load_runs_clean() -> anyhow::Result<()> {
     assert_eq!((read.lines, read.broken), (report.verdict.lines, 0));
     assert_eq!(read.accepted, report.verdict.accepted);
     Ok(())
-}
-
-/// Makes an account with an owner, and returns the link that signs the owner in.
-async fn account(server: &Server) -> anyhow::Result<String> {
-    let now = UnixMillis(Clock::system().unix_millis());
-    let account_id = AccountId::from_uuid(Uuid::new_v4());
-    let user = User { account_id, user_id: UserId::from_uuid(Uuid::new_v4()), role: Role::Owner };
-    let token = sha256(Uuid::new_v4().as_bytes());
-    let sql = Sql::open_sqlite(&server.data().join("flydex.sqlite")).await?;
-    let mut tx = sql.write().await?;
-    tx.create_account(&Account { account_id, name: "load".to_owned() }, now).await?;
-    tx.create_user(&user, now).await?;
-    let scope = user.principal().scope();
-    tx.create_link(scope, &user, &sha256(&token), now, now.plus(SIGN_IN_LINK_LIFETIME)).await?;
-    tx.commit().await?;
-    sql.close().await;
-    Ok(format!("{}/sign-in#{}", server.origin(), encode(&token)))
 }

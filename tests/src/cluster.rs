@@ -17,22 +17,15 @@ pub mod suite;
 
 use std::path::Path;
 
-use flydex_domain::encoding::sha256;
-use flydex_domain::id::{AccountId, UserId};
-use flydex_domain::limits::SIGN_IN_LINK_LIFETIME;
-use flydex_domain::scope::Role as UserRole;
-use flydex_domain::time::UnixMillis;
-use flydex_loadtest::account::encode;
-use flydex_runtime::clock::Clock;
-use flydex_store::sql::{Account, Sql, User};
+use flydex_store::sql::Sql;
 use futures_util::future::try_join_all;
 use tempfile::TempDir;
-use uuid::Uuid;
 
 use self::balancer::Balancer;
 use self::island::Island;
 use self::part::Part;
 use self::plan::Plan;
+use crate::account;
 use crate::postgres::Postgres;
 use crate::redis::{Redis, Sentinel};
 
@@ -199,19 +192,8 @@ impl Cluster {
     /// # Errors
     /// When the database does not take it.
     pub async fn account(&self) -> anyhow::Result<String> {
-        let now = UnixMillis(Clock::system().unix_millis());
-        let account_id = AccountId::from_uuid(Uuid::new_v4());
-        let user = User { account_id, user_id: UserId::from_uuid(Uuid::new_v4()), role: UserRole::Owner };
-        let token = sha256(Uuid::new_v4().as_bytes());
         let sql = Sql::connect_postgres(&self.postgres.url().parse()?).await?;
-        let mut tx = sql.write().await?;
-        tx.create_account(&Account { account_id, name: "load".to_owned() }, now).await?;
-        tx.create_user(&user, now).await?;
-        let scope = user.principal().scope();
-        tx.create_link(scope, &user, &sha256(&token), now, now.plus(SIGN_IN_LINK_LIFETIME)).await?;
-        tx.commit().await?;
-        sql.close().await;
-        Ok(format!("{}/sign-in#{}", self.origin, encode(&token)))
+        account::create(sql, &self.origin).await
     }
 
     /// Stops every process as an orchestrator would, gateways first.

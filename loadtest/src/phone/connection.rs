@@ -6,14 +6,14 @@ use anyhow::{Context as _, bail};
 use bytes::Bytes;
 use flydex_domain::id::{BootId, SessionId};
 use flydex_domain::limits::PING_INTERVAL;
-use flydex_domain::proof;
-use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
+use flydex_proto::codec::{Lane, decode_body, encode_message, split_message};
 use flydex_proto::v1::{self, session_down, session_up};
 use futures_util::{SinkExt as _, StreamExt as _};
 use tokio_tungstenite::tungstenite::Message;
 
 use super::{Phone, code_name};
 use crate::dial::{self, Socket};
+use crate::hello;
 
 /// What ends with a socket.
 pub(super) struct Connection {
@@ -43,23 +43,13 @@ impl Connection {
             let (ticket, grant) = account.ticket(&device, &entrance.region).await.context("no ticket")?;
             let mut socket = dial::session(&entrance.url, account.origin(), &entrance.tls, line.as_ref()).await?;
             let opened_at = world.clock.instant();
-            let hello = v1::SessionHello {
-                version: VERSION,
-                version_min: VERSION_MIN,
-                capabilities: Vec::new(),
-                ticket: ticket.clone(),
-                grant,
-                device_key: Some(device.public_key().into()),
-                client: "loadtest".to_owned(),
-            };
+            let hello = hello::hello(&ticket, &grant, &device);
             send(&mut socket, Lane::Control, session_up::Kind::Hello(hello)).await?;
             let session_down::Kind::Challenge(challenge) = receive(&mut socket).await? else {
                 bail!("no challenge came")
             };
-            let nonce = challenge.nonce.as_ref().try_into().context("the nonce is not 32 bytes")?;
-            let transcript = proof::session(nonce, &ticket, &challenge.gateway_id, account.origin());
-            let signature = Bytes::copy_from_slice(&device.sign_transcript(transcript));
-            send(&mut socket, Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
+            let proof = hello::proof(&challenge, &ticket, account.origin(), &device)?;
+            send(&mut socket, Lane::Control, proof).await?;
             send(&mut socket, Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
             let session_id = match SessionId::try_from(challenge.session_id.as_ref()) {
                 Ok(session_id) if eager => session_id,
