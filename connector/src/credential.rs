@@ -248,7 +248,7 @@ impl Keyring {
             Err(_) => pending.next_key(&self.state)?,
         };
         self.key.send_replace(Arc::new(key));
-        self.credential.send_replace(newer.credential.expose().to_owned());
+        self.credential.send_replace(newer.credential.clone());
         self.verifier.send_replace(Arc::new(keys));
         *record = newer;
         tracing::info!("machine key changed");

@@ -24,6 +24,7 @@ use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
 use tokio::sync::{mpsc, oneshot, watch};
 
+use crate::api::SecretText;
 use crate::core::{CoreConfig, LinkEvent};
 use crate::epoch::Fence;
 use crate::outbox::Outbox;
@@ -105,7 +106,7 @@ pub async fn measure(endpoint: &RegionEndpoint, shutdown: &Shutdown) -> Option<D
 struct Supervisor {
     config: Arc<Config>,
     /// Seen up to the one that the last link was opened with.
-    credential: watch::Receiver<String>,
+    credential: watch::Receiver<SecretText>,
     /// Seen up to the one that the last link was proven with.
     machine_key: watch::Receiver<Arc<SigningKey>>,
     survey: Arc<Survey>,

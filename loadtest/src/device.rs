@@ -26,7 +26,7 @@ pub struct Device {
     key: DeviceKey,
 }
 
-#[derive(Debug)]
+#[derive(Clone, Debug)]
 enum DeviceKey {
     Ed25519(SigningKey),
     P256(P256SigningKey),
@@ -54,6 +54,15 @@ impl Device {
         match &self.key {
             DeviceKey::Ed25519(key) => sign(key, transcript),
             DeviceKey::P256(key) => sign_p256(key, transcript),
+        }
+    }
+
+    /// The secret half, for tests that look for it where it must not be.
+    #[must_use]
+    pub fn secret_bytes(&self) -> Vec<u8> {
+        match &self.key {
+            DeviceKey::Ed25519(key) => key.to_bytes().to_vec(),
+            DeviceKey::P256(key) => key.to_bytes().to_vec(),
         }
     }
 

@@ -4,6 +4,7 @@
 //! only part that is not real is the [`model`] behind Codex. Under load connectors are many in one process, and a stub
 //! stands in place of Codex (`flydex-loadtest`).
 
+pub mod account;
 pub mod browser;
 pub mod canary;
 pub mod cluster;

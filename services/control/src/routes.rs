@@ -20,9 +20,8 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, accounts, agent_status, audit, billing, claims, devices, invitations, local_connect, machine_keys,
-    machines,
-    members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
+    account_sessions, accounts, agent_status, audit, billing, claims, devices, invitations, local_connect,
+    machine_keys, machines, members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 
 /// Headers of every answer: nothing is kept, sniffed, framed or lent to other origins.

@@ -101,7 +101,7 @@ const ALPHABET: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 #[derive(Clone, zeroize::ZeroizeOnDrop)]
 pub struct RecoveryCode([u8; RECOVERY_CODE_BYTES]);
 
-crate::never_implements!(RecoveryCode: std::fmt::Debug, std::fmt::Display, serde::Serialize, AsRef<[u8]>);
+crate::never_implements!(RecoveryCode: std::fmt::Display, serde::Serialize, AsRef<[u8]>);
 
 impl PartialEq for RecoveryCode {
     fn eq(&self, other: &Self) -> bool {

@@ -122,7 +122,7 @@ impl Stand {
         let mut connector = machine.connect()?;
         let paired = pair(&relay.account, &device, "first phone", &mut connector).await?;
         machine.plant_secrets()?;
-        canary::plant_bytes("device key", &device.key().to_bytes());
+        canary::plant_bytes("device key", &device.secret_bytes());
         Ok(Self { connector: Some(connector), relay, device, paired, machine, model, _daemon: daemon, codex })
     }
 

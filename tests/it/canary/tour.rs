@@ -82,7 +82,7 @@ impl Tour {
 
     async fn is_given_secrets(&mut self) -> anyhow::Result<()> {
         let (device, cookie) = (Device::new(), self.cookie.clone());
-        canary::plant_bytes("device key", &device.key().to_bytes());
+        canary::plant_bytes("device key", &device.secret_bytes());
         let body = json!({ "device_key": key_json(&device.public_key()), "region": "one" }).to_string();
         let (_, given) = self.call(Method::POST, "/api/tickets", &cookie, body).await?;
         for what in ["ticket", "grant"] {

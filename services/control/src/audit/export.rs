@@ -54,7 +54,7 @@ pub(crate) async fn head(State(control): State<App>, browser: Browser) -> Result
         number: claims.number,
         hash: Base64(claims.head().hash),
         signed_at_ms: claims.signed_at,
-        token_keys: token_keys(&control.verifier),
+        token_keys: token_keys(&control.tokens.verifier),
     }))
 }
 
@@ -79,7 +79,7 @@ pub(crate) async fn export(State(control): State<App>, browser: Browser) -> Resu
 async fn signed_head(control: &Control, scope: AccountScope) -> Result<(HeadClaims, SignedHead), ApiError> {
     let head = control.store.read().await?.audit_head(scope).await?;
     let claims = HeadClaims::new(scope.account_id(), head, control.now());
-    let signed = SignedHead(control.signer.sign(&claims));
+    let signed = SignedHead(control.tokens.sign(&claims));
     Ok((claims, signed))
 }
 

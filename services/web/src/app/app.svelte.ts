@@ -115,16 +115,16 @@ export class App {
 
   async signOut(): Promise<void> {
     await api.signOut();
-    this.#left();
+    await this.#left();
   }
 
   /** Ends every session of the user, and so this one. */
   async signOutEverywhere(): Promise<void> {
     await ways.endAllSessions();
-    this.#left();
+    await this.#left();
   }
 
-  #left(): void {
+  async #left(): Promise<void> {
     forgetDrafts();
     await this.#relay?.outbox.forget();
     this.#end();
@@ -141,7 +141,7 @@ export class App {
   /** Leaves the account, and goes on in another one where there is one. */
   async leaveAccount(): Promise<void> {
     const { now } = await api.leave();
-    if (now === null) this.#left();
+    if (now === null) await this.#left();
     else await this.#goOn(now);
   }
 
