@@ -322,6 +322,10 @@ pub fn encode(bytes: &[u8]) -> String {
     URL_SAFE_NO_PAD.encode(bytes)
 }
 
-fn decode(text: &str) -> anyhow::Result<Vec<u8>> {
+/// Bytes as the API gives them.
+///
+/// # Errors
+/// When they are none.
+pub fn decode(text: &str) -> anyhow::Result<Vec<u8>> {
     Ok(URL_SAFE_NO_PAD.decode(text)?)
 }

@@ -10,4 +10,5 @@ mod keys;
 mod machine;
 mod members;
 mod office;
+mod relay;
 mod stand;

@@ -116,8 +116,9 @@ pub struct MachineCredential {
     pub serial: u64,
     /// The only region that may serve it, when the account pins one.
     pub region_pin: Option<String>,
-    /// The account lets nothing be accepted that control has not recorded first.
-    #[serde(default)]
+    /// The account lets nothing be accepted that control has not recorded first. Said only where it is so: a connector
+    /// that does not know the word then takes no credential of such an account, and every other.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
     pub strict_audit: bool,
     /// When it was issued; it is renewed at half-life.
     pub issued_at: UnixMillis,
