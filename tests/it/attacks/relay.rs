@@ -277,9 +277,12 @@ async fn a_hostile_relay_gets_no_command_device_or_content_through() -> anyhow::
     }
     a_device_of_the_relay_is_not_endorsed(&mut scene).await?;
     // Codex has it; the model hears of it a moment later.
-    let heard = async || Ok((scene.effects(prompt) > 0).then_some(()));
+    let heard = async || (scene.effects(prompt) > 0).then_some(());
     wait::until("the one prompt", heard).await?;
-    ensure!(scene.effects(prompt) == 1 && scene.effects("of the relay") == 0 && scene.effects("forged") == 0, "an effect");
+    ensure!(
+        scene.effects(prompt) == 1 && scene.effects("of the relay") == 0 && scene.effects("forged") == 0,
+        "an effect"
+    );
 
     // In another life of the connector the same words run nothing.
     let before = scene.boot_id;
