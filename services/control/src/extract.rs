@@ -96,6 +96,16 @@ impl<S: Send + Sync> FromRequestParts<S> for Address {
     }
 }
 
+impl Address {
+    /// The site that a network of IPv6 is part of, a /48: it has 65,536 of them. IPv4 is dear, and many share it.
+    pub(crate) fn site(&self) -> Option<Self> {
+        match self.0 {
+            IpAddr::V4(_) => None,
+            IpAddr::V6(address) => Some(Self(IpAddr::V6(Ipv6Addr::from_bits(address.to_bits() & (u128::MAX << 80))))),
+        }
+    }
+}
+
 fn network_of(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V4(address) => IpAddr::V4(address),

@@ -63,6 +63,7 @@ impl FromRequest<App> for Signed {
             .integer(timestamp.0)
             .text(control.config.public_origin.as_str());
         credential.machine_key.0.verify(transcript, &signature).map_err(|_| ErrorCode::ProofInvalid)?;
+        control.rates.machines.check(credential.machine_id)?;
         Ok(Self { credential, body })
     }
 }

@@ -1,5 +1,6 @@
 //! Every bound of the system: name, unit and reason, in one place (INV-BOUND).
 
+mod abuse;
 mod account;
 mod audit;
 mod billing;
@@ -14,6 +15,7 @@ mod sql;
 
 use std::time::Duration;
 
+pub use self::abuse::*;
 pub use self::account::*;
 pub use self::audit::*;
 pub use self::billing::*;

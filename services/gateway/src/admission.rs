@@ -9,8 +9,8 @@ use std::time::Instant;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
-    ADDRESS_HANDSHAKES_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, SESSION_OPEN_REFILL,
-    SESSION_OPENS_BURST,
+    ADDRESS_HANDSHAKES_MAX, GATEWAY_HANDSHAKES_MAX, GATEWAY_LINKS_MAX, GATEWAY_SESSIONS_MAX, QUIC_RETRY_HANDSHAKES,
+    SESSION_OPEN_REFILL, SESSION_OPENS_BURST,
 };
 use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 
@@ -67,9 +67,9 @@ impl Admission {
         Ok(Handshake { address, addresses: self.addresses.clone(), _permit: permit })
     }
 
-    /// Whether half of the places in handshakes are taken.
+    /// Whether so many places in handshakes are taken that a peer must prove its address before it gets one.
     pub(crate) fn handshakes_are_scarce(&self) -> bool {
-        self.handshakes.available_permits() < GATEWAY_HANDSHAKES_MAX / 2
+        GATEWAY_HANDSHAKES_MAX - self.handshakes.available_permits() > QUIC_RETRY_HANDSHAKES
     }
 
     /// A place among the sessions.

@@ -1,5 +1,7 @@
 //! The HTTP front door: accepts TCP, speaks TLS where it ends here, HTTP/1.1 and HTTP/2, and drains.
 
+mod handshakes;
+mod patience;
 pub mod trace;
 
 use std::net::SocketAddr;
@@ -17,17 +19,25 @@ use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
+use self::handshakes::Handshakes;
+use self::patience::Patience;
 use crate::lifecycle::Shutdown;
 use crate::tls::{ChannelBinding, EXPORTER_LABEL};
 
 /// Connections that one listener holds open at once; further ones wait in the kernel's queue.
 const CONNECTIONS_MAX: usize = 100_000;
-/// TLS handshakes under way at once: they cost CPU, and a flood must not starve the rest.
-const HANDSHAKES_MAX: usize = 256;
-/// Time a peer has to finish TLS.
+/// Time a peer has to finish TLS, its wait for a place included.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time a peer has to send a request's headers.
 const HEADER_TIMEOUT: Duration = Duration::from_secs(15);
+/// Headers of one request, and their bytes with its first line: a browser sends twenty, and a credential fits ten times.
+const HEADERS_MAX: usize = 64;
+const HEADER_BYTES_MAX: usize = 32 * 1024;
+/// Requests under way on one HTTP/2 connection: a page loads its parts at once, and long polls wait beside.
+const HTTP2_STREAMS_MAX: u32 = 64;
+/// Interval at which a silent HTTP/2 connection is asked whether it lives, and the time it has to answer.
+const HTTP2_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
+const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
 /// Wait after a failed accept, so that an exhausted file table is not a busy loop.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -36,7 +46,7 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router, shutdown: Shutdown) {
     let acceptor = tls.map(TlsAcceptor::from);
     let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let handshakes = Arc::new(Semaphore::new(HANDSHAKES_MAX));
+    let handshakes = Handshakes::new();
     let soft = shutdown.soft();
     loop {
         let Ok(permit) = connections.clone().acquire_owned().await else { return };
@@ -67,24 +77,25 @@ struct Connection {
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>, handshakes: Arc<Semaphore>) {
+    async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>, handshakes: Arc<Handshakes>) {
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = acceptor else {
             return self.serve(stream, ChannelBinding(None)).await;
         };
-        let Ok(_permit) = handshakes.acquire().await else { return };
-        let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, acceptor.accept(stream));
+        let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, async {
+            let _place = handshakes.place(self.peer.ip()).await?;
+            acceptor.accept(stream).await.ok()
+        });
         let soft = self.shutdown.soft();
         let accepted = tokio::select! {
             accepted = handshake => accepted,
             // Who is not in yet goes elsewhere, and a drain does not wait for one who says nothing.
             () = soft.cancelled() => return,
         };
-        let Ok(Ok(stream)) = accepted else {
+        let Ok(Some(stream)) = accepted else {
             tracing::debug!("tls handshake failed");
             return;
         };
-        drop(_permit);
         let exported = stream.get_ref().1.export_keying_material([0; 32], EXPORTER_LABEL, Some(&[]));
         self.serve(stream, ChannelBinding(exported.ok())).await;
     }
@@ -100,10 +111,22 @@ impl Connection {
             router.clone().oneshot(request)
         });
         let mut builder = auto::Builder::new(TokioExecutor::new());
-        builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIMEOUT);
+        builder
+            .http1()
+            .timer(TokioTimer::new())
+            .header_read_timeout(HEADER_TIMEOUT)
+            .max_headers(HEADERS_MAX)
+            .max_buf_size(HEADER_BYTES_MAX);
         // Without extended CONNECT: browsers open a WebSocket over a connection of its own, as its limits count it.
-        builder.http2().timer(TokioTimer::new());
-        let connection = builder.serve_connection_with_upgrades(TokioIo::new(stream), service);
+        builder
+            .http2()
+            .timer(TokioTimer::new())
+            .max_header_list_size(HEADER_BYTES_MAX as u32)
+            .max_concurrent_streams(HTTP2_STREAMS_MAX)
+            .keep_alive_interval(HTTP2_KEEPALIVE_INTERVAL)
+            .keep_alive_timeout(HTTP2_KEEPALIVE_TIMEOUT);
+        let connection =
+            builder.serve_connection_with_upgrades(TokioIo::new(Patience::of(stream, HEADER_TIMEOUT)), service);
         let mut connection = std::pin::pin!(connection);
         let (soft, hard) = (shutdown.soft(), shutdown.hard());
         let mut draining = false;

@@ -75,7 +75,7 @@ pub(crate) async fn serve(gateway: Arc<Gateway>, endpoint: quinn::Endpoint) {
 
 enum Admitted {
     Run(Handshake),
-    /// Half of the places are taken: a forged address must not take one.
+    /// Places are scarce: a forged address must not take one.
     ProveAddress,
 }
 
