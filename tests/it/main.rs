@@ -11,6 +11,7 @@ mod demo;
 mod directory;
 mod flows;
 mod fuzz_corpus;
+mod identity;
 mod load;
 mod scripted_browser;
 mod scripted_codex;

@@ -5,6 +5,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use crate::billing::Billing;
+use crate::identities::IdentityProvider;
 
 /// The name of an account that its owner has not named.
 const DEFAULT_ACCOUNT_NAME: &str = "Personal";
@@ -22,6 +23,8 @@ pub struct Config {
     pub account_name: String,
     /// How it bills; none: everything is free and without limits.
     pub billing: Option<Billing>,
+    /// Where people may sign in as well.
+    pub identity_provider: Option<IdentityProvider>,
 }
 
 impl Config {
@@ -35,6 +38,7 @@ impl Config {
             regions,
             account_name: DEFAULT_ACCOUNT_NAME.to_owned(),
             billing: None,
+            identity_provider: None,
         }
     }
 

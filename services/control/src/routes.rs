@@ -20,7 +20,7 @@ use crate::principal::refuse_foreign_page;
 use crate::security::SecuritySchemes;
 use crate::service::App;
 use crate::{
-    account_sessions, accounts, agent_status, audit, billing, claims, devices, invitations, local_connect,
+    account_sessions, accounts, agent_status, audit, billing, claims, devices, identities, invitations, local_connect,
     machine_keys, machines, members, passkeys, presence, recovery, regions, sign_in, tickets, ways_in,
 };
 

@@ -51,6 +51,9 @@ pub enum StartError {
     /// None of the keys in the database can sign.
     #[error("no key to sign tokens with is in the database: make one with `flydex-server rotate-token-key`")]
     NoTokenKey,
+    /// The identity provider cannot be used as it is set up.
+    #[error("use the identity provider")]
+    Provider(#[from] ProviderError),
 }
 
 /// What every handler shares.

@@ -216,7 +216,8 @@ fn control_config(
         regions: vec![region],
         account_name: config.account_name.clone(),
         billing: None,
-    }
+        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
+    })
 }
 
 #[cfg(test)]

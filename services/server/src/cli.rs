@@ -63,7 +63,12 @@ certificate_file = \"public.crt\"\n  key_file = \"public.key\"\n  [mutual]\n  \
 certificate_file = \"control-1.crt\"  # names spiffe://flydex/<region>/control/<name>\n  \
 key_file = \"control-1.key\"\n  ca_file = \"ca.crt\"\n\nTo bill (docs/BILLING.md; without it there are no \
 limits):\n  [billing]\n  webhook_secret_file = \"/run/secrets/billing\"\n  free = { machines = 1, seats = 1 }\n  \
-[[billing.plans]]\n  name = \"team\"\n  price = \"price_1\"\n  machines = 20\n  seats = 10"
+[[billing.plans]]\n  name = \"team\"\n  price = \"price_1\"\n  machines = 20\n  seats = 10\n\n\
+Passkeys work at every public_origin that is a name. For an OpenID provider beside them, register \
+<public_origin>/sign-in/identity there as the address to come back to, and add:\n  [identity_provider]\n  \
+name = \"Example\"                   # on the button\n  issuer = \"https://id.example.org\"\n  \
+client_id = \"flydex\"\n  client_secret_file = \"/run/secrets/oidc\"\n\
+Who is to sign in there links it under 'Account' first; e-mail addresses link nobody."
     )]
     Control(ControlFlags),
     /// The web app at an origin of its own, apart from everything that holds a secret.

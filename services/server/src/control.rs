@@ -160,6 +160,7 @@ async fn start(
         regions,
         account_name: config.account_name.clone(),
         billing: config.billing.as_ref().map(BillingConfig::read).transpose()?,
+        identity_provider: config.identity_provider.as_ref().map(IdentityProviderConfig::read).transpose()?,
     };
     flydex_control::Service::start(control, sql, Clock::system(), life.shutdown.clone())
         .await

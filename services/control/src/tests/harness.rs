@@ -35,7 +35,7 @@ use uuid::Uuid;
 pub(super) use self::authenticator::{Authenticator, answer_cookie};
 pub(super) use self::provider::{FakeProvider, Signed};
 pub(super) use self::requests::{encode, machine_request, page_request, redeem_body, start_body, with_body};
-use crate::{Billing, Config, Region, Service, WebhookSecret};
+use crate::{Billing, Config, IdentityProvider, Region, Service, WebhookSecret};
 
 pub(super) const ORIGIN: &str = "https://relay.example";
 /// What events of the payment provider are signed with.
@@ -98,14 +98,24 @@ impl World {
         let by_price = [("price_team".to_owned(), plan("team", 10))].into();
         let secrets = vec![WebhookSecret::new("whsec_replaced"), WebhookSecret::new(WEBHOOK_SECRET)];
         let billing = Billing { secrets, catalogue: Catalogue { free: plan("free", free), by_price } };
-        Self::start_with(Database::empty().await, Clock::manual(START_MILLIS), Some(billing)).await
+        Self::start_with(Database::empty().await, Clock::manual(START_MILLIS), None, Some(billing)).await
     }
 
-    async fn start_in(database: Database, clock: Clock) -> Self {
-        Self::start_with(database, clock, None).await
+    /// One where people may sign in at a provider as well.
+    pub(super) async fn with_provider(provider: IdentityProvider) -> Self {
+        Self::start_in(Database::empty().await, Clock::manual(START_MILLIS), Some(provider)).await
     }
 
-    async fn start_with(database: Database, clock: Clock, billing: Option<Billing>) -> Self {
+    async fn start_in(database: Database, clock: Clock, provider: Option<IdentityProvider>) -> Self {
+        Self::start_with(database, clock, provider, None).await
+    }
+
+    async fn start_with(
+        database: Database,
+        clock: Clock,
+        provider: Option<IdentityProvider>,
+        billing: Option<Billing>,
+    ) -> Self {
         let store = database.open().await;
         let origin = PublicOrigin::parse(ORIGIN).expect("the origin is trusted");
         let mut config = Config::new(origin.clone(), "local");
