@@ -100,7 +100,8 @@ impl Account {
         let request = self.client.post(format!("{}{path}", self.base)).header(COOKIE, &self.cookie);
         let request = request.header(ORIGIN, &self.origin).header(CONTENT_TYPE, "application/json").body("{}");
         let (cookie, account_id) = signed_in(&path, request.send().await?).await?;
-        Ok(Self { cookie, account_id, ..self.clone() })
+        let fresh = Arc::new(Mutex::new((cookie.clone(), Instant::now())));
+        Ok(Self { cookie, account_id, fresh, ..self.clone() })
     }
 
     /// The same, over connections of its own: as another browser, which may have another address.
@@ -261,6 +262,14 @@ impl Account {
             }
         }
     }
+}
+
+/// Uses a link up: the cookie, and the account.
+async fn use_link(client: &Client, origin: &str, base: &str, token: &str) -> anyhow::Result<(String, AccountId)> {
+    let path = "/api/sign-in";
+    let request = client.post(format!("{base}{path}")).header(ORIGIN, origin);
+    let request = request.header(CONTENT_TYPE, "application/json").body(json!({ "token": token }).to_string());
+    signed_in(path, request.send().await?).await
 }
 
 /// The cookie that an answer sets, and the account that it is for.

@@ -11,4 +11,5 @@ mod machine;
 mod members;
 mod office;
 mod relay;
+mod sign_in;
 mod stand;

@@ -3,6 +3,7 @@
 mod approvals;
 mod breaks;
 mod pairing;
+mod sign_in;
 mod threads;
 mod transports;
 mod turns;

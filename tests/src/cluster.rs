@@ -137,6 +137,12 @@ impl Cluster {
         &self.origin
     }
 
+    /// The origin of the API.
+    #[must_use]
+    pub fn api_origin(&self) -> String {
+        format!("https://localhost:{}", self.front.port())
+    }
+
     /// The certificate that clients must be told to trust.
     #[must_use]
     pub fn certificate_pem(&self) -> &str {

@@ -44,7 +44,7 @@ impl Shop {
     }
 
     async fn send_as(&self, header: &str, body: String) -> anyhow::Result<(u16, Value)> {
-        let request = self.client.post(format!("{}/api/billing/webhook", self.cluster.origin()));
+        let request = self.client.post(format!("{}/api/billing/webhook", self.cluster.api_origin()));
         let response = request.header("stripe-signature", header).body(body).send().await?;
         let status = response.status().as_u16();
         Ok((status, serde_json::from_str(&response.text().await?).unwrap_or(Value::Null)))

@@ -94,7 +94,7 @@ async fn a_demoted_owner_keeps_no_owners_right_at_the_api_or_the_machine() -> an
     // A viewer looks, and neither writes nor answers.
     let mut viewer = office.attached(&ana).await?;
     let signed = viewer.sign(CommandKind::StartThread, start_thread(&office, "ana writes"), |_| {});
-    is_about(&viewer.ask(&signed).await.err().context("a receipt")?, ErrorCode::RoleInsufficient)?;
+    is_about(&viewer.ask(&signed).await.err().context("a receipt")?, ErrorCode::Forbidden)?;
 
     // Owner again by the account, and by no word of the relay at the machine.
     let (status, answer) = set_role(&office.owner.account, &ana.user_id, "owner").await?;

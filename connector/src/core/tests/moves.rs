@@ -1,6 +1,5 @@
 //! The core over real links, between relays of two regions whose owners know nothing of each other.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use flydex_domain::epoch::Epoch;
@@ -28,8 +27,7 @@ fn of(node: u8, counter: u64) -> Epoch {
 
 /// Gives the core links of its own to these regions.
 fn link_to(world: &World, regions: watch::Receiver<Vec<RegionEndpoint>>) {
-    let paired =
-        PairedState { regions, machine_key: tokio::sync::watch::channel(Arc::new(key(9))).1, ..world.paired.clone() };
+    let paired = PairedState { regions, ..world.paired.clone() };
     let config = CoreConfig {
         paired,
         boot_id: world.boot_id,

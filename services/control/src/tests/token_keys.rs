@@ -1,3 +1,4 @@
+use std::collections::BTreeMap;
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
@@ -102,8 +103,8 @@ async fn a_restart_goes_on_with_the_keys_and_a_seed_that_is_over_is_gone() {
     }
     world.service.control().remove_ended().await.expect("housekeeping");
     let kept = world.store.read().await.expect("a view").token_keys().await.expect("keys");
-    let seeds: Vec<_> = kept.iter().map(|kept| (kept.key.key_id.clone(), kept.seed.is_some())).collect();
-    assert_eq!(seeds, [(first[0].clone(), false), (second.clone(), true)]);
+    let seeds: BTreeMap<_, _> = kept.iter().map(|kept| (kept.key.key_id.clone(), kept.seed.is_some())).collect();
+    assert_eq!(seeds, BTreeMap::from([(first[0].clone(), false), (second.clone(), true)]));
     assert_eq!(told(&world.restart().await).await, [second]);
 }
 

@@ -29,7 +29,8 @@ async fn a_lost_device_is_replaced_and_its_key_is_good_for_nothing() -> anyhow::
     is_about(&ended, ErrorCode::DeviceRevoked)?;
     wait::until("the machine to forget it", async || {
         let (_, lines) = stand.machine.command(&["devices", "list"]).await.ok()?;
-        (!lines.out.iter().any(|line| line.contains(&lost_id.to_string()))).then_some(())
+        let tombstone = format!("{lost_id}\tremoved");
+        lines.out.iter().any(|line| line.starts_with(&tombstone)).then_some(())
     })
     .await?;
     let refused = stand.relay.account.ticket(&finder.device, REGION).await.err().context("it got a ticket")?;
