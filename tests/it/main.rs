@@ -1,5 +1,6 @@
 //! Whole flows over the real binaries, and the rules that the tree itself must keep.
 
+mod attack;
 mod attacks;
 mod canary;
 mod cluster;

@@ -5,6 +5,7 @@
 //! stands in place of Codex (`flydex-loadtest`).
 
 pub mod account;
+pub mod attack;
 pub mod browser;
 pub mod canary;
 pub mod cluster;

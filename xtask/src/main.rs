@@ -1,5 +1,6 @@
 //! `cargo xtask`: the one door for whoever works on FlyDex.
 
+mod attack;
 mod bench;
 mod check;
 mod cluster;
@@ -53,6 +54,11 @@ enum Task {
     /// are missing (Debian packages, as root). `check` kills, freezes, drains and cuts them off under load, and ends
     /// with a table of figures beside their bounds and `N passed, N failed`.
     Cluster(cluster::Arguments),
+    /// Attack a cluster on this computer, and end with a table of what was tried and stopped and `N passed, N failed`.
+    ///
+    /// Gateways, nodes and control in two regions with Redis and PostgreSQL, real connectors and the real Codex. The
+    /// attacks are `tests/src/attack`; `cargo xtask test` runs them too.
+    Attack(attack::Arguments),
     /// Generate the code of the `.proto` files, in Rust and for the web app, and docs/protocol-reference.md.
     Proto(proto::Arguments),
     /// Build the web app into services/web/dist when its sources changed.
@@ -80,6 +86,7 @@ fn run(task: Task) -> anyhow::Result<bool> {
         Task::Fuzz(arguments) => fuzz::run(&root, &arguments),
         Task::Simulate(arguments) => simulate::run(&root, &arguments),
         Task::Cluster(arguments) => cluster::run(&root, &arguments),
+        Task::Attack(arguments) => attack::run(&root, &arguments),
         Task::Proto(arguments) => proto::run(&root, &arguments).map(|()| true),
         Task::Web(arguments) => web::run(&root, &arguments).map(|()| true),
     }

@@ -35,7 +35,7 @@ async fn stranger(stand: &Stand) -> anyhow::Result<Account> {
     tx.create_link(user.principal().scope(), &user, &sha256(&token), now(), ends).await?;
     tx.commit().await?;
     store.close().await;
-    sign_in(&format!("{}/sign-in#{}", stand.relay.server.origin(), encode(&token))).await
+    sign_in(&format!("{}/sign-in#{}", stand.relay.server.origin(), encode(&token)), None).await
 }
 
 /// Waits until the relay closes the machine in the session, for that reason.

@@ -1,5 +1,6 @@
 //! Answers to an approval that are not what was asked, and two devices that answer at once.
 
+use crate::codex::CodexHome;
 use anyhow::{Context as _, ensure};
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as Event;
@@ -11,13 +12,31 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{ApprovalId, Generation};
 use flydex_loadtest::approval::Shown;
 use flydex_loadtest::device::Device;
-use flydex_tests::codex::CodexHome;
 use prost::Message as _;
 
-use super::stand::{Client, Signed, Stand, now, result};
+use super::Attack;
+use super::stand::{Client, Ground, Signed, Stand, now, result};
+use super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[Attack {
+    name: "wrong answers to approvals",
+    tries: "an accept of something else, of another life of Codex, wider, by a stranger, twice, and two at once",
+    stopped_by: &[
+        "digest_mismatch",
+        "generation_mismatch",
+        "approval_not_found",
+        "decision_not_offered",
+        "device_not_enrolled",
+        "bad_request",
+        "already_answered",
+    ],
+    run: |ground, tally| Box::pin(wrongly_answered(ground, tally)),
+    regions: 1,
+}];
 
 /// Waits until an approval is shown, and checks that the machine signed it.
-pub(super) async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval> {
+pub async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval> {
     let opened = |event| if let Event::ApprovalOpened(signed) = event { Some(signed) } else { None };
     let signed = client.event(opened).await?;
     client.opened.machine.machine_key.verify(approval_transcript(&signed.approval), &signed.signature)?;
@@ -25,22 +44,24 @@ pub(super) async fn asked(client: &mut Client) -> anyhow::Result<agent::Approval
 }
 
 /// The digest of what is shown.
-pub(super) fn digest_of(shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
+pub fn digest_of(shown: &agent::Approval) -> anyhow::Result<[u8; 32]> {
     Ok(Shown::of(shown.clone())?.digest())
 }
 
-pub(super) fn accept(shown: &agent::Approval) -> anyhow::Result<ApprovalAnswer> {
+/// The answer that accepts what is shown.
+pub fn accept(shown: &agent::Approval) -> anyhow::Result<ApprovalAnswer> {
     let (approval_id, generation) = (shown.approval_id.as_ref().try_into()?, shown.generation.as_ref().try_into()?);
     Ok(ApprovalAnswer { approval_id, generation, decision: Decision::Accept })
 }
 
-pub(super) fn answer(client: &Client, answer: ApprovalAnswer, digest: [u8; 32]) -> Signed {
+/// An answer as a command, whatever it says.
+pub fn answer(client: &Client, answer: ApprovalAnswer, digest: [u8; 32]) -> Signed {
     let content = Body::AnswerApproval(agent::AnswerApproval { digest: digest.to_vec().into() });
     client.sign(CommandKind::AnswerApproval, content, |header| header.answer = Some(answer))
 }
 
 /// The machine's word on an answer; while another is under way the relay says to come again.
-pub(super) async fn word(client: &mut Client, signed: &Signed) -> anyhow::Result<Receipt> {
+pub async fn word(client: &mut Client, signed: &Signed) -> anyhow::Result<Receipt> {
     loop {
         match client.ask(signed).await {
             Err(error) if format!("{error:#}").ends_with(ErrorCode::MachineBusy.name()) => {}
@@ -49,9 +70,8 @@ pub(super) async fn word(client: &mut Client, signed: &Signed) -> anyhow::Result
     }
 }
 
-#[tokio::test]
-async fn an_answer_to_something_else_lets_nothing_happen_and_the_first_right_one_counts() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
+async fn wrongly_answered(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
     let outside = CodexHome::outside()?;
     let file = outside.path().join("ran");
     let second = stand.second_device("second phone").await?;
@@ -92,12 +112,13 @@ async fn an_answer_to_something_else_lets_nothing_happen_and_the_first_right_one
     let signed =
         first.sign(CommandKind::AnswerApproval, Body::AnswerApproval(agent::AnswerApproval::default()), |_| {});
     ensure!(first.ask(&signed).await.map_or(true, |receipt| receipt.outcome != Outcome::Executed), "no answer");
+    tally.stopped(ErrorCode::BadRequest.name());
     ensure!(!file.exists(), "it ran without a right answer");
 
     both_accept(&mut first, &mut second, accept, right).await?;
     let signed = answer(&first, accept, right);
     first.is_refused(&signed, ErrorCode::AlreadyAnswered).await?;
-    flydex_tests::wait::until("the command to run", || async { file.exists().then_some(()) }).await?;
+    crate::wait::until("the command to run", || async { file.exists().then_some(()) }).await?;
     stand.model.request(|request| !request.outputs.is_empty()).await?;
     assert_eq!(std::fs::read_to_string(&file)?, "ran\n");
     Ok(())
@@ -119,6 +140,7 @@ async fn both_accept(
         neither => anyhow::bail!("nobody was first: {neither:?}"),
     };
     assert_eq!(loser, Outcome::Refused(ErrorCode::AlreadyAnswered));
+    first.tally.stopped(ErrorCode::AlreadyAnswered.name());
     let ResultKind::Refusal(refusal) = result(&told)? else { anyhow::bail!("no refusal") };
     let closed = refusal.approval.context("who was first")?;
     assert_eq!(closed.approval_id.as_ref(), accept.approval_id.as_bytes());

@@ -1,5 +1,8 @@
 //! The claim in a QR code: guessed, used twice, and taken by somebody else.
 
+use crate::codex::CodexHome;
+use crate::connector::Machine;
+use crate::model::Model;
 use anyhow::{Context as _, ensure};
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -7,17 +10,35 @@ use flydex_domain::pairing::ClaimKeys;
 use flydex_domain::secret::SecretKey;
 use flydex_loadtest::account::{Account, encode, key_json};
 use flydex_loadtest::device::Device;
-use flydex_tests::codex::CodexHome;
-use flydex_tests::connector::Machine;
-use flydex_tests::model::Model;
 use reqwest::{Method, StatusCode};
 use serde_json::json;
 use uuid::Uuid;
 
-use super::stand::{Relay, api_code};
+use super::Attack;
+use super::stand::{Ground, Relay, api_code};
+use super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "guessed claims",
+        tries: "a claim that nobody made, and wrong keys for one that is there, until it is gone",
+        stopped_by: &["claim_invalid"],
+        run: |ground, tally| Box::pin(guessed(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "taken claims",
+        tries: "a claim that another browser or device has redeemed: redeemed, finalized, watched, cancelled",
+        stopped_by: &["claim_used", "claim_invalid", "conflict", "not_found", "pairing_ended"],
+        run: |ground, tally| Box::pin(taken(ground, tally)),
+        regions: 1,
+    },
+];
 
 /// Tries to redeem a claim with a key, as it is.
 async fn redeem(
+    tally: &Tally,
     account: &Account,
     claim_id: &str,
     key: &[u8; 32],
@@ -28,6 +49,7 @@ async fn redeem(
     });
     let (status, answer) = account.call(Method::POST, &format!("/api/claims/{claim_id}/redeem"), Some(body)).await?;
     let code = if status.is_success() { "redeemed" } else { api_code(&answer) };
+    tally.stopped(code);
     Ok((status, code.to_owned()))
 }
 
@@ -40,33 +62,31 @@ fn parts(url: &str) -> anyhow::Result<(String, [u8; 32])> {
     Ok((claim_id.to_owned(), *ClaimKeys::derive(&SecretKey::new(secret)).redeem.expose()))
 }
 
-#[tokio::test]
-async fn a_claim_that_is_guessed_at_five_times_is_gone_even_for_who_knows_it() -> anyhow::Result<()> {
+async fn guessed(ground: Ground, tally: Tally) -> anyhow::Result<()> {
     let model = Model::start().await?;
     let codex = CodexHome::create(&model)?;
-    let relay = Relay::start().await?;
+    let relay = Relay::on(&ground, &tally).await?;
     let machine = Machine::new(relay.server.origin(), &codex)?;
     let mut connector = machine.connect()?;
     let (claim_id, key) = parts(&connector.pair_url().await?)?;
     let device = Device::new();
     let refused = (StatusCode::NOT_FOUND, "claim_invalid".to_owned());
     // A claim that nobody made is answered like a wrong key for one that is there.
-    assert_eq!(redeem(&relay.account, &Uuid::new_v4().to_string(), &key, &device).await?, refused);
+    assert_eq!(redeem(&tally, &relay.account, &Uuid::new_v4().to_string(), &key, &device).await?, refused);
     for guess in 1..=5 {
-        assert_eq!(redeem(&relay.account, &claim_id, &[guess; 32], &device).await?, refused, "guess {guess}");
+        assert_eq!(redeem(&tally, &relay.account, &claim_id, &[guess; 32], &device).await?, refused, "guess {guess}");
     }
-    assert_eq!(redeem(&relay.account, &claim_id, &key, &device).await?, refused);
+    assert_eq!(redeem(&tally, &relay.account, &claim_id, &key, &device).await?, refused);
     ensure!(!connector.process_mut().ended().await?.success(), "the connector waits for a claim that is gone");
     let (_, devices) = machine.command(&["devices", "list"]).await?;
     ensure!(devices.out.iter().all(|line| !line.contains("attacker")), "{devices:?}");
     Ok(())
 }
 
-#[tokio::test]
-async fn a_claim_belongs_to_the_browser_that_redeemed_it() -> anyhow::Result<()> {
+async fn taken(ground: Ground, tally: Tally) -> anyhow::Result<()> {
     let model = Model::start().await?;
     let codex = CodexHome::create(&model)?;
-    let relay = Relay::start().await?;
+    let relay = Relay::on(&ground, &tally).await?;
     let machine = Machine::new(relay.server.origin(), &codex)?;
     let mut connector = machine.connect()?;
     let url = connector.pair_url().await?;
@@ -76,26 +96,30 @@ async fn a_claim_belongs_to_the_browser_that_redeemed_it() -> anyhow::Result<()>
     let pairing = relay.account.redeem(&url, &device, "phone").await?;
 
     let used = (StatusCode::CONFLICT, "claim_used".to_owned());
-    assert_eq!(redeem(&other, &claim_id, &key, &other_device).await?, used, "another browser");
-    assert_eq!(redeem(&other, &claim_id, &key, &device).await?, used, "another browser with the same device");
-    assert_eq!(redeem(&relay.account, &claim_id, &key, &other_device).await?, used, "another device");
+    assert_eq!(redeem(&tally, &other, &claim_id, &key, &other_device).await?, used, "another browser");
+    assert_eq!(redeem(&tally, &other, &claim_id, &key, &device).await?, used, "another browser with the same device");
+    assert_eq!(redeem(&tally, &relay.account, &claim_id, &key, &other_device).await?, used, "another device");
     let mac = json!({ "device_mac": encode(&[1; 32]) });
     let finalize = format!("/api/claims/{claim_id}/finalize");
     let (_, answer) = other.call(Method::POST, &finalize, Some(mac.clone())).await?;
     assert_eq!(api_code(&answer), "claim_invalid");
+    tally.stopped(api_code(&answer));
     let (_, answer) = relay.account.call(Method::POST, &finalize, Some(mac)).await?;
     assert_eq!(api_code(&answer), "conflict", "a second word on the same terms");
-    let (watched, _) =
+    tally.stopped(api_code(&answer));
+    let (watched, answer) =
         other.call(Method::GET, &format!("/api/local-connect/{}", pairing.local_connect_id), None).await?;
     ensure!(watched.is_client_error(), "another browser saw the pairing: {watched}");
+    tally.stopped(api_code(&answer));
     let cancel = format!("/api/local-connect/{}/cancel", pairing.local_connect_id);
-    let (cancelled, _) = other.call(Method::POST, &cancel, Some(json!({}))).await?;
+    let (cancelled, answer) = other.call(Method::POST, &cancel, Some(json!({}))).await?;
     ensure!(cancelled.is_client_error(), "another browser ended the pairing: {cancelled}");
+    tally.stopped(api_code(&answer));
 
     connector.question().await?;
     connector.answer(false).await?;
     ensure!(!connector.process_mut().ended().await?.success(), "the desk said no");
-    let (status, code) = redeem(&other, &claim_id, &key, &other_device).await?;
+    let (status, code) = redeem(&tally, &other, &claim_id, &key, &other_device).await?;
     ensure!(status.is_client_error(), "a claim that ended was redeemed: {code}");
     Ok(())
 }

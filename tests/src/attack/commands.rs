@@ -16,7 +16,46 @@ use flydex_loadtest::device::Device;
 use flydex_proto::v1::machine_message;
 use uuid::Uuid;
 
-use super::stand::{Client, Stand, attach, now, result, watch};
+use super::Attack;
+use super::stand::{Client, Ground, Stand, attach, now, result, watch};
+use super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "forged commands",
+        tries: "a command that is not the device's word for now and here: bent, swapped, another's, too old, too early",
+        stopped_by: &[
+            "signature_invalid",
+            "body_mismatch",
+            "device_not_enrolled",
+            "wrong_account",
+            "wrong_machine",
+            "command_expired",
+            "command_not_yet_valid",
+            "lifetime_too_long",
+            "unknown",
+            "wrong_boot",
+            "bad_request",
+        ],
+        run: |ground, tally| Box::pin(forged(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "repeated commands",
+        tries: "a command again, under its id another, and again from another session",
+        stopped_by: &["the same receipt", "command_id_reused"],
+        run: |ground, tally| Box::pin(repeated(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "sessions without admission",
+        tries: "reads, effects and attaches of a device that is not enrolled, and of one that has not attached",
+        stopped_by: &["device_not_enrolled", "not_admitted", "nothing is sent"],
+        run: |ground, tally| Box::pin(unadmitted(ground, tally)),
+        regions: 1,
+    },
+];
 
 /// Longer ago, or further ahead, than any clock is let off.
 const FAR_MILLIS: u64 = 30 * 60 * 1000;
@@ -29,9 +68,8 @@ async fn attached(stand: &mut Stand) -> anyhow::Result<Client> {
     Ok(client)
 }
 
-#[tokio::test]
-async fn a_command_that_is_not_the_devices_word_for_now_and_here_does_nothing() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
+async fn forged(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
     let mut client = attached(&mut stand).await?;
     let forbidden = || stand.start_thread("must not begin");
     let start = CommandKind::StartThread;
@@ -74,6 +112,7 @@ async fn a_command_that_is_not_the_devices_word_for_now_and_here_does_nothing() 
     // An effect that was meant for another life may have been done in it: the machine does not say no.
     let signed = client.sign(start, forbidden(), |it| it.boot_id = BootId::from_bytes([9; 16]));
     assert_eq!(client.ask(&signed).await?.outcome, Outcome::Unknown);
+    tally.stopped("unknown");
     let signed = client.sign(CommandKind::Attach, attach(), |it| it.boot_id = BootId::from_bytes([9; 16]));
     client.is_refused(&signed, ErrorCode::WrongBoot).await?;
     // The header says one thing, the body another.
@@ -87,9 +126,8 @@ async fn a_command_that_is_not_the_devices_word_for_now_and_here_does_nothing() 
     Ok(())
 }
 
-#[tokio::test]
-async fn a_command_that_is_repeated_acts_once_and_is_answered_alike() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
+async fn repeated(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
     let mut client = attached(&mut stand).await?;
     let begun = client.sign(CommandKind::StartThread, stand.start_thread("begin once"), |_| {});
     let first = client.ask(&begun).await?;
@@ -97,6 +135,7 @@ async fn a_command_that_is_repeated_acts_once_and_is_answered_alike() -> anyhow:
     let ResultKind::ThreadStarted(_) = result(&first)? else { anyhow::bail!("no thread") };
     for _ in 0..3 {
         ensure!(client.ask(&begun).await? == first, "a repeat got another receipt");
+        tally.stopped("the same receipt");
     }
     let other = client.sign(CommandKind::StartThread, stand.start_thread("another word"), |header| {
         header.command_id = begun.0.command_id;
@@ -109,6 +148,7 @@ async fn a_command_that_is_repeated_acts_once_and_is_answered_alike() -> anyhow:
     let mut client = stand.client(&stand.relay.account, device).await?;
     client.attach().await?;
     ensure!(client.ask(&begun).await? == first, "a repeat over another session got another receipt");
+    tally.stopped("the same receipt");
 
     let last = client.sign(CommandKind::StartThread, stand.start_thread("begin after"), |_| {});
     assert_eq!(client.ask(&last).await?.outcome, Outcome::Executed);
@@ -134,12 +174,12 @@ async fn gets_nothing(client: &mut Client) -> anyhow::Result<()> {
     };
     let content = client.received().await?.iter().filter(is_content).count();
     ensure!(content == 0, "{content} messages of content");
+    client.tally.stopped("nothing is sent");
     Ok(())
 }
 
-#[tokio::test]
-async fn a_session_that_is_not_admitted_gets_nothing_while_another_streams() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
+async fn unadmitted(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
     let unpaired = stand.relay.another_browser().await?;
     let second = stand.second_device("second phone").await?;
     let mut client = attached(&mut stand).await?;

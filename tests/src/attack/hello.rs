@@ -5,41 +5,59 @@ use bytes::{BufMut as _, Bytes, BytesMut};
 use flydex_domain::command::CommandKind;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{BootId, MachineId};
-use flydex_domain::proof;
 use flydex_loadtest::account::{PairedMachine, key_json};
 use flydex_loadtest::device::Device;
-use flydex_loadtest::session::{Opened, Session};
-use flydex_proto::codec::{Lane, VERSION, VERSION_MIN, encode_message};
+use flydex_loadtest::hello::{hello, proof};
+use flydex_loadtest::session::Opened;
+use flydex_proto::codec::{Lane, VERSION, encode_message};
 use flydex_proto::v1::{self, machine_message, session_down, session_up};
 use reqwest::Method;
 use serde_json::json;
 use uuid::Uuid;
 
-use super::stand::{Client, REGION, Relay, api_code, attach, is_about};
+use super::Attack;
+use super::stand::{Client, Ground, REGION, Relay, api_code, attach};
+use super::tally::Tally;
 
-fn hello(ticket: &str, grant: &str, device: &Device) -> v1::SessionHello {
-    v1::SessionHello {
-        version: VERSION,
-        version_min: VERSION_MIN,
-        capabilities: Vec::new(),
-        ticket: ticket.to_owned(),
-        grant: grant.to_owned(),
-        device_key: Some(device.public_key().into()),
-        client: "attacker".to_owned(),
-    }
-}
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "stolen tickets",
+        tries: "a ticket without its key, twice, bent, of another relay; a grant of another device; a page elsewhere",
+        stopped_by: &["proof_invalid", "ticket_used", "ticket_invalid", "grant_invalid", "not_found", "origin refused"],
+        run: |ground, tally| Box::pin(stolen_tickets(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "first frames that are none",
+        tries: "nothing, halves, other lanes, too much, other messages and other versions in place of a hello",
+        stopped_by: &["frame_truncated", "frame_too_large", "unexpected_frame", "unsupported_version"],
+        run: |ground, tally| Box::pin(no_hello(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "later frames that are none",
+        tries: "cut, too large, on no lane, and a second hello in an open session",
+        stopped_by: &["frame_truncated", "frame_too_large", "unexpected_frame"],
+        run: |ground, tally| Box::pin(no_frame(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "machines of nobody",
+        tries: "a machine that is not the account's: asked, opened and commanded",
+        stopped_by: &["not_found", "machine_offline"],
+        run: |ground, tally| Box::pin(nobodys_machine(ground, tally)),
+        regions: 1,
+    },
+];
 
 /// Says hello and signs the challenge with `signer`; the error of whatever refuses it.
 async fn say(relay: &Relay, hello: v1::SessionHello, signer: &Device) -> anyhow::Result<()> {
-    let origin = relay.server.origin();
-    let mut session = Session::connect(&relay.session_url(), origin).await?;
+    let mut session = relay.socket().await?;
     let ticket = hello.ticket.clone();
     session.send(Lane::Control, session_up::Kind::Hello(hello)).await?;
     let session_down::Kind::Challenge(challenge) = session.next().await? else { anyhow::bail!("no challenge") };
-    let nonce = challenge.nonce.as_ref().try_into()?;
-    let signature = signer.sign_transcript(proof::session(nonce, &ticket, &challenge.gateway_id, origin));
-    let signature = Bytes::copy_from_slice(&signature);
-    session.send(Lane::Control, session_up::Kind::Proof(v1::SessionProof { signature })).await?;
+    session.send(Lane::Control, proof(&challenge, &ticket, relay.server.origin(), signer)?).await?;
     let session_down::Kind::Welcome(_) = session.next().await? else { anyhow::bail!("no welcome") };
     Ok(())
 }
@@ -50,14 +68,14 @@ async fn is_not_welcome(
     signer: &Device,
     code: ErrorCode,
 ) -> anyhow::Result<()> {
-    is_about(&say(relay, hello, signer).await.err().context(code.name())?, code)
+    relay.tally.is_about(&say(relay, hello, signer).await.err().context(code.name())?, code)
 }
 
-#[tokio::test]
-async fn a_ticket_opens_one_session_for_its_own_key_at_its_own_relay() -> anyhow::Result<()> {
-    let (relay, elsewhere) = tokio::try_join!(Relay::start(), Relay::start())?;
+async fn stolen_tickets(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let (relay, elsewhere) = tokio::try_join!(Relay::on(&ground, &tally), Relay::start())?;
+    let region = relay.regions().swap_remove(0);
     let (device, other) = (Device::new(), Device::new());
-    let (ticket, grant) = relay.account.ticket(&device, REGION).await?;
+    let (ticket, grant) = relay.account.ticket(&device, &relay.regions()[0]).await?;
 
     let copied = hello(&ticket, &grant, &device);
     is_not_welcome(&relay, copied.clone(), &other, ErrorCode::ProofInvalid).await?;
@@ -65,8 +83,8 @@ async fn a_ticket_opens_one_session_for_its_own_key_at_its_own_relay() -> anyhow
     say(&relay, copied.clone(), &device).await?;
     is_not_welcome(&relay, copied, &device, ErrorCode::TicketUsed).await?;
 
-    let (ticket, grant) = relay.account.ticket(&device, REGION).await?;
-    let (_, other_grant) = relay.account.ticket(&other, REGION).await?;
+    let (ticket, grant) = relay.account.ticket(&device, &relay.regions()[0]).await?;
+    let (_, other_grant) = relay.account.ticket(&other, &region).await?;
     let (foreign_ticket, foreign_grant) = elsewhere.account.ticket(&device, REGION).await?;
     let mut bent = ticket.clone();
     bent.insert(ticket.len() / 2, 'A');
@@ -87,16 +105,17 @@ async fn a_ticket_opens_one_session_for_its_own_key_at_its_own_relay() -> anyhow
 
     let body = json!({ "device_key": key_json(&device.public_key()), "region": "elsewhere" });
     let (_, refused) = relay.account.call(Method::POST, "/api/tickets", Some(body)).await?;
+    tally.stopped(api_code(&refused));
     assert_eq!(api_code(&refused), "not_found", "no ticket is made for a region that is not there");
-    Session::connect(&relay.session_url(), "https://elsewhere.example").await.err().context("another origin")?;
+    relay.socket_in(0, "https://elsewhere.example").await.err().context("another origin")?;
+    tally.stopped("origin refused");
     say(&relay, hello(&ticket, &grant, &device), &device).await
 }
 
-#[tokio::test]
-async fn a_frame_that_is_not_one_ends_the_session_with_its_own_code() -> anyhow::Result<()> {
-    let relay = Relay::start().await?;
+async fn no_hello(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let relay = Relay::on(&ground, &tally).await?;
     let device = Device::new();
-    let (ticket, grant) = relay.account.ticket(&device, REGION).await?;
+    let (ticket, grant) = relay.account.ticket(&device, &relay.regions()[0]).await?;
     let right = hello(&ticket, &grant, &device);
     let future = v1::SessionHello { version: VERSION + 1, version_min: VERSION + 1, ..right.clone() };
     let past = v1::SessionHello { version: 0, version_min: 0, ..right.clone() };
@@ -119,23 +138,22 @@ async fn a_frame_that_is_not_one_ends_the_session_with_its_own_code() -> anyhow:
         ("only versions to come", encode(session_up::Kind::Hello(future))?, ErrorCode::UnsupportedVersion),
         ("only versions gone", encode(session_up::Kind::Hello(past))?, ErrorCode::UnsupportedVersion),
     ] {
-        let mut session = Session::connect(&relay.session_url(), relay.server.origin()).await?;
+        let mut session = relay.socket().await?;
         session.send_raw(frame).await.context(what)?;
-        is_about(&session.next().await.err().context(what)?, code).context(what)?;
+        tally.is_about(&session.next().await.err().context(what)?, code).context(what)?;
     }
-    let mut session = Session::connect(&relay.session_url(), relay.server.origin()).await?;
+    let mut session = relay.socket().await?;
     session.send_text("hello").await?;
-    is_about(&session.next().await.err().context("text")?, ErrorCode::UnexpectedFrame)?;
+    tally.is_about(&session.next().await.err().context("text")?, ErrorCode::UnexpectedFrame)?;
 
     // A newer client that still speaks this version is welcome; so is everyone after those attacks.
     say(&relay, v1::SessionHello { version: VERSION + 9, ..right }, &device).await
 }
 
-#[tokio::test]
-async fn an_open_session_ends_at_its_first_frame_that_is_none() -> anyhow::Result<()> {
-    let relay = Relay::start().await?;
+async fn no_frame(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let relay = Relay::on(&ground, &tally).await?;
     let device = Device::new();
-    let (ticket, grant) = relay.account.ticket(&device, REGION).await?;
+    let (ticket, grant) = relay.account.ticket(&device, &relay.regions()[0]).await?;
     let again = encode(session_up::Kind::Hello(hello(&ticket, &grant, &device)))?;
     for (what, frame, code) in [
         ("cut", Bytes::from_static(&[0, 0x0a, 0x20, 1]), ErrorCode::FrameTruncated),
@@ -145,16 +163,15 @@ async fn an_open_session_ends_at_its_first_frame_that_is_none() -> anyhow::Resul
     ] {
         let mut session = relay.session(&relay.account, &device).await?;
         session.send_raw(frame).await?;
-        is_about(&session.next().await.err().context(what)?, code).context(what)?;
+        tally.is_about(&session.next().await.err().context(what)?, code).context(what)?;
     }
     Ok(())
 }
 
 /// With one account there is no foreign machine; the relay looks under the account of the ticket and nowhere else,
 /// so a machine that another account has and one that nobody has are the same question.
-#[tokio::test]
-async fn a_machine_that_is_not_the_accounts_is_offline_and_takes_nothing() -> anyhow::Result<()> {
-    let relay = Relay::start().await?;
+async fn nobodys_machine(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let relay = Relay::on(&ground, &tally).await?;
     let device = Device::new();
     let mut session = relay.session(&relay.account, &device).await?;
     let machine_id = MachineId::from_uuid(Uuid::new_v4());
@@ -169,6 +186,7 @@ async fn a_machine_that_is_not_the_accounts_is_offline_and_takes_nothing() -> an
     session.send(Lane::Control, session_up::Kind::ToMachine(to)).await?;
     let session_down::Kind::MachineClosed(closed) = session.next().await? else { anyhow::bail!("not closed") };
     assert_eq!(closed.code, u32::from(ErrorCode::NotFound.number()));
+    tally.stopped(ErrorCode::NotFound.name());
 
     session.send(Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id: wire_id })).await?;
     let session_down::Kind::FromMachine(from) = session.next().await? else { anyhow::bail!("no status") };
@@ -176,7 +194,7 @@ async fn a_machine_that_is_not_the_accounts_is_offline_and_takes_nothing() -> an
         anyhow::bail!("no status")
     };
     ensure!(status.state == i32::from(v1::MachineState::Offline) && status.boot_id.is_empty(), "not offline");
-    let mut client = Client { session, opened, device };
+    let mut client = Client { session, opened, device, tally };
     let signed = client.sign(CommandKind::Attach, attach(), |_| {});
     client.is_turned_away(&signed, ErrorCode::MachineOffline).await
 }
