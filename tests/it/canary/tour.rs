@@ -91,7 +91,7 @@ impl Tour {
         let (_, link) = self.call(Method::POST, "/api/sign-in-links", &cookie, "{}".to_owned()).await?;
         let url = link["url"].as_str().context("no link")?;
         canary::plant_token("sign-in token", url.split_once('#').context("no token in the link")?.1);
-        let body = json!({ "role": "viewer", "label": mark("label") }).to_string();
+        let body = json!({ "role": "viewer", "label": "a colleague" }).to_string();
         let (_, invitation) = self.call(Method::POST, "/api/invitations", &cookie, body).await?;
         let url = invitation["url"].as_str().with_context(|| format!("no invitation in {invitation}"))?;
         canary::plant_token("invitation token", url.split_once('#').context("no token in the link")?.1);

@@ -28,6 +28,7 @@ use crate::codex::{CodexHome, Daemon};
 use crate::connector::{Connector, Machine};
 use crate::model::Model;
 use crate::server::Settings;
+use crate::wait;
 
 /// The present, as the attacker's clock has it.
 pub fn now() -> UnixMillis {
@@ -160,6 +161,19 @@ impl Stand {
     pub async fn client(&self, account: &Account, device: Device) -> anyhow::Result<Client> {
         let session = self.relay.session(account, &device).await?;
         self.client_of(session, &self.paired, device).await
+    }
+
+    /// A session that the machine has admitted, as soon as it is linked.
+    ///
+    /// # Errors
+    /// When it never is.
+    pub async fn client_when_linked(&self, device: &Device) -> anyhow::Result<Client> {
+        wait::until("the machine to be linked", async || {
+            let mut client = self.client(&self.relay.account, device.clone()).await.ok()?;
+            client.attach().await.ok()?;
+            Some(client)
+        })
+        .await
     }
 
     /// An open session with a machine open in it, not attached.

@@ -95,8 +95,7 @@ async fn the_old_account_loses_a_machine_that_moves_at_once_and_keeps_trying_in_
     ensure!(!done && lines.err.iter().any(|line| line.contains("machine_revoked")), "{lines:?}");
     // The new account has it all the while.
     let session = stand.relay.session(&other, &new_device).await?;
-    let mut theirs = Client { session, opened: client.opened.clone(), device: new_device };
-    theirs.opened = theirs.session.open_machine(&moved).await?;
+    let mut theirs = Client::opened(session, &moved, new_device).await?;
     theirs.attach().await?;
     Ok(())
 }

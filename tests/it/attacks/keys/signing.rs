@@ -54,16 +54,6 @@ async fn starts_a_thread(stand: &Stand, client: &mut Client, text: &str) -> anyh
     Ok(())
 }
 
-/// Waits until the machine is linked again; a session that is admitted there.
-async fn when_linked(stand: &Stand, device: &Device) -> anyhow::Result<Client> {
-    wait::until("the machine to be linked again", async || {
-        let mut client = stand.client(&stand.relay.account, device.clone()).await.ok()?;
-        client.attach().await.ok()?;
-        Some(client)
-    })
-    .await
-}
-
 async fn open(stand: &Stand, tokens: (String, String), device: &Device) -> anyhow::Result<Session> {
     let (url, origin) = (stand.relay.session_url(), stand.relay.account.origin().to_owned());
     Session::open_by(tokens.0, tokens.1, device, &url, &origin).await
@@ -91,7 +81,7 @@ async fn a_new_signing_key_refuses_nobody_and_interrupts_nothing() -> anyhow::Re
     let connector = stand.machine.run()?;
     let device = client.device;
     drop(client.session);
-    let mut client = when_linked(&stand, &device).await?;
+    let mut client = stand.client_when_linked(&device).await?;
     starts_a_thread(&stand, &mut client, "by a link of the old credential").await?;
     stand.connector = Some(connector);
     Ok(())
@@ -123,7 +113,7 @@ async fn what_a_stolen_signing_key_signs_opens_nothing_once_it_is_withdrawn() ->
     // A machine whose credential is of that key gets another by itself, and its devices go on.
     stand.connector.take().context("a connector")?.kill().await?;
     let connector = stand.machine.run()?;
-    let mut client = when_linked(&stand, &device).await.with_context(|| connector.process().story())?;
+    let mut client = stand.client_when_linked(&device).await.with_context(|| connector.process().story())?;
     starts_a_thread(&stand, &mut client, "after the theft").await?;
     stand.connector = Some(connector);
     Ok(())

@@ -12,7 +12,7 @@ use flydex_tests::wait;
 use reqwest::Method;
 use serde_json::Value;
 
-use super::super::stand::{Client, Stand};
+use super::super::stand::Stand;
 
 /// The machine as its account lists it.
 async fn listed(stand: &Stand) -> anyhow::Result<Value> {
@@ -48,12 +48,9 @@ async fn status(stand: &Stand) -> anyhow::Result<String> {
 async fn acts(stand: &mut Stand, text: &str) -> anyhow::Result<()> {
     let machine_key = followed(stand).await?;
     stand.paired = PairedMachine { machine_key, ..stand.paired.clone() };
-    let device = std::mem::take(&mut stand.device);
-    let mut client: Client = stand.client(&stand.relay.account, device).await?;
-    client.attach().await?;
+    let mut client = stand.client_when_linked(&stand.device).await?;
     let command = client.sign(CommandKind::StartThread, stand.start_thread(text), |_| {});
     ensure!(client.ask(&command).await?.outcome == Outcome::Executed, "{text} was not done");
-    stand.device = client.device;
     Ok(())
 }
 
