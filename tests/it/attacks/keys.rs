@@ -2,7 +2,6 @@
 
 mod cluster;
 mod lost;
-mod moved;
 mod p256;
 mod signing;
 mod stolen;
