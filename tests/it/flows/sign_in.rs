@@ -29,7 +29,6 @@ async fn a_passkey_signs_in_and_is_asked_for_before_a_pairing() -> anyhow::Resul
     phone.sign_in(&link).await?;
     let mut connector = world.machine.connect()?;
     let url = connector.pair_url().await?;
-    page.goto("about:blank").await?;
     page.goto(&url).await?;
     page.click("confirm-presence").await?;
     let shown = page.text("pair-code").await?;

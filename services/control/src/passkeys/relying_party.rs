@@ -1,5 +1,7 @@
 //! WebAuthn's relying party: what authenticators are asked, and what their answers must fit.
 
+use base64::Engine as _;
+use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{ATTEMPT_LIFETIME, PASSKEY_STORED_BYTES_MAX};
 use flydex_runtime::origin::PublicOrigin;
@@ -115,7 +117,8 @@ impl RelyingParty {
 
 fn descriptor(passkey: &Passkey) -> Option<Value> {
     let credential: Credential = serde_json::from_str(&passkey.credential).ok()?;
-    Some(json!({ "type": "public-key", "id": credential.cred_id() }))
+    // The library writes bytes where browsers read base64url.
+    Some(json!({ "type": "public-key", "id": URL_SAFE_NO_PAD.encode(credential.cred_id()) }))
 }
 
 fn code_of(error: WebauthnError) -> ErrorCode {

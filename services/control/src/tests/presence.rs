@@ -103,6 +103,7 @@ async fn an_assertion_is_for_the_session_that_asked() {
     let (mut key, first) = world.add_passkey(&phone.cookie, "key").await;
     let stolen = cookie(&world.passkey_sign_in(&mut key).await);
     let (options, attempt) = world.first_step(Some(&first), "/api/presence/start").await;
+    assert!(options["allowCredentials"][0]["id"].is_string(), "as browsers read it: {options}");
     let body = json!({ "credential": key.get(&options) });
     let both = format!("{stolen}; {attempt}");
     let answer = world.page(Some(&both), Method::POST, "/api/presence/finish", Some(body)).await;
