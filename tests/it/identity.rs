@@ -5,9 +5,8 @@ use flydex_tests::identity_provider::IdentityProvider;
 use flydex_tests::phone::Phone;
 use flydex_tests::server::{Server, Settings, free_port};
 
-/// A relay that is set up with a provider, and a phone whose owner is linked with a person there.
+/// A relay that is set up with a provider, and whose owner is linked with a person there.
 struct Linked {
-    phone: Phone,
     browser: Browser,
     provider: IdentityProvider,
     server: Server,
@@ -26,7 +25,7 @@ impl Linked {
         phone.page().click("link-identity").await?;
         provider.sign_in(phone.page(), "mira").await?;
         phone.page().sees("identities").await?;
-        Ok(Self { phone, browser, provider, server })
+        Ok(Self { browser, provider, server })
     }
 
     /// Goes to the provider from a fresh browser, and signs in there.

@@ -76,10 +76,10 @@ pub(crate) async fn finish(
 ) -> Result<impl IntoResponse, ApiError> {
     let label = label(&body.label)?;
     let attempt = attempts::take_own(&control, AttemptKind::PasskeyAddition, &headers, &browser).await?;
-    let (credential_id, credential) = control.relying_party.register(&body.credential, &attempt.state)?;
+    let (credential_id, public_key) = control.relying_party.register(&body.credential, &attempt.state)?;
     let now = control.now();
     let passkey_id = PasskeyId::from_uuid(Uuid::new_v4());
-    let passkey = Passkey { passkey_id, credential_id, credential, label, created_at: now, used_at: None };
+    let passkey = Passkey { passkey_id, credential_id, public_key, label, created_at: now, used_at: None };
     let scope = browser.scope();
     let token = random_token();
     let mut tx = control.store.write().await?;

@@ -14,6 +14,8 @@
 //!
 //! The origin that serves the web app can do more, for its code holds the device keys; it is not part of this relay.
 
+#![expect(clippy::wildcard_enum_match_arm, reason = "it looks at few of the many kinds that pass")]
+
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;

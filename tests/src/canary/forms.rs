@@ -125,13 +125,13 @@ mod tests {
     #[test]
     fn what_is_not_text_is_known_by_its_bytes() {
         let forms = of(&[0xff, 0, 0x41]);
-        assert!(forms.contains(&vec![0xff, 0, 0x41]) && forms.contains(&b"ff0041"[..].to_vec()));
-        assert!(forms.contains(&b"255, 0, 65"[..].to_vec()));
+        assert!(forms.contains(&vec![0xff, 0, 0x41]) && forms.contains(&b"ff0041"[..]));
+        assert!(forms.contains(&b"255, 0, 65"[..]));
     }
 
     #[test]
     fn a_short_code_is_known_by_its_hash() {
         let forms = of_hash("483201");
-        assert!(forms.contains(&sha256(b"483201").to_vec()) && forms.contains(hex(&sha256(b"483201")).as_bytes()));
+        assert!(forms.contains(sha256(b"483201").as_slice()) && forms.contains(hex(&sha256(b"483201")).as_bytes()));
     }
 }

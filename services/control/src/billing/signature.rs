@@ -22,6 +22,8 @@ const SIGNATURE_HEX_BYTES: usize = 64;
 #[derive(Clone, ZeroizeOnDrop)]
 pub struct WebhookSecret(Vec<u8>);
 
+flydex_domain::never_implements!(WebhookSecret: fmt::Display, serde::Serialize, AsRef<[u8]>);
+
 impl WebhookSecret {
     /// Takes a secret over, as the provider shows it.
     #[must_use]

@@ -54,6 +54,8 @@ pub struct IdentityProvider {
     pub client_secret: secrecy::SecretString,
 }
 
+flydex_domain::never_implements!(IdentityProvider: fmt::Display, serde::Serialize);
+
 impl fmt::Debug for IdentityProvider {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("IdentityProvider").field("issuer", &self.issuer).finish_non_exhaustive()

@@ -102,7 +102,7 @@ impl RelyingParty {
         passkey: &Passkey,
     ) -> Result<String, ApiError> {
         let state: DiscoverableAuthentication = parse(state)?;
-        let mut credential: Credential = parse(&passkey.credential)?;
+        let mut credential: Credential = parse(&passkey.public_key)?;
         let verified =
             self.webauthn()?.finish_discoverable_authentication_v2(assertion, state, &credential).map_err(code_of)?;
         require_verified_user(&verified)?;
@@ -116,7 +116,7 @@ impl RelyingParty {
 }
 
 fn descriptor(passkey: &Passkey) -> Option<Value> {
-    let credential: Credential = serde_json::from_str(&passkey.credential).ok()?;
+    let credential: Credential = serde_json::from_str(&passkey.public_key).ok()?;
     // The library writes bytes where browsers read base64url.
     Some(json!({ "type": "public-key", "id": URL_SAFE_NO_PAD.encode(credential.cred_id()) }))
 }

@@ -65,7 +65,7 @@ async fn a_key_is_told_before_it_signs_and_what_the_last_one_signed_is_known_for
         tokio::task::yield_now().await;
     }
     world.advance(TOKEN_KEY_OVERLAP);
-    assert_eq!(until_told(&world, 1).await, [second.clone()]);
+    assert_eq!(until_told(&world, 1).await, std::slice::from_ref(&second));
     assert_eq!(
         world.service.verifier().verify::<MachineCredential>(&of_first, UnixMillis(0)),
         Err(TokenError::Invalid)

@@ -18,7 +18,7 @@ pub struct Passkey {
     /// What the authenticator calls it.
     pub credential_id: Vec<u8>,
     /// Its public key, counter and flags, in the form of the WebAuthn library.
-    pub credential: String,
+    pub public_key: String,
     /// What its user calls it.
     pub label: String,
     /// When it was added.
@@ -51,7 +51,7 @@ impl Tx {
         .bind(scope.account_id().as_bytes().as_slice())
         .bind(user_id.as_bytes().as_slice())
         .bind(passkey.credential_id.as_slice())
-        .bind(&passkey.credential)
+        .bind(&passkey.public_key)
         .bind(&passkey.label)
         .bind(millis(passkey.created_at))
         .execute(self)
@@ -179,7 +179,7 @@ fn passkey_of(columns: &Columns<'_>) -> Result<Passkey, StoreError> {
     Ok(Passkey {
         passkey_id: columns.id("passkey_id")?,
         credential_id: columns.bytes("credential_id")?.to_vec(),
-        credential: columns.text("credential")?,
+        public_key: columns.text("credential")?,
         label: columns.text("label")?,
         created_at: columns.time("created_at")?,
         used_at: columns.optional_time("used_at")?,

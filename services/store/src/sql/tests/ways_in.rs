@@ -8,7 +8,7 @@ fn passkey(number: u8) -> Passkey {
     Passkey {
         passkey_id: PasskeyId::from_uuid(Uuid::from_u128(u128::from(number))),
         credential_id: vec![number; 32],
-        credential: "{}".to_owned(),
+        public_key: "{}".to_owned(),
         label: "key".to_owned(),
         created_at: UnixMillis(NOW.0 + u64::from(number)),
         used_at: None,
@@ -42,7 +42,7 @@ async fn passkeys_belong_to_one_user_and_are_bounded() {
     assert!(matches!(removed, Err(StoreError::NotFound)));
     tx.use_passkey(found_id(3), "{\"counter\":2}", NOW).await.expect("used");
     let used = &tx.passkeys(scope, base.owner.user_id).await.expect("passkeys")[3];
-    assert_eq!((used.credential.as_str(), used.used_at), ("{\"counter\":2}", Some(NOW)));
+    assert_eq!((used.public_key.as_str(), used.used_at), ("{\"counter\":2}", Some(NOW)));
 }
 
 fn found_id(number: u8) -> PasskeyId {
