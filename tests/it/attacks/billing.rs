@@ -92,8 +92,10 @@ async fn nobody_gets_a_plan_but_by_the_providers_word_for_their_own_account() ->
     }
     let (_, answer) = shop.send_as("t=1,v1=00", bound.to_string()).await?;
     assert_eq!(api_code(&answer), "webhook_refused");
-    let (_, answer) = shop.send_as("t=1,v1=00", "x".repeat(1024 * 1024)).await?;
-    ensure!(["frame_too_large", "bad_request"].contains(&api_code(&answer)), "{answer}");
+    // It is not read to its end: the answer comes, or the connection is gone while it is still being sent.
+    if let Ok((_, answer)) = shop.send_as("t=1,v1=00", "x".repeat(1024 * 1024)).await {
+        ensure!(["frame_too_large", "bad_request"].contains(&api_code(&answer)), "{answer}");
+    }
     assert_eq!(plan(ours).await?, "free");
 
     // The provider's own words, the later one first.
