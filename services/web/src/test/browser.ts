@@ -138,7 +138,10 @@ export class Stage {
     }
     const { pathname, searchParams } = new URL(request.url ?? "/", this.origin);
     this.#query = searchParams;
-    if (pathname.startsWith("/api/")) await this.#answer(`${request.method} ${pathname}`, request, response);
+    if (pathname === "/.well-known/flydex.json") {
+      response.writeHead(200, { "content-type": "application/json" });
+      response.end(JSON.stringify({ api_origin: this.origin }));
+    } else if (pathname.startsWith("/api/")) await this.#answer(`${request.method} ${pathname}`, request, response);
     else await sendFile(pathname, response, csp);
   }
 
@@ -224,6 +227,14 @@ export class Stage {
         return undefined;
       case "GET /api/local-connect/00000000-0000-7000-8000-0000000000dd":
         return { json: await this.#localConnect(key) };
+      case "GET /api/accounts":
+        return { json: { accounts: [] } };
+      case "GET /api/members":
+        return { json: { members: [] } };
+      case "GET /api/invitations":
+        return { json: { invitations: [] } };
+      case "GET /api/billing":
+        return { json: { plan: "none", machines: { used: 1 }, seats: { used: 1 } } };
       default:
         return undefined;
     }
