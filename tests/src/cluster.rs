@@ -202,15 +202,17 @@ impl Cluster {
         account::create(sql, &self.origin).await
     }
 
-    /// Stops every process as an orchestrator would, gateways first.
+    /// Stops every process as an orchestrator would: what follows control first, then control.
     ///
     /// # Errors
     /// When one does not end in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let regions = self.regions.iter_mut();
-        let gateways_and_nodes = regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes));
-        let others = self.controls.iter_mut().chain([&mut self.web]);
-        let parts = gateways_and_nodes.chain(others).filter(|part| part.runs());
-        try_join_all(parts.map(Part::stop)).await.map(drop)
+        stop_all(regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes))).await?;
+        stop_all(self.controls.iter_mut().chain([&mut self.web])).await
     }
+}
+
+async fn stop_all(parts: impl Iterator<Item = &mut Part>) -> anyhow::Result<()> {
+    try_join_all(parts.filter(|part| part.runs()).map(Part::stop)).await.map(drop)
 }
