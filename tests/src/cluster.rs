@@ -208,11 +208,11 @@ impl Cluster {
     /// When one does not end in time.
     pub async fn stop(mut self) -> anyhow::Result<()> {
         let regions = self.regions.iter_mut();
-        stop_all(regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes))).await?;
-        stop_all(self.controls.iter_mut().chain([&mut self.web])).await
+        stop_all(regions.flat_map(|region| region.gateways.iter_mut().chain(&mut region.nodes)).collect()).await?;
+        stop_all(self.controls.iter_mut().chain([&mut self.web]).collect()).await
     }
 }
 
-async fn stop_all(parts: impl Iterator<Item = &mut Part>) -> anyhow::Result<()> {
-    try_join_all(parts.filter(|part| part.runs()).map(Part::stop)).await.map(drop)
+async fn stop_all(parts: Vec<&mut Part>) -> anyhow::Result<()> {
+    try_join_all(parts.into_iter().filter(|part| part.runs()).map(Part::stop)).await.map(drop)
 }

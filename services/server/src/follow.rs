@@ -50,7 +50,8 @@ pub struct Follower {
 
 impl Follower {
     /// Follows the control processes behind `channels`, beginning with any. The verifier should begin
-    /// [unknowing](TokenVerifier::unknowing); it stops being stale when all is known.
+    /// [unknowing](TokenVerifier::unknowing); it stops being stale when all is known. It ends with the soft stop of
+    /// `shutdown`: that of what lies under the services, since who is revoked must be cut while they drain, too.
     pub fn start(
         channels: Vec<Channel>,
         verifier: Arc<TokenVerifier>,
@@ -79,7 +80,6 @@ impl Follower {
                 })
                 .build(),
         };
-        // A drain needs no news: what it still serves, it ends soon.
         let stopped = shutdown.soft();
         shutdown.spawn(async move {
             tokio::select! {

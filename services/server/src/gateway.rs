@@ -114,7 +114,7 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
         life.shutdown.clone(),
     );
     let handle = gateway.handle();
-    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), &life.shutdown);
+    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), life.after_services());
     if config.quic {
         let (links, endpoint) = (gateway.clone(), quic::endpoint(address, &identity(&config.tls)?)?);
         life.shutdown.spawn(async move { links.serve_quic(endpoint).await });

@@ -71,7 +71,7 @@ pub async fn run(config: MachinesConfig, say: impl Fn(&str)) -> anyhow::Result<(
         flydex_machines::Service::new(node, directory, Arc::clone(&verifier), Clock::system(), life.shutdown.clone());
     let handle = service.handle();
     service.handle().report_links(control.clone());
-    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(entry), &life.shutdown);
+    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(entry), life.after_services());
     let allowed = Allowed { roles: vec![Role::Gateway], region: Some(region.clone()) };
     let router = Routes::new(service.into_grpc()).into_axum_router();
     // Gateways reach a node that drains, to take its machines elsewhere.
