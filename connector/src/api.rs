@@ -9,7 +9,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ed25519_dalek::SigningKey;
 use flydex_domain::encoding::{Label, Transcript, sha256};
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{LocalConnectId, MachineId};
+use flydex_domain::id::{DeviceId, LocalConnectId, MachineId};
 use flydex_domain::key;
 use flydex_domain::limits::{API_ANSWER_BYTES_MAX, LONG_POLL_MAX};
 use flydex_domain::rotation::KeyRotation;
@@ -172,8 +172,12 @@ impl Api {
     ///
     /// # Errors
     /// Each [`ApiError`].
-    pub async fn renew_credential(&self, machine: &MachineAuth<'_>) -> Result<CredentialAnswer, ApiError> {
-        self.machine_post(machine, "credential", &serde_json::json!({})).await
+    pub async fn renew_credential(
+        &self,
+        machine: &MachineAuth<'_>,
+        devices: &[DeviceId],
+    ) -> Result<CredentialAnswer, ApiError> {
+        self.machine_post(machine, "credential", &serde_json::json!({ "devices": devices })).await
     }
 
     /// `POST /api/machines/{id}/key`, proven by the machine key until now.

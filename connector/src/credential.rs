@@ -8,20 +8,22 @@ use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use ed25519_dalek::SigningKey;
+use flydex_domain::device::Device;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{
     CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, MACHINE_KEY_ROTATED_AFTER, RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL,
     REGIONS_REFRESH_PAUSE,
 };
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenVerifier};
 use flydex_runtime::clock::Clock;
-use tokio::sync::watch;
+use tokio::sync::{mpsc, oneshot, watch};
 use tokio_util::sync::CancellationToken;
 
 use crate::api::{Api, ApiError, CredentialAnswer, MachineAuth, SecretText, TokenKey, verifier};
-use crate::paired::{Entropy, RegionEndpoint, RegionReport};
+use crate::paired::{DeskRequest, Entropy, RegionEndpoint, RegionReport};
 use crate::record::PairedRecord;
 use crate::regions::{Regions, ServerOrigin};
 use crate::rotation::Pending;
@@ -59,6 +61,9 @@ pub enum CredentialError {
     /// It is not for this machine.
     #[error("the credential is not for this machine")]
     Foreign,
+    /// What the account took from a device could not be taken from it here.
+    #[error("{}", .0.message())]
+    Devices(ErrorCode),
 }
 
 impl CredentialError {
@@ -69,6 +74,7 @@ impl CredentialError {
             Self::Api(error) => error.code(),
             Self::State(error) => error.code(),
             Self::Foreign => ErrorCode::CredentialInvalid,
+            Self::Devices(code) => *code,
         }
     }
 }
@@ -131,6 +137,16 @@ impl Keyring {
     /// # Errors
     /// [`CredentialError::Foreign`] or [`CredentialError::State`]; the old one then stays.
     pub fn adopt(&self, credential: SecretText, token_keys: Vec<TokenKey>) -> Result<(), CredentialError> {
+        self.take(credential, token_keys, false)
+    }
+
+    /// `cuts_are_heard`: what the account took from the machine's devices until then is taken here.
+    fn take(
+        &self,
+        credential: SecretText,
+        token_keys: Vec<TokenKey>,
+        cuts_are_heard: bool,
+    ) -> Result<(), CredentialError> {
         let keys = verifier(&token_keys);
         let now = UnixMillis(self.clock.unix_millis());
         let claims =
@@ -146,7 +162,8 @@ impl Keyring {
             return Ok(());
         }
         let key_since = record.key_since.or(Some(now));
-        let newer = PairedRecord { credential, token_keys, key_since, ..record.clone() };
+        let cuts_heard_with = if cuts_are_heard { claims.serial } else { record.cuts_heard_with };
+        let newer = PairedRecord { credential, token_keys, key_since, cuts_heard_with, ..record.clone() };
         newer.store(&self.state)?;
         self.credential.send_replace(newer.credential.clone());
         self.verifier.send_replace(Arc::new(keys));
@@ -169,11 +186,12 @@ impl Keyring {
         Ok(record.store(&self.state)?)
     }
 
-    /// Renews once.
+    /// Renews once. What the account took from the machine's devices while it was away is taken from them first: a node
+    /// tells a machine of such a cut by the age of its credential, and would hold the new one for young enough to know.
     ///
     /// # Errors
     /// [`CredentialError`]; the old credential then stays.
-    pub async fn renew(&self, api: &Api) -> Result<(), CredentialError> {
+    pub async fn renew(&self, api: &Api, core: &mpsc::Sender<DeskRequest>) -> Result<(), CredentialError> {
         let asking = self.asking.lock().await;
         let (record, key) = (self.record(), self.key());
         if let Some(pending) = Pending::load(&self.state, &record, &key)? {
@@ -182,8 +200,12 @@ impl Keyring {
         } else {
             let machine =
                 MachineAuth { machine_id: record.machine_id, key: &key, credential: record.credential.expose() };
-            let answer = api.renew_credential(&machine).await?;
-            self.adopt(answer.credential, answer.token_keys)?;
+            let listed = ask(core, |reply| DeskRequest::Devices { reply }).await?;
+            let devices: Vec<_> = listed.devices().map(Device::device_id).collect();
+            let answer = api.renew_credential(&machine, &devices).await?;
+            let cuts = answer.device_cuts.into_iter().map(DeviceCut::from).collect();
+            ask(core, |reply| DeskRequest::Cut { cuts, reply }).await?.map_err(CredentialError::Devices)?;
+            self.take(answer.credential, answer.token_keys, true)?;
         }
         drop(asking);
         self.adopt_regions(api.regions().await?)
@@ -266,22 +288,37 @@ impl Keyring {
         matches!(Pending::load(&self.state, &self.record(), &self.key()), Ok(Some(_)))
     }
 
-    /// Renews at half-life until `stop`, and changes the key when it is old; failures are tried again with growing waits.
-    pub async fn keep_young(self: Arc<Self>, api: Api, entropy: Entropy, stop: CancellationToken) {
+    /// Renews at half-life until `stop`, and at once when the present credential came by a pairing or a change of key,
+    /// without word of the devices; and changes the key when it is old. Failures are tried again with growing waits.
+    pub async fn keep_young(
+        self: Arc<Self>,
+        api: Api,
+        core: mpsc::Sender<DeskRequest>,
+        entropy: Entropy,
+        stop: CancellationToken,
+    ) {
         let mut failures = 0;
         let mut at_once = self.is_changing();
+        let mut credential = self.credential();
+        let mut asked_for = 0;
         loop {
+            let record = self.record();
+            let held = serial(&record);
+            // Once for each: a server that never says is not asked without pause.
+            let is_unheard = record.cuts_heard_with < held && asked_for < held;
             let wait = match failures {
-                0 if std::mem::take(&mut at_once) => Duration::ZERO,
+                0 if at_once || is_unheard => Duration::ZERO,
                 0 => self.until_half_life(),
                 _ => backoff(failures),
             };
             tokio::select! {
                 biased; // the stop comes first
                 () = stop.cancelled() => return,
+                Ok(()) = credential.changed(), if failures == 0 => continue,
                 () = tokio::time::sleep(wait) => {}
             }
-            match self.renew(&api).await {
+            (at_once, asked_for) = (false, held);
+            match self.renew(&api, &core).await {
                 Ok(()) => {
                     failures = 0;
                     tracing::info!("machine credential renewed");
@@ -291,6 +328,8 @@ impl Keyring {
                         tracing::warn!(error.code = error.code().name(), "machine key not changed");
                     }
                 }
+                // The core that would take the devices' rights is gone with everything else.
+                Err(_) if stop.is_cancelled() => return,
                 Err(error) => {
                     failures += 1;
                     tracing::warn!(error.code = error.code().name(), "machine credential not renewed");
@@ -304,6 +343,7 @@ impl Keyring {
     pub async fn keep_regions(
         self: Arc<Self>,
         api: Api,
+        core: mpsc::Sender<DeskRequest>,
         mut report: watch::Receiver<RegionReport>,
         entropy: Entropy,
         stop: CancellationToken,
@@ -318,7 +358,7 @@ impl Keyring {
                 Ok(_) = report.wait_for(|report| report.stuck) => in_vain += 1,
                 () = tokio::time::sleep(spread(REGIONS_REFRESH_INTERVAL)) => in_vain = 0,
             }
-            if let Err(error) = self.ask_for_regions(&api, in_vain > 0).await {
+            if let Err(error) = self.ask_for_regions(&api, &core, in_vain > 0).await {
                 tracing::info!(error.code = error.code().name(), "the list of regions is not renewed");
             }
             let pause = REGIONS_REFRESH_PAUSE.saturating_mul(1 << in_vain.min(16)).min(REGIONS_REFRESH_INTERVAL);
@@ -330,8 +370,13 @@ impl Keyring {
         }
     }
 
-    async fn ask_for_regions(&self, api: &Api, stuck: bool) -> Result<(), CredentialError> {
-        if stuck && self.renew(api).await.is_ok() {
+    async fn ask_for_regions(
+        &self,
+        api: &Api,
+        core: &mpsc::Sender<DeskRequest>,
+        stuck: bool,
+    ) -> Result<(), CredentialError> {
+        if stuck && self.renew(api, core).await.is_ok() {
             return Ok(());
         }
         self.adopt_regions(api.regions().await?)
@@ -353,6 +398,23 @@ impl Keyring {
 /// The claims of the credential that is held, whatever its age: at the beginning of time nothing has expired.
 fn held(record: &PairedRecord) -> Option<MachineCredential> {
     verifier(&record.token_keys).verify(record.credential.expose(), UnixMillis(0)).ok()
+}
+
+/// The serial of the stored credential.
+#[must_use]
+pub fn serial(record: &PairedRecord) -> u64 {
+    held(record).map_or(0, |claims| claims.serial)
+}
+
+/// Asks the running core.
+async fn ask<A>(
+    core: &mpsc::Sender<DeskRequest>,
+    request: impl FnOnce(oneshot::Sender<A>) -> DeskRequest,
+) -> Result<A, CredentialError> {
+    let (reply, answer) = oneshot::channel();
+    let gone = || CredentialError::Devices(ErrorCode::GoingAway);
+    core.send(request(reply)).await.map_err(|_| gone())?;
+    answer.await.map_err(|_| gone())
 }
 
 /// The key that the stored credential names.

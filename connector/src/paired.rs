@@ -9,6 +9,7 @@ use flydex_domain::device::{DeviceList, Holder};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, BootId, DeviceId, MachineId};
 use flydex_domain::key::PublicKey;
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::scope::Role;
 use flydex_domain::token::TokenVerifier;
 use tokio::sync::{oneshot, watch};
@@ -182,11 +183,38 @@ pub enum DeskRequest {
         /// Answered once it is durable; `not_found` when it is not listed.
         reply: oneshot::Sender<Result<(), ErrorCode>>,
     },
+    /// Take from devices what the account took from them. Those that are not listed are passed over.
+    Cut {
+        /// Which, and what they keep.
+        cuts: Vec<DeviceCut>,
+        /// Answered once it is durable.
+        reply: oneshot::Sender<Result<(), ErrorCode>>,
+    },
     /// The device list.
     Devices {
         /// The answer.
         reply: oneshot::Sender<DeviceList>,
     },
+}
+
+/// A desk whose machine lists no device.
+#[cfg(test)]
+pub(crate) fn empty_desk() -> tokio::sync::mpsc::Sender<DeskRequest> {
+    let (requests, mut asked) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        while let Some(request) = asked.recv().await {
+            match request {
+                DeskRequest::Devices { reply } => {
+                    let _ = reply.send(DeviceList::default());
+                }
+                DeskRequest::Cut { cuts, reply } => {
+                    let _ = reply.send(if cuts.is_empty() { Ok(()) } else { Err(ErrorCode::Internal) });
+                }
+                DeskRequest::Enrol { .. } | DeskRequest::Remove { .. } => {}
+            }
+        }
+    });
+    requests
 }
 
 /// How the connector stands, for the desk.

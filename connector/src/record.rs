@@ -50,6 +50,9 @@ pub struct PairedRecord {
     /// Since when the present key is known to be in use; absent until a credential was renewed.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub key_since: Option<UnixMillis>,
+    /// The serial of the last credential with which the account said what it took from the machine's devices.
+    #[serde(default, skip_serializing_if = "is_zero")]
+    pub cuts_heard_with: u64,
 }
 
 const fn is_zero(count: &u64) -> bool {

@@ -3,7 +3,8 @@
 //! An [`Attack`] is data and a function. It stands for itself: it makes a relay or an account of its own on the
 //! [`Ground`] it is given, with whatever else it needs ([`stand`]), and counts what its attempts were stopped by. The
 //! same function runs against one process (`tests/it/attacks.rs`, `tests/it/attack.rs`) and against a cluster of real
-//! processes (`cargo xtask attack`).
+//! processes (`cargo xtask attack`). Some leave the ground alone and bring a relay of their own: a hostile one, one
+//! that bills, one whose signing key is withdrawn.
 //!
 //! To join, write a file in `attack/` with `pub const ATTACKS`, and name it in [`all`]. The function
 //! - begins with `Relay::on(&ground, &tally)`, or `Stand::on` where it needs a machine and the real Codex;
@@ -20,10 +21,16 @@ use std::fmt;
 use anyhow::ensure;
 use futures_util::future::BoxFuture;
 
+pub mod account;
 pub mod approvals;
+pub mod billing;
 pub mod claims;
 pub mod commands;
 pub mod hello;
+pub mod hostile;
+pub mod keys;
+pub mod members;
+mod office;
 pub mod relay;
 pub mod replay;
 pub mod stand;
@@ -50,7 +57,9 @@ pub struct Attack {
 /// Every attack, in the order in which they are run.
 #[must_use]
 pub fn all() -> Vec<Attack> {
-    [hello::ATTACKS, claims::ATTACKS, commands::ATTACKS, approvals::ATTACKS, replay::ATTACKS].concat()
+    let [keys, signed] = [keys::attacks(), [commands::ATTACKS, approvals::ATTACKS, replay::ATTACKS].concat()];
+    let account = [account::ATTACKS, members::ATTACKS, billing::ATTACKS].concat();
+    [hello::ATTACKS, claims::ATTACKS, &account, &signed, &keys, hostile::ATTACKS].concat()
 }
 
 impl Attack {

@@ -4,7 +4,8 @@ use std::fmt;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
-use flydex_domain::id::{AccountId, AuditId, ClaimId, LocalConnectId, MachineId};
+use flydex_domain::id::{AccountId, AuditId, ClaimId, DeviceId, LocalConnectId, MachineId};
+use flydex_domain::revocation::DeviceCut;
 use flydex_domain::scope::Role;
 use flydex_domain::status::LocalConnectStatus;
 use flydex_domain::time::UnixMillis;
@@ -186,6 +187,25 @@ pub struct CredentialAnswer {
     pub credential: SecretText,
     /// Control's public keys.
     pub token_keys: Vec<TokenKey>,
+    /// What the account took from devices that the machine said it lists.
+    #[serde(default)]
+    pub device_cuts: Vec<DeviceCutAnswer>,
+}
+
+/// A device that may do less than the machine may believe.
+#[derive(Debug, Deserialize)]
+pub struct DeviceCutAnswer {
+    /// Which.
+    pub device_id: DeviceId,
+    /// The role that it keeps at most; none: it is removed.
+    pub keeps: Option<String>,
+}
+
+impl From<DeviceCutAnswer> for DeviceCut {
+    fn from(answer: DeviceCutAnswer) -> Self {
+        // A role that this connector does not know is no role.
+        Self { device_id: answer.device_id, keeps: answer.keeps.and_then(|role| role.parse().ok()) }
+    }
 }
 
 /// One public key of control.

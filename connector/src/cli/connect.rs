@@ -15,6 +15,7 @@ use super::parts::{self, Front};
 use super::run::{STOP_GRACE, Serving};
 use super::{Context, Problem};
 use crate::api::Api;
+use crate::credential::serial;
 use crate::helper::Readiness;
 use crate::pair::desk::{Desk, Paired};
 use crate::pair::{Pairing, PairingRequest, printable};
@@ -97,8 +98,11 @@ async fn keep(
         regions: api.regions().await?,
         trusted_pem,
         key_counter: same.as_ref().map_or(0, |before| before.key_counter),
-        key_since: same.and_then(|before| before.key_since),
+        key_since: same.as_ref().and_then(|before| before.key_since),
+        cuts_heard_with: same.as_ref().map_or(0, |before| before.cuts_heard_with),
     };
+    // A machine that starts over lists no device that could have been cut.
+    let record = if same.is_none() { PairedRecord { cuts_heard_with: serial(&record), ..record } } else { record };
     record.replace(&context.state)?;
     let now = UnixMillis(context.clock.unix_millis());
     let (role, label): (Role, &str) = (paired.proposal.role(), &paired.proposal.device_label);

@@ -116,14 +116,20 @@ impl Serving {
             desk,
             api: api.clone(),
             keyring: Arc::clone(&keyring),
-            core: requests,
+            core: requests.clone(),
             progress,
             shutdown: shutdown.clone(),
         };
         shutdown.spawn(further.run(front.staged));
         let entropy = context.entropy.clone();
-        shutdown.spawn(Arc::clone(&keyring).keep_regions(api.clone(), region_report, entropy, shutdown.soft()));
-        shutdown.spawn(keyring.keep_young(api, context.entropy.clone(), shutdown.soft()));
+        shutdown.spawn(Arc::clone(&keyring).keep_regions(
+            api.clone(),
+            requests.clone(),
+            region_report,
+            entropy,
+            shutdown.soft(),
+        ));
+        shutdown.spawn(keyring.keep_young(api, requests, context.entropy.clone(), shutdown.soft()));
 
         context.screen.line("connecting; flydex status tells more, and Ctrl-C ends it");
         let ended = Box::pin(core::run(core, codex, events, clock, shutdown.clone())).await;

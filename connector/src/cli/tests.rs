@@ -18,6 +18,7 @@ use super::*;
 use crate::control::{self, Answer, Request};
 use crate::pair::tests::Shown;
 use crate::pair::tests::relay::{Relay, Script};
+use crate::paired::empty_desk;
 use crate::record::{PairedRecord, Settings, load_devices};
 
 struct Machine {
@@ -282,7 +283,7 @@ async fn a_credential_is_renewed_stored_and_published_and_an_older_one_is_not() 
     let clock = machine.context.clock.clone();
     let keyring = crate::credential::Keyring::new(state.clone(), record.clone(), key, origin, clock);
     let credential = keyring.credential();
-    keyring.renew(&relay.api()).await.unwrap();
+    keyring.renew(&relay.api(), &empty_desk()).await.unwrap();
     let renewed = PairedRecord::load(state).unwrap().unwrap().credential;
     assert_ne!(renewed, record.credential);
     assert_eq!(*credential.borrow(), renewed);
@@ -307,7 +308,13 @@ async fn regions_are_asked_for_now_and_then_and_with_a_new_credential_when_none_
         let (report, report_rx) = watch::channel(RegionReport::default());
         let shutdown = Shutdown::new();
         let entropy = machine.context.entropy.clone();
-        shutdown.spawn(Arc::clone(&keyring).keep_regions(relay.api(), report_rx, entropy, shutdown.soft()));
+        shutdown.spawn(Arc::clone(&keyring).keep_regions(
+            relay.api(),
+            empty_desk(),
+            report_rx,
+            entropy,
+            shutdown.soft(),
+        ));
         if stuck {
             report.send_replace(RegionReport { stuck, ..RegionReport::default() });
         } else {

@@ -4,7 +4,6 @@ use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_domain::id::{DeviceId, Generation};
-use flydex_domain::limits::{PAGE_BYTES_MAX, SNAPSHOT_REST_BYTES};
 use flydex_domain::scope::Role;
 use flydex_domain::status::MachineStatus;
 use flydex_domain::stream::StreamId;
@@ -81,12 +80,13 @@ impl<P: CodexPort> Core<P> {
         &self,
         role: Role,
         device_id: DeviceId,
+        bytes_max: usize,
     ) -> (agent::MachineSnapshot, Vec<agent::SignedApproval>) {
         let mut snapshot = self.snapshot();
         snapshot.own_role = wire_role(role).into();
         snapshot.own_passkey = self.passkey_of(device_id);
         snapshot.questions = self.questions.open();
-        let mut room = PAGE_BYTES_MAX.saturating_sub(SNAPSHOT_REST_BYTES).saturating_sub(snapshot.encoded_len());
+        let mut room = bytes_max.saturating_sub(snapshot.encoded_len());
         let mut left_out = Vec::new();
         for approval in self.approvals.open() {
             let bytes = approval.encoded_len() + 8;

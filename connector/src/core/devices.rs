@@ -203,6 +203,13 @@ impl<P: CodexPort> Core<P> {
             DeskRequest::Remove { device_id, reply } => {
                 let _ = reply.send(self.remove_device(device_id).await);
             }
+            DeskRequest::Cut { cuts, reply } => {
+                let mut done = Ok(());
+                for cut in cuts {
+                    done = done.and(self.cut_device(cut).await);
+                }
+                let _ = reply.send(done);
+            }
             DeskRequest::Devices { reply } => {
                 let _ = reply.send(self.devices.clone());
             }
@@ -223,17 +230,22 @@ impl<P: CodexPort> Core<P> {
     /// The account took rights from a device: all, or those above a role. The owner hears of it once it is durable,
     /// and may ask again.
     pub(super) async fn owner_cuts(&mut self, cut: DeviceCut, asked: String) {
+        if self.cut_device(cut).await.is_ok() {
+            let device_id = Bytes::copy_from_slice(cut.device_id.as_bytes());
+            let removed = v1::DeviceRemoved { device_id, keeps: asked };
+            self.to_owner(v1::connector_frame::Kind::DeviceRemoved(removed));
+        }
+    }
+
+    /// Takes all from a device, or what is above a role. One that is not listed has nothing to lose.
+    async fn cut_device(&mut self, cut: DeviceCut) -> Result<(), ErrorCode> {
         let done = match cut.keeps {
             Some(role) => self.reduce_device(cut.device_id, role).await,
             None => self.remove_device(cut.device_id).await,
         };
         match done {
-            Ok(()) | Err(ErrorCode::NotFound) => {
-                let device_id = Bytes::copy_from_slice(cut.device_id.as_bytes());
-                let removed = v1::DeviceRemoved { device_id, keeps: asked };
-                self.to_owner(v1::connector_frame::Kind::DeviceRemoved(removed));
-            }
-            Err(_) => {}
+            Err(ErrorCode::NotFound) => Ok(()),
+            done => done,
         }
     }
 

@@ -10,7 +10,9 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::gate::{Known, Remembered};
 use flydex_domain::id::CommandHash;
 use flydex_domain::journal::Key;
-use flydex_domain::limits::READ_DEDUP_ENTRIES_MAX;
+use flydex_domain::limits::{
+    INTRODUCED_REST_BYTES, PAGE_BYTES_MAX, READ_DEDUP_ENTRIES_MAX, RECEIPT_RESULT_BYTES_MAX, SNAPSHOT_REST_BYTES,
+};
 use flydex_domain::scope::Role;
 use flydex_domain::stream::{StreamId, Verdict};
 use prost::Message as _;
@@ -92,6 +94,12 @@ impl<P: CodexPort> Core<P> {
         let Some(verdict) = self.rings.verdict(StreamId::MACHINE, cursor) else { return };
         self.send_subscribed(&asked, StreamId::MACHINE, verdict);
         let as_of = self.rings.position(StreamId::MACHINE);
+        let introduction = self.introduction(asked.key.0);
+        // Whoever does not know the machine's key yet reads an introduction in the receipt itself, and nothing beside it.
+        let bytes_max = match &introduction {
+            Some(introduction) => RECEIPT_RESULT_BYTES_MAX - INTRODUCED_REST_BYTES - introduction.encoded_len(),
+            None => PAGE_BYTES_MAX - SNAPSHOT_REST_BYTES,
+        };
         let mut left_out = Vec::new();
         let snapshot = match verdict {
             Verdict::Resumed { from } => {
@@ -99,12 +107,11 @@ impl<P: CodexPort> Core<P> {
                 None
             }
             Verdict::Gap { .. } => {
-                let (snapshot, rest) = self.full_snapshot(role, asked.key.0);
+                let (snapshot, rest) = self.full_snapshot(role, asked.key.0, bytes_max);
                 left_out = rest;
                 Some(snapshot)
             }
         };
-        let introduction = self.introduction(asked.key.0);
         let attached = agent::Attached { snapshot, machine_time_ms: self.now().0, introduction };
         self.finish(asked, Outcome::Executed, Answer::of(ResultKind::Attached(attached)).at(as_of));
         // What no snapshot has room for is told again as an event; openings are told by id, so twice is harmless.

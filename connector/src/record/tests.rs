@@ -16,6 +16,7 @@ fn record(account: u128) -> PairedRecord {
         trusted_pem: None,
         key_counter: 0,
         key_since: None,
+        cuts_heard_with: 0,
     }
 }
 

@@ -18,6 +18,7 @@ fn record(relay: &Relay, origin: &str) -> PairedRecord {
         trusted_pem: None,
         key_counter: 0,
         key_since: None,
+        cuts_heard_with: 0,
     }
 }
 

@@ -41,6 +41,7 @@ impl Machine {
             trusted_pem: None,
             key_counter: 0,
             key_since: None,
+            cuts_heard_with: 0,
         };
         record.store(&state).unwrap();
         Self { _root: root, state, relay }
@@ -65,7 +66,7 @@ impl Machine {
     /// Starts, renews, and checks that the machine can prove what its credential says.
     async fn can_link(&self, changes: u32) {
         let keyring = self.started();
-        keyring.renew(&self.relay.api()).await.unwrap();
+        keyring.renew(&self.relay.api(), &crate::paired::empty_desk()).await.unwrap();
         let (record, key) = (self.record(), PublicKey::of(&keyring.key()));
         assert_eq!(credential::named_key(&record), Some(key));
         assert_eq!(PublicKey::of(&self.state.existing_machine_key().unwrap().unwrap()), key);

@@ -12,7 +12,7 @@ use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::EncodedKey;
 use flydex_store::StoreError;
-use flydex_store::sql::{BrowserSide, LocalConnect, Tx};
+use flydex_store::sql::{BrowserSide, DeviceStanding, LocalConnect, Tx};
 use http::StatusCode;
 use serde::{Deserialize, Serialize};
 use subtle::ConstantTimeEq as _;
@@ -181,7 +181,7 @@ async fn check_eligible(
     // Whoever has the computer in the account already lets in by role; a computer that is new to it is an owner's to add.
     browser.require(if local_connect.pinned_account_id.is_none() { Role::Owner } else { local_connect.role })?;
     require_room_for(control, tx, browser.scope(), local_connect.machine_id).await?;
-    if tx.device_is_revoked(browser.scope(), side.device_key.device_id()).await? {
+    if tx.device_standing(browser.scope(), side.device_key.device_id()).await? == DeviceStanding::Revoked {
         return Err(ErrorCode::DeviceRevoked.into());
     }
     Ok(())

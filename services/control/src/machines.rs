@@ -4,8 +4,8 @@ use axum::Json;
 use axum::extract::State;
 use flydex_domain::audit::{AuditEntry, AuditKind};
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, MachineId};
-use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW};
+use flydex_domain::id::{AccountId, DeviceId, MachineId};
+use flydex_domain::limits::{CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_WINDOW, DEVICE_LIST_MAX};
 use flydex_domain::revocation::Revocation;
 use flydex_domain::rotation::KeyRotation;
 use flydex_domain::scope::{AccountScope, Role};
@@ -76,6 +76,28 @@ pub(crate) struct CredentialJson {
     /// PASETO v4.public, a day.
     credential: String,
     token_keys: Vec<TokenKey>,
+    /// What the account took from devices that the machine lists.
+    device_cuts: Vec<DeviceCutJson>,
+}
+
+/// A device that may do less than the machine may believe.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct DeviceCutJson {
+    #[schema(value_type = String)]
+    device_id: DeviceId,
+    /// The role that it keeps at most; null: it is removed.
+    #[schema(value_type = Option<String>)]
+    keeps: Option<Role>,
+}
+
+/// What a machine says when it asks for its next credential.
+#[derive(Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RenewalBody {
+    /// The devices on its list, to hear of those that the account cut while the machine was away.
+    #[serde(default)]
+    #[schema(value_type = Vec<String>)]
+    devices: Vec<DeviceId>,
 }
 
 /// Lists the account's machines in the order of their pairing.
@@ -181,7 +203,7 @@ pub(crate) async fn revoke(
 /// then none holds until the machine is paired again.
 #[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines",
     security(("machine_credential" = [], "machine_timestamp" = [], "machine_signature" = [])),
-    params(("id" = String, Path)),
+    params(("id" = String, Path)), request_body = RenewalBody,
     responses((status = 200, body = CredentialJson), (status = "default", body = ErrorBody)))]
 pub(crate) async fn renew_credential(
     State(control): State<App>,
@@ -190,6 +212,7 @@ pub(crate) async fn renew_credential(
     signed: Signed,
 ) -> Result<Json<CredentialJson>, ApiError> {
     control.rates.claims.check(address)?;
+    let devices = listed_devices(&signed.body)?;
     let scope = signed.scope();
     let now = control.now();
     let mut tx = control.store.write().await?;
@@ -199,20 +222,43 @@ pub(crate) async fn renew_credential(
     if key != Shown::Current {
         return Err(quarantine(&control, tx, scope, machine_id, address).await);
     }
+    let device_cuts = device_cuts(&mut tx, scope, devices).await?;
     if shown == newest {
         tx.advance_credential(scope, machine_id, newest, now).await?;
         let renewed = tx.machine(scope, machine_id).await?;
         tx.commit().await?;
-        return Ok(Json(credential_json(&control, scope.account_id(), &renewed)));
+        return Ok(Json(CredentialJson { device_cuts, ..credential_json(&control, scope.account_id(), &renewed) }));
     }
     let answer_was_lost = shown + 1 == newest && now.since(machine.credential_issued_at) < CREDENTIAL_RETRY_WINDOW;
     if answer_was_lost {
-        return Ok(Json(credential_json(&control, scope.account_id(), &machine)));
+        return Ok(Json(CredentialJson { device_cuts, ..credential_json(&control, scope.account_id(), &machine) }));
     }
     if shown > newest {
         return Err(ErrorCode::CredentialInvalid.into());
     }
     Err(quarantine(&control, tx, scope, machine_id, address).await)
+}
+
+/// The devices that a machine says it lists; one of before says nothing.
+fn listed_devices(body: &[u8]) -> Result<Vec<DeviceId>, ErrorCode> {
+    if body.is_empty() {
+        return Ok(Vec::new());
+    }
+    let RenewalBody { devices } = serde_json::from_slice(body).map_err(|_| ErrorCode::BadRequest)?;
+    if devices.len() <= DEVICE_LIST_MAX { Ok(devices) } else { Err(ErrorCode::BadRequest) }
+}
+
+/// Which of these devices may do less than anything. What the account does not know was let in at the machine, and is its
+/// own matter.
+async fn device_cuts(tx: &mut Tx, scope: AccountScope, devices: Vec<DeviceId>) -> Result<Vec<DeviceCutJson>, ApiError> {
+    let mut cuts = Vec::new();
+    for device_id in devices {
+        match tx.device_right(scope, device_id).await? {
+            None | Some(Some(Role::Owner)) => {}
+            Some(keeps) => cuts.push(DeviceCutJson { device_id, keeps }),
+        }
+    }
+    Ok(cuts)
 }
 
 /// Ends every credential that a machine has, here and by the revocation log at gateways and nodes. What to answer.
@@ -266,7 +312,8 @@ pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine:
         issued_at: machine.credential_issued_at,
         expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
     };
-    CredentialJson { credential: control.tokens.sign(&credential), token_keys: token_keys(&control.tokens.verifier) }
+    let (credential, token_keys) = (control.tokens.sign(&credential), token_keys(&control.tokens.verifier));
+    CredentialJson { credential, token_keys, device_cuts: Vec::new() }
 }
 
 impl CredentialJson {

@@ -210,6 +210,9 @@ async fn remove_with_everything(
     tx.remove_links_of(scope, user_id).await?;
     tx.revoke_invitations_of(scope, user_id).await?;
     tx.remove_member(scope, user_id, now).await?;
+    if tx.memberships(user_id).await?.is_empty() {
+        tx.forget_ways_in(user_id).await?;
+    }
     append(control, tx, scope, AuditKind::MemberLeft, user_id, None).await
 }
 

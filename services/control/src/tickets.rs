@@ -7,6 +7,7 @@ use flydex_domain::id::TicketId;
 use flydex_domain::limits::{GRANT_LIFETIME, TICKET_LIFETIME};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{EncodedKey, Grant, Ticket};
+use flydex_store::sql::{Device, DeviceStanding};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 use uuid::Uuid;
@@ -15,7 +16,10 @@ use crate::error::{ApiError, ErrorBody};
 use crate::extract::ApiJson;
 use crate::principal::Browser;
 use crate::service::App;
-use crate::wire::PublicKeyJson;
+use crate::wire::{PublicKeyJson, label};
+
+/// What a device is called that did not say.
+const LABEL_OF_NONE: &str = "unnamed device";
 
 /// Which device wants to open a session, and where.
 #[derive(Deserialize, ToSchema)]
@@ -24,6 +28,9 @@ pub(crate) struct TicketBody {
     #[schema(value_type = PublicKeyJson)]
     device_key: EncodedKey,
     region: String,
+    /// What the account calls a device that it does not know yet.
+    #[serde(default)]
+    device_label: Option<String>,
 }
 
 /// A pass for one session.
@@ -51,12 +58,23 @@ pub(crate) async fn create(
     if !control.config.regions.iter().any(|region| region.region == body.region) {
         return Err(ErrorCode::NotFound.into());
     }
+    let device_label = body.device_label.as_deref().map(label).transpose()?;
     let device_id = body.device_key.0.device_id();
-    let mut tx = control.store.read().await?;
-    if tx.device_is_revoked(browser.scope(), device_id).await? {
-        return Err(ErrorCode::DeviceRevoked.into());
-    }
     let now = control.now();
+    let standing = control.store.read().await?.device_standing(browser.scope(), device_id).await?;
+    match standing {
+        DeviceStanding::Known => {}
+        DeviceStanding::Revoked => return Err(ErrorCode::DeviceRevoked.into()),
+        // Whatever opens a session is listed, and so can be removed, with its user or by itself: a machine may have
+        // taken it by another device's word.
+        DeviceStanding::Unknown => {
+            let (key, user_id) = (body.device_key.0, browser.user.user_id);
+            let label = device_label.unwrap_or_else(|| LABEL_OF_NONE.to_owned());
+            let mut tx = control.store.write().await?;
+            tx.meet_device(browser.scope(), &Device { device_id, key, user_id, label, created_at: now }).await?;
+            tx.commit().await?;
+        }
+    }
     let user = &browser.user;
     let ticket = Ticket {
         ticket_id: TicketId::from_uuid(Uuid::new_v4()),

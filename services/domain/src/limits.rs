@@ -338,6 +338,8 @@ pub const CORE_QUEUE_MAX: usize = 256;
 pub const LINK_INCOMING_MAX: usize = 64;
 /// Room in a machine's snapshot for everything but approvals and questions, in bytes.
 pub const SNAPSHOT_REST_BYTES: usize = 32 * 1024;
+/// Room beside snapshot and introduction in the receipt of a device that is introduced, in bytes.
+pub const INTRODUCED_REST_BYTES: usize = 1024;
 /// Interval at which the connector's core looks at deadlines.
 pub const CORE_TICK: Duration = Duration::from_millis(500);
 /// Time over which text deltas of one item are joined into one event.

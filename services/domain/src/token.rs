@@ -291,6 +291,12 @@ impl TokenVerifier {
         self.known.load().keys.iter().map(|(key_id, key)| (key_id.clone(), *key)).collect()
     }
 
+    /// Whether a key of that name is held: it is not, once it was withdrawn.
+    #[must_use]
+    pub fn holds(&self, key_id: &str) -> bool {
+        self.known.load().keys.contains_key(key_id)
+    }
+
     /// Verifies a token of one kind at a given time.
     ///
     /// # Errors
@@ -315,6 +321,13 @@ impl TokenVerifier {
     }
 }
 
+/// The name of the key that a token says it is signed with; whether it is, [`TokenVerifier::verify`] tells.
+#[must_use]
+pub fn signer_of(token: &str) -> Option<String> {
+    let untrusted = UntrustedToken::<Public, V4>::try_from(token).ok()?;
+    std::str::from_utf8(untrusted.untrusted_footer()).ok().map(str::to_owned)
+}
+
 #[cfg(test)]
 mod tests {
     use uuid::Uuid;
@@ -336,6 +349,16 @@ mod tests {
             device_id: DeviceId::from_bytes([4; 32]),
             expires_at: UnixMillis(60_000),
         }
+    }
+
+    #[test]
+    fn a_key_is_held_until_others_take_its_place_and_a_token_names_it() {
+        let verifier = TokenVerifier::new([signer(1).public()]);
+        let name = signer_of(&signer(1).sign(&ticket())).expect("a name");
+        assert_eq!((name.as_str(), verifier.holds(&name)), ("k1", true));
+        verifier.replace([TokenSigner::from_seed("k2", &SecretKey::new([2; 32])).public()]);
+        assert_eq!((verifier.holds("k1"), verifier.holds("k2")), (false, true));
+        assert_eq!(signer_of("v4.public.AAAA"), None);
     }
 
     #[test]

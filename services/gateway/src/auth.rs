@@ -9,7 +9,7 @@ use flydex_domain::id::{BootId, DeviceId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::proof::{self, LinkProof};
 use flydex_domain::scope::{MachineKey, Principal};
-use flydex_domain::token::{Claims as _, Grant, MachineCredential, Ticket, TokenError};
+use flydex_domain::token::{Claims as _, Grant, MachineCredential, Ticket, TokenError, signer_of};
 use flydex_proto::v1;
 use flydex_store::directory::DirectoryError;
 
@@ -22,6 +22,7 @@ pub(crate) struct Claimed {
     ticket_text: String,
     grant: Grant,
     device_key: PublicKey,
+    signed_by: Vec<String>,
 }
 
 /// Verifies the ticket and the grant of a hello against each other.
@@ -51,13 +52,19 @@ pub(crate) fn claim_session(gateway: &Gateway, hello: &v1::SessionHello) -> Resu
         return Err(ErrorCode::GrantInvalid);
     }
     gateway.revoked.check_grant(&grant)?;
-    Ok(Claimed { ticket, ticket_text: hello.ticket.clone(), grant, device_key })
+    let signed_by = [&hello.ticket, &hello.grant].into_iter().filter_map(|token| signer_of(token)).collect();
+    Ok(Claimed { ticket, ticket_text: hello.ticket.clone(), grant, device_key, signed_by })
 }
 
 impl Claimed {
     /// The grant: it is checked against revocations again, and its end is the session's.
     pub(crate) fn grant(&self) -> &Grant {
         &self.grant
+    }
+
+    /// The names of the keys that signed the ticket and the grant.
+    pub(crate) fn signed_by(&self) -> Vec<String> {
+        self.signed_by.clone()
     }
 
     /// Verifies the device's proof, then spends the ticket.
@@ -107,6 +114,8 @@ impl Claimed {
 /// A link's hello whose credential verifies; the proof is still to come.
 pub(crate) struct ClaimedLink {
     pub(crate) credential: MachineCredential,
+    /// The name of the key that signed the credential.
+    pub(crate) signed_by: Vec<String>,
     boot_id: BootId,
     link_counter: u64,
 }
@@ -134,7 +143,8 @@ pub(crate) fn claim_link(gateway: &Gateway, hello: &v1::LinkHello) -> Result<Cla
     }
     gateway.revoked.check_credential(&credential)?;
     let boot_id = BootId::try_from(hello.boot_id.as_ref()).map_err(|_| ErrorCode::BadRequest)?;
-    Ok(ClaimedLink { credential, boot_id, link_counter: hello.link_counter })
+    let signed_by = signer_of(&hello.credential).into_iter().collect();
+    Ok(ClaimedLink { credential, signed_by, boot_id, link_counter: hello.link_counter })
 }
 
 impl ClaimedLink {

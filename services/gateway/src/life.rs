@@ -3,6 +3,8 @@
 //! Before the gateway drains, and before the token of a connection ends, the peer is told to open another one; this
 //! one serves until then. A connection that opens so late that it would be told at once is not told: its peer had
 //! no newer token, and telling it again would only make it come back with the same.
+//!
+//! When control withdraws the key that signed its token, a connection ends at its next frame, which is not read.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -24,6 +26,8 @@ pub(crate) struct Term {
     pub(crate) holds_until: UnixMillis,
     /// How long before that the peer is told.
     pub(crate) notice: Duration,
+    /// The names of control's keys that it was opened by: whoever was told that one is withdrawn serves it no more.
+    pub(crate) signed_by: Vec<String>,
     /// What the connection ends with.
     pub(crate) code: ErrorCode,
 }
@@ -43,6 +47,7 @@ pub(crate) struct Life {
     soft: CancellationToken,
     gateway: Arc<Gateway>,
     told_of_drain: bool,
+    signed_by: Vec<String>,
     code: ErrorCode,
     over: Wait,
     notice: Option<(Wait, Duration)>,
@@ -65,6 +70,7 @@ impl Life {
             soft: gateway.shutdown.soft(),
             gateway: gateway.clone(),
             told_of_drain: false,
+            signed_by: term.signed_by.clone(),
             code: term.code,
             over: wait(term.holds_until),
             notice: (gateway.now() < notice_at).then(|| (wait(notice_at), term.notice)),
@@ -90,6 +96,10 @@ impl Life {
                 return Err(ErrorCode::PeerTimeout.into());
             }
         };
+        // A peer that lives pings, so that this is looked at often enough for one that only listens.
+        if !self.signed_by.iter().all(|key_id| self.gateway.verifier.holds(key_id)) {
+            return Err(self.code.into());
+        }
         self.heard = Instant::now();
         Ok(Turn::Inbound(inbound))
     }

@@ -49,7 +49,7 @@ pub use self::accounts::{Account, User};
 pub use self::attempts::{Attempt, AttemptKind};
 pub use self::audit::{AuditPage, AuditSearch};
 use self::connections::Connections;
-pub use self::devices::Device;
+pub use self::devices::{Device, DeviceStanding};
 pub use self::identities::Identity;
 pub use self::invitations::{Invitation, Invited};
 pub use self::links::LinkReport;

@@ -14,8 +14,8 @@ use flydex_tests::server::Settings;
 use reqwest::Method;
 use serde_json::json;
 
-use super::approvals::{accept, answer, asked, digest_of, word};
 use super::stand::{Client, Relay, Stand, result, watch};
+use flydex_tests::attack::approvals::{accept, answer, asked, digest_of, word};
 
 /// Each part of FlyDex is asked, well and badly, with words that stand nowhere else. What it logs, exports and keeps is
 /// searched when the stand is dropped.

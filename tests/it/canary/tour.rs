@@ -81,12 +81,14 @@ impl Tour {
     }
 
     async fn is_given_secrets(&mut self) -> anyhow::Result<()> {
-        let (device, cookie) = (Device::new(), self.cookie.clone());
-        canary::plant_bytes("device key", &device.secret_bytes());
-        let body = json!({ "device_key": key_json(&device.public_key()), "region": "one" }).to_string();
-        let (_, given) = self.call(Method::POST, "/api/tickets", &cookie, body).await?;
-        for what in ["ticket", "grant"] {
-            canary::plant_signed(what, given[what].as_str().with_context(|| format!("no {what} in {given}"))?);
+        let cookie = self.cookie.clone();
+        for device in [Device::new(), Device::p256()] {
+            canary::plant_bytes("device key", &device.secret_bytes());
+            let body = json!({ "device_key": key_json(&device.public_key()), "region": "one" }).to_string();
+            let (_, given) = self.call(Method::POST, "/api/tickets", &cookie, body).await?;
+            for what in ["ticket", "grant"] {
+                canary::plant_signed(what, given[what].as_str().with_context(|| format!("no {what} in {given}"))?);
+            }
         }
         let (_, link) = self.call(Method::POST, "/api/sign-in-links", &cookie, "{}".to_owned()).await?;
         let url = link["url"].as_str().context("no link")?;

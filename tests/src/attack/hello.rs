@@ -8,16 +8,18 @@ use flydex_domain::id::{BootId, MachineId};
 use flydex_loadtest::account::{PairedMachine, key_json};
 use flydex_loadtest::device::Device;
 use flydex_loadtest::hello::{hello, proof};
-use flydex_loadtest::session::Opened;
+use flydex_loadtest::session::{Opened, Session};
 use flydex_proto::codec::{Lane, VERSION, encode_message};
 use flydex_proto::v1::{self, machine_message, session_down, session_up};
 use reqwest::Method;
 use serde_json::json;
+use tokio::sync::Mutex;
 use uuid::Uuid;
 
 use super::Attack;
 use super::stand::{Client, Ground, REGION, Relay, api_code, attach};
 use super::tally::Tally;
+use crate::wait;
 
 /// What is tried.
 pub const ATTACKS: &[Attack] = &[
@@ -188,15 +190,40 @@ async fn nobodys_machine(ground: Ground, tally: Tally) -> anyhow::Result<()> {
     assert_eq!(closed.code, u32::from(ErrorCode::NotFound.number()));
     tally.stopped(ErrorCode::NotFound.name());
 
-    session.send(Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id: wire_id })).await?;
-    let session_down::Kind::FromMachine(from) = session.next().await? else { anyhow::bail!("no status") };
+    ensure!(opening(&mut session, machine_id).await? == ErrorCode::MachineOffline, "not offline");
+    let mut client = Client { session, opened, device, tally };
+    let signed = client.sign(CommandKind::Attach, attach(), |_| {});
+    client.is_turned_away(&signed, ErrorCode::MachineOffline).await
+}
+
+/// What opening a machine is answered that is not there for the session's account. While a directory is so young that it
+/// does not know whose machines are, the answer is to ask again.
+pub(super) async fn opening(session: &mut Session, machine_id: MachineId) -> anyhow::Result<ErrorCode> {
+    let session = Mutex::new(session);
+    wait::until("a machine's owner to be settled", async || {
+        match opening_once(&mut *session.lock().await, machine_id).await {
+            Ok(ErrorCode::Moving | ErrorCode::RateLimited) => None,
+            answer => Some(answer),
+        }
+    })
+    .await?
+}
+
+async fn opening_once(session: &mut Session, machine_id: MachineId) -> anyhow::Result<ErrorCode> {
+    let machine_id = Bytes::copy_from_slice(machine_id.as_bytes());
+    session.send(Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
+    let from = match session.next().await? {
+        session_down::Kind::MachineClosed(closed) => {
+            return ErrorCode::from_number(closed.code).context("an unknown code");
+        }
+        session_down::Kind::FromMachine(from) => from,
+        _ => anyhow::bail!("neither a status nor an end"),
+    };
     let Some(machine_message::Kind::Status(status)) = from.message.and_then(|message| message.kind) else {
         anyhow::bail!("no status")
     };
     ensure!(status.state == i32::from(v1::MachineState::Offline) && status.boot_id.is_empty(), "not offline");
-    let mut client = Client { session, opened, device, tally };
-    let signed = client.sign(CommandKind::Attach, attach(), |_| {});
-    client.is_turned_away(&signed, ErrorCode::MachineOffline).await
+    Ok(ErrorCode::MachineOffline)
 }
 
 fn up(kind: session_up::Kind) -> v1::SessionUp {

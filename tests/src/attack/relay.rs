@@ -93,7 +93,9 @@ impl Place {
         }
     }
 
-    fn certificate_pem(&self) -> Option<&str> {
+    /// What signs the certificate that it shows, where that is not known anyway.
+    #[must_use]
+    pub fn certificate_pem(&self) -> Option<&str> {
         match self {
             Self::One(_) => None,
             Self::Cluster(cluster) => Some(cluster.certificate_pem()),
@@ -155,6 +157,29 @@ impl Relay {
             Place::Cluster(cluster) => cluster.account().await?,
         };
         sign_in(&link, self.server.certificate_pem()).await
+    }
+
+    /// Somebody who follows an invitation.
+    ///
+    /// # Errors
+    /// When it lets nobody in.
+    pub async fn join(&self, link: &str) -> anyhow::Result<Account> {
+        Account::join(link, self.server.certificate_pem()).await
+    }
+
+    /// The logs of its processes may hold lines with this text at WARN or above, for that reason.
+    ///
+    /// # Panics
+    /// Where a process of it does not run.
+    pub fn may_log(&self, text: &'static str, why: &'static str) {
+        match &self.server {
+            Place::One(server) => server.process().may_log(text, why),
+            Place::Cluster(cluster) => {
+                for part in cluster.parts().filter(|part| part.runs()) {
+                    part.process().expect("a process that runs").may_log(text, why);
+                }
+            }
+        }
     }
 
     /// The same relay with its data and an empty memory.

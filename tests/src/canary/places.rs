@@ -44,10 +44,15 @@ const CONTROLS_KEY: &str = "key of control";
 /// # Errors
 /// When there are none.
 pub async fn plant_controls_keys(postgres: &Postgres) -> anyhow::Result<()> {
-    let keys = postgres.execute("SELECT encode(value, 'base64') FROM settings WHERE length(value) = 32").await?;
-    anyhow::ensure!(keys.lines().count() >= 2, "no keys in the database");
-    for key in keys.lines() {
-        super::plant_bytes(CONTROLS_KEY, &STANDARD.decode(key)?);
+    for keys in [
+        "SELECT encode(value, 'base64') FROM settings WHERE length(value) = 32",
+        "SELECT encode(seed, 'base64') FROM token_keys WHERE seed IS NOT NULL",
+    ] {
+        let found = postgres.execute(keys).await?;
+        anyhow::ensure!(found.lines().count() > 0, "no keys in the database: {keys}");
+        for key in found.lines() {
+            super::plant_bytes(CONTROLS_KEY, &STANDARD.decode(key)?);
+        }
     }
     Ok(())
 }

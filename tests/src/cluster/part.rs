@@ -190,6 +190,14 @@ impl Part {
         Ok(())
     }
 
+    /// Tells it to drain, and does not wait.
+    ///
+    /// # Errors
+    /// When it does not run.
+    pub fn drain(&self) -> anyhow::Result<()> {
+        Ok(kill_process(pid_of(self.running()?.process.pid())?, Signal::TERM)?)
+    }
+
     /// Freezes it, or lets it go on.
     ///
     /// # Errors
@@ -220,8 +228,11 @@ impl Part {
 /// # Errors
 /// When it does not run.
 pub fn signal(pid: Option<u32>, frozen: bool) -> anyhow::Result<()> {
-    let pid = pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).context("it does not run")?;
-    Ok(kill_process(pid, if frozen { Signal::STOP } else { Signal::CONT })?)
+    Ok(kill_process(pid_of(pid)?, if frozen { Signal::STOP } else { Signal::CONT })?)
+}
+
+fn pid_of(pid: Option<u32>) -> anyhow::Result<Pid> {
+    pid.and_then(|pid| i32::try_from(pid).ok()).and_then(Pid::from_raw).context("it does not run")
 }
 
 /// Whether the process with this admin port says that it is ready.

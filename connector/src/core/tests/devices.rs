@@ -6,6 +6,7 @@ use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::agent_event::Kind as EventKind;
 use flydex_agent_proto::v1::command_body::Kind as Body;
 use flydex_agent_proto::v1::command_result::Kind as ResultKind;
+use flydex_domain::approval::ApprovalAction;
 use flydex_domain::command::{CommandKind, Decision, Outcome, Receipt, command_transcript};
 use flydex_domain::device::{DeviceList, Holder};
 use flydex_domain::encoding::sha256;
@@ -23,7 +24,7 @@ use tokio::sync::oneshot;
 
 use super::approvals::{asked, opened, rendered};
 use super::world::*;
-use crate::codex::CodexEvent;
+use crate::codex::{AskedApproval, CodexEvent};
 use crate::paired::{DeskPolicy, DeskRequest};
 
 const SECRET: [u8; 32] = [0x5e; 32];
@@ -103,6 +104,21 @@ async fn a_device_that_an_owner_device_endorses_is_obeyed_and_knows_the_machine(
     assert!(attached.snapshot.unwrap().own_role() == agent::DeviceRole::Operator);
     world.start_turn(9, session(9)).await;
     assert_eq!(world.receipt().await.outcome, Outcome::Executed);
+
+    // However much is open: it reads this from the receipt itself.
+    for number in 0..100 {
+        let reason = "r".repeat(1_000);
+        let action = ApprovalAction { reason, ..asked(number).action };
+        let crowding = AskedApproval { action, ..asked(number) };
+        world.events.send(CodexEvent::ApprovalAsked(crowding)).await.unwrap();
+        opened(&mut world).await;
+    }
+    let crowded = world.attach(9, session(8)).await;
+    assert!(crowded.introduction.is_some());
+    let told = crowded.snapshot.unwrap().approvals.len();
+    for _ in told..100 {
+        opened(&mut world).await;
+    }
 
     let mut world = World::boot(world.crash().await, 8).await;
     world.own(1, 2).await;

@@ -164,8 +164,13 @@ impl Both {
                 note(&mut self.theirs, name, text);
             }
         }
-        let key = serde_json::to_value(EncodedKey(PublicKey::of(&self.b.device_key))).expect("a key");
+        let device_key = PublicKey::of(&self.b.device_key);
+        let key = serde_json::to_value(EncodedKey(device_key)).expect("a key");
         walk(&key, "device_key", &mut |name, text| note(&mut self.theirs, name, text));
+        // Whoever asks for a ticket for a key has that device from then on: its id is the id of its twin, too.
+        let twin = PublicKey::of(&ed25519_dalek::SigningKey::from_bytes(&[0x77; 32]));
+        self.twins.insert(encode(device_key.as_bytes()), encode(twin.as_bytes()));
+        self.twins.insert(device_key.device_id().to_string(), twin.device_id().to_string());
     }
 
     /// Tries a value of B and its twin in one place.

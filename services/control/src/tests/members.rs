@@ -3,9 +3,9 @@
 use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, GrantId};
+use flydex_domain::id::{AccountId, DeviceId, GrantId};
 use flydex_domain::key::PublicKey;
-use flydex_domain::limits::{INVITATION_LIFETIME, INVITATIONS_OPEN_MAX, SIGN_IN_RATE_PER_MINUTE};
+use flydex_domain::limits::{DEVICE_LIST_MAX, INVITATION_LIFETIME, INVITATIONS_OPEN_MAX, SIGN_IN_RATE_PER_MINUTE};
 use flydex_domain::revocation::Revocation;
 use flydex_domain::scope::Role;
 use flydex_domain::time::UnixMillis;
@@ -13,7 +13,7 @@ use flydex_domain::token::{EncodedKey, Grant};
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Answer, ORIGIN, Phone, World, assert_code, encode, phone, text};
+use super::harness::{Answer, Desk, ORIGIN, Phone, World, assert_code, encode, phone, text};
 
 const ACCEPT: &str = "/api/invitations/accept";
 
@@ -75,6 +75,88 @@ async fn revocations(world: &World) -> Vec<Revocation> {
 
 fn ends(account_id: AccountId, grant_id: GrantId) -> Revocation {
     Revocation::Grant { account_id, grant_id }
+}
+
+#[tokio::test]
+async fn a_machine_that_renews_hears_what_was_taken_from_its_devices() {
+    let world = World::start().await;
+    let owner = world.owner().await;
+    let desk = world.pair(&owner).await;
+    let (ana, _) = member(&world, &owner, Role::Owner).await;
+    let (bo, bo_id) = member(&world, &owner, Role::Owner).await;
+    let (cy, cy_id) = member(&world, &owner, Role::Owner).await;
+    let ids: Vec<_> = [&owner, &ana, &bo, &cy].map(|phone| PublicKey::of(&phone.device_key).device_id()).into();
+    for phone in [&ana, &bo, &cy] {
+        grant(&world, phone).await;
+    }
+    let stranger = PublicKey::of(&world.user(None, Role::Owner).await.device_key).device_id();
+    let listed = [ids.clone(), vec![stranger]].concat();
+    assert_eq!(cuts(&world, &desk, &listed).await, json!([]));
+    assert_eq!(remove(&world, &owner.cookie, &bo_id).await.status, StatusCode::NO_CONTENT);
+    assert_eq!(set_role(&world, &owner.cookie, &cy_id, Role::Viewer).await.status, StatusCode::NO_CONTENT);
+    let path = format!("/api/devices/{}", ids[1]);
+    assert_eq!(call(&world, &owner.cookie, Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+    let told = json!([
+        { "device_id": ids[1], "keeps": null },
+        { "device_id": ids[2], "keeps": null },
+        { "device_id": ids[3], "keeps": "viewer" },
+    ]);
+    let desk = renewed(&world, desk).await;
+    assert_eq!(cuts(&world, &desk, &listed).await, told);
+    // An answer that was lost is given again, and says the same.
+    assert_eq!(cuts(&world, &desk, &listed).await, told);
+    assert_eq!(cuts(&world, &desk, &ids[..1]).await, json!([]));
+}
+
+#[tokio::test]
+async fn a_machine_that_names_more_devices_than_it_can_list_is_told_so() {
+    let world = World::start().await;
+    let desk = world.pair(&world.owner().await).await;
+    let path = format!("/api/machines/{}/credential", desk.machine_id);
+    let devices = vec![PublicKey::of(&desk.machine_key).device_id(); DEVICE_LIST_MAX + 1];
+    for body in [json!({ "devices": devices }), json!({ "devices": ["AA"] }), json!({ "device": [] })] {
+        assert_code(&world.machine(&desk, &path, Some(body)).await, ErrorCode::BadRequest);
+    }
+}
+
+#[tokio::test]
+async fn of_a_person_who_is_a_member_nowhere_no_way_in_is_kept() {
+    let world = World::start().await;
+    let owner = world.owner().await;
+    let (ana, ana_id) = member(&world, &owner, Role::Viewer).await;
+    let (mut key, cookie) = world.add_passkey(&ana.cookie, "phone").await;
+    let elsewhere = world.user(None, Role::Owner).await;
+    let invited = invitation(&world, &elsewhere.cookie, Role::Viewer).await;
+    assert_eq!(accept(&world, Some(&cookie), &invited).await.status, StatusCode::OK);
+    assert_eq!(remove(&world, &owner.cookie, &ana_id).await.status, StatusCode::NO_CONTENT);
+    let signed_in = world.passkey_sign_in(&mut key).await;
+    assert_eq!(signed_in.status, StatusCode::OK, "a member of another account keeps it: {signed_in:?}");
+    assert_eq!(text(&signed_in.body, "account_id"), elsewhere.account_id.to_string());
+    let left = call(&world, &phone(&signed_in).cookie, Method::POST, "/api/members/leave", Some(json!({}))).await;
+    assert_eq!(left.status, StatusCode::OK, "{left:?}");
+    assert_ne!(world.passkey_sign_in(&mut key).await.status, StatusCode::OK);
+    // An authenticator that is known to nobody can be anybody's.
+    let (options, attempt) = world.first_step(Some(&elsewhere.cookie), "/api/passkeys/start").await;
+    let body = json!({ "label": "found", "credential": key.create(&options) });
+    let both = format!("{}; {attempt}", elsewhere.cookie);
+    let added = world.page(Some(&both), Method::POST, "/api/passkeys/finish", Some(body)).await;
+    assert_eq!(added.status, StatusCode::OK, "{added:?}");
+}
+
+async fn renewal(world: &World, desk: &Desk, devices: &[DeviceId]) -> Value {
+    let path = format!("/api/machines/{}/credential", desk.machine_id);
+    let answer = world.machine(desk, &path, Some(json!({ "devices": devices }))).await;
+    assert_eq!(answer.status, StatusCode::OK, "{answer:?}");
+    answer.body
+}
+
+async fn cuts(world: &World, desk: &Desk, devices: &[DeviceId]) -> Value {
+    renewal(world, desk, devices).await["device_cuts"].clone()
+}
+
+async fn renewed(world: &World, desk: Desk) -> Desk {
+    let credential = text(&renewal(world, &desk, &[]).await, "credential");
+    Desk { credential: Some(credential), ..desk }
 }
 
 #[tokio::test]

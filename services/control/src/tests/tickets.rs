@@ -95,6 +95,43 @@ async fn only_owners_revoke_devices_of_others_and_none_in_other_accounts() {
     assert_eq!(world.page(Some(&colleague.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
 }
 
+#[tokio::test]
+async fn a_device_that_opens_a_session_is_listed_and_removed_though_it_was_never_paired() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let device_id = PublicKey::of(&phone.device_key).device_id();
+    for label in [Some("tablet"), None, Some("another name")] {
+        let body = json!({
+            "device_key": EncodedKey(PublicKey::of(&phone.device_key)), "region": "local", "device_label": label,
+        });
+        let answer = world.page(Some(&phone.cookie), Method::POST, "/api/tickets", Some(body)).await;
+        assert_eq!(answer.status, StatusCode::OK);
+    }
+    let listed = world.page(Some(&phone.cookie), Method::GET, "/api/devices", None).await.body;
+    assert_eq!(listed["devices"].as_array().map(Vec::len), Some(1), "{listed}");
+    assert_eq!(listed["devices"][0]["label"], "tablet", "what is known of it stays");
+    let mut revocations = world.service.revocations();
+    let path = format!("/api/devices/{device_id}");
+    assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
+    let entry = revocations.recv().await.expect("an entry");
+    assert_eq!(entry.revocation, Revocation::Device { account_id: phone.account_id, device_id, keeps: None });
+    assert_code(&ticket(&world, &phone, "local").await, ErrorCode::DeviceRevoked);
+}
+
+#[tokio::test]
+async fn a_ticket_with_a_label_that_is_none_registers_nothing() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let device_key = EncodedKey(PublicKey::of(&phone.device_key));
+    for label in ["", "   ", "a\nb", &"x".repeat(65)] {
+        let body = json!({ "device_key": device_key, "region": "local", "device_label": label });
+        let answer = world.page(Some(&phone.cookie), Method::POST, "/api/tickets", Some(body)).await;
+        assert_code(&answer, ErrorCode::BadRequest);
+    }
+    let listed = world.page(Some(&phone.cookie), Method::GET, "/api/devices", None).await.body;
+    assert_eq!(listed["devices"], json!([]));
+}
+
 async fn ticket(world: &World, phone: &Phone, region: &str) -> Answer {
     let body = json!({ "device_key": EncodedKey(PublicKey::of(&phone.device_key)), "region": region });
     world.page(Some(&phone.cookie), Method::POST, "/api/tickets", Some(body)).await

@@ -143,8 +143,12 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: &m
     }
     tracing::info!("session opened");
     let grant = opened.claimed.grant();
-    let term =
-        Term { holds_until: grant.holds_until(), notice: limits::GRANT_END_NOTICE, code: ErrorCode::GrantInvalid };
+    let term = Term {
+        holds_until: grant.holds_until(),
+        notice: limits::GRANT_END_NOTICE,
+        signed_by: opened.claimed.signed_by(),
+        code: ErrorCode::GrantInvalid,
+    };
     let mut life = Life::new(gateway, &session.ending, &term);
     loop {
         let turn = tokio::select! {

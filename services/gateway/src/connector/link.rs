@@ -171,6 +171,7 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Op
     let term = Term {
         holds_until: claimed.credential.holds_until(),
         notice: limits::CREDENTIAL_END_NOTICE,
+        signed_by: claimed.signed_by.clone(),
         code: ErrorCode::CredentialInvalid,
     };
     let mut life = Life::new(gateway, &link.ending, &term);

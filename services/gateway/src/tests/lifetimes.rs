@@ -7,7 +7,8 @@ use flydex_domain::limits::{
     CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, GRANT_END_NOTICE, GRANT_LIFETIME, HANDSHAKE_TIMEOUT, NOTICE_SPREAD,
     TOKEN_SKEW_MAX,
 };
-use flydex_domain::token::{Grant, MachineCredential};
+use flydex_domain::secret::SecretKey;
+use flydex_domain::token::{Grant, MachineCredential, TokenSigner};
 use flydex_proto::v1;
 use flydex_proto::v1::connector_frame::Kind as ConnectorKind;
 use flydex_proto::v1::gateway_frame::Kind as ToNode;
@@ -147,4 +148,20 @@ async fn a_session_with_an_old_grant_is_not_told_and_ends_all_the_same() {
     let (mut browser, _) = Browser::open_with(&world, hello).await;
     world.clock.advance(Duration::from_secs(2) + TOKEN_SKEW_MAX);
     assert_eq!(browser.end().await, Ended::with(ErrorCode::GrantInvalid));
+}
+
+#[tokio::test]
+async fn a_withdrawn_key_ends_what_it_opened_at_the_next_frame() {
+    for over in Over::ALL {
+        let world = World::start().await;
+        let (mut browser, _) = Browser::open(&world, 1).await;
+        let (mut connector, _) = Connector::open_with(&world, over, link_hello(&world)).await;
+        browser.send(SessionUp::Ping(v1::Ping { nonce: 1 })).await;
+        assert!(matches!(browser.next().await, SessionDown::Pong(_)));
+        world.verifier.replace([TokenSigner::from_seed("k2", &SecretKey::new([2; 32])).public()]);
+        browser.send(SessionUp::Ping(v1::Ping { nonce: 2 })).await;
+        assert_eq!(browser.end().await, Ended::with(ErrorCode::GrantInvalid), "{over:?}");
+        connector.send(report()).await;
+        assert_eq!(connector.end().await, Ended::with(ErrorCode::CredentialInvalid), "{over:?}");
+    }
 }

@@ -40,6 +40,7 @@ type KnownWays = Arc<Mutex<BTreeMap<Incarnation, Way>>>;
 
 /// A gateway with a listener of each kind.
 pub(super) struct World {
+    pub(super) verifier: Arc<TokenVerifier>,
     pub(super) service: Service,
     /// The first node.
     pub(super) host: Host,
@@ -104,7 +105,9 @@ impl World {
             names.map(|tags| Arc::new(Names { ways: ways.clone(), tags: Mutex::new(tags), asked: Mutex::default() }));
         let seeds = names.clone().map(|names| names as Arc<dyn Seeds>);
         let ways_to_nodes = Ways { dial: Arc::new(dial), seeds };
-        let service = Service::new(config, ways_to_nodes, directory.clone(), verifier, clock.clone(), shutdown.clone());
+        let known_keys = Arc::clone(&verifier);
+        let service =
+            Service::new(config, ways_to_nodes, directory.clone(), known_keys, clock.clone(), shutdown.clone());
         let certified = rcgen::generate_simple_self_signed(vec![HOST.to_owned()]).unwrap();
         let certificate_pem = certified.cert.pem();
         let key = || PrivateKeyDer::Pkcs8(PrivatePkcs8KeyDer::from(certified.signing_key.serialize_der()));
@@ -124,6 +127,7 @@ impl World {
         service.handle().nodes_ready(nodes.into()).await;
         Self {
             service,
+            verifier,
             host,
             others,
             directory,

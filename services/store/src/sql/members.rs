@@ -32,6 +32,16 @@ pub struct Membership {
     pub account_name: String,
 }
 
+/// What a person signs in with, of whichever of their users.
+const FORGET_WAYS_IN: [&str; 3] = [
+    "DELETE FROM passkeys WHERE user_id IN (SELECT o.user_id FROM users o JOIN users u \
+     ON COALESCE(o.person_id, o.user_id) = COALESCE(u.person_id, u.user_id) WHERE u.user_id = $1)",
+    "DELETE FROM recovery_codes WHERE user_id IN (SELECT o.user_id FROM users o JOIN users u \
+     ON COALESCE(o.person_id, o.user_id) = COALESCE(u.person_id, u.user_id) WHERE u.user_id = $1)",
+    "DELETE FROM identities WHERE user_id IN (SELECT o.user_id FROM users o JOIN users u \
+     ON COALESCE(o.person_id, o.user_id) = COALESCE(u.person_id, u.user_id) WHERE u.user_id = $1)",
+];
+
 impl Tx {
     /// The members, in the order in which they came.
     ///
@@ -169,6 +179,17 @@ impl Tx {
                 .execute(self)
                 .await?;
         if changed.rows_affected() == 0 { Err(StoreError::NotFound) } else { Ok(()) }
+    }
+
+    /// Forgets how a person signed in who is a member nowhere any more.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn forget_ways_in(&mut self, user_id: UserId) -> Result<(), StoreError> {
+        for forget in FORGET_WAYS_IN {
+            query(forget).bind(user_id.as_bytes().as_slice()).execute(self).await?;
+        }
+        Ok(())
     }
 
     /// The accounts of the person who is a user somewhere, first that of the user if they still are. Across accounts:

@@ -213,7 +213,8 @@ export const api = {
   accounts: () => request<{ accounts: AccountRow[] }>("GET", "/api/accounts"),
   switchAccount: (id: string) => request<AccountSession>("POST", `/api/accounts/${id}/switch`, {}),
   regions: () => request<{ regions: RegionJson[] }>("GET", "/api/regions"),
-  ticket: (device_key: KeyJson, region: string) => request<TicketJson>("POST", "/api/tickets", { device_key, region }),
+  ticket: (device_key: KeyJson, region: string, device_label?: string) =>
+    request<TicketJson>("POST", "/api/tickets", { device_key, region, device_label }),
   redeem: (claimId: string, body: { redeem_key: string; device_key: KeyJson; device_label: string }) =>
     request<RedeemedJson>("POST", `/api/claims/${claimId}/redeem`, body),
   finalize: (claimId: string, device_mac: string) =>

@@ -7,7 +7,7 @@
  */
 import { create } from "@bufbuild/protobuf";
 
-import type { AccountSession } from "../api/client";
+import type { AccountSession, KeyJson } from "../api/client";
 import type { Problem } from "../api/problem";
 import type { Introduction } from "../gen/flydex/agent/v1/agent_pb";
 import { type MachineMessage, MachineState } from "../gen/flydex/v1/relay_pb";
@@ -21,6 +21,7 @@ import type { SocketDeps, SocketState } from "../session/socket";
 import type { PinnedMachine, Storage } from "../session/storage";
 import type { Welcome } from "../session/wire";
 import { recordAccept } from "./audit";
+import { deviceLabel } from "./label";
 
 export interface RelayDeps extends Omit<SocketDeps, "region"> {
   readonly storage: Pick<Storage, "outbox">;
@@ -79,8 +80,10 @@ export class Relay {
       this.#regionCount = answer.regions.length;
       return answer;
     };
+    const ticket = (deviceKey: KeyJson, region: string) =>
+      api.ticket(deviceKey, region, deviceLabel(navigator.userAgent));
     this.#regions = new Regions(
-      { ...deps, api: { regions, ticket: api.ticket } },
+      { ...deps, api: { regions, ticket } },
       {
         onState: (region, state) => this.#onState(region, state),
         onGone: (region) => deps.onSocket(region, undefined),

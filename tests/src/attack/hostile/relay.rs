@@ -28,13 +28,13 @@ use flydex_loadtest::device::Device;
 use flydex_proto::codec::{decode_body, encode_message, split_message};
 use flydex_proto::lanes::OnLane as _;
 use flydex_proto::v1::{self, connector_frame, machine_message, owner_frame};
-use flydex_tests::wait;
 use serde_json::{Value, json};
 use tokio::net::TcpListener;
 use tokio::sync::{mpsc, watch};
 use uuid::Uuid;
 
-use crate::attacks::stand::now;
+use crate::attack::stand::now;
+use crate::wait;
 
 /// A day, as credentials last.
 const DAY_MS: u64 = 86_400_000;
@@ -73,6 +73,8 @@ struct Seen {
     boot_id: Option<BootId>,
     to_connector: Option<mpsc::UnboundedSender<v1::LinkDown>>,
     epoch: u64,
+    /// Everything that was said, and as which owner.
+    said: Vec<(u64, owner_frame::Kind)>,
     serial: u64,
 }
 
@@ -207,6 +209,7 @@ impl Hostile {
     }
 
     pub(super) fn say_as(&self, counter: u64, kind: owner_frame::Kind) {
+        self.seen().said.push((counter, kind.clone()));
         let epoch = Epoch { counter, incarnation: Incarnation::from_bytes([6; 16]) };
         let frame = v1::OwnerFrame { epoch: Some(epoch.into()), kind: Some(kind) };
         let down = v1::LinkDown { kind: Some(v1::link_down::Kind::Frame(frame)) };
@@ -231,7 +234,26 @@ impl Hostile {
     pub(super) async fn own(&self, from: &mut FromConnector) -> anyhow::Result<()> {
         self.change(|seen| seen.epoch += 1);
         self.say(owner_frame::Kind::Attach(v1::AttachOwner {}));
-        from.until("attached", |kind| matches!(kind, connector_frame::Kind::Attached(_)).then_some(())).await
+        let epoch = self.seen().epoch;
+        from.until("attached", |kind| match kind {
+            connector_frame::Kind::Attached(attached) => (attached.highest.as_ref()?.counter == epoch).then_some(()),
+            _ => None,
+        })
+        .await
+    }
+
+    /// Says everything once more that it ever said: as the owner that it was then, or as the one that it is now. The
+    /// connector has answered all of it when this returns.
+    pub(super) async fn say_all_again(&self, from: &mut FromConnector, as_it_is_now: bool) -> anyhow::Result<()> {
+        let said = self.seen().said.clone();
+        for (counter, kind) in said {
+            if as_it_is_now {
+                self.say(kind);
+            } else {
+                self.say_as(counter, kind);
+            }
+        }
+        self.own(from).await
     }
 
     fn next_credential(&self) -> Value {

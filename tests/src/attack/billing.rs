@@ -1,17 +1,28 @@
 //! Whoever wants a plan without paying for it: events that the payment provider did not send, or not now, or not for
 //! that account, against a real control process.
 
-use anyhow::{Context as _, ensure};
+use crate::cluster::{Cluster, RegionSettings, Settings};
+use anyhow::ensure;
 use flydex_loadtest::account::Account;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::tls::client_config;
-use flydex_tests::cluster::{Cluster, RegionSettings, Settings};
 use hmac::{Hmac, KeyInit as _, Mac as _};
 use reqwest::{Client, Method};
 use serde_json::{Value, json};
 use sha2::Sha256;
 
+use super::Attack;
 use super::stand::api_code;
+use super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[Attack {
+    name: "plans that are not paid for",
+    tries: "events of the payment provider that are forged, old, repeated, or for another account",
+    stopped_by: &["webhook_refused", "no other plan", "seat_limit"],
+    run: |_, tally| Box::pin(unpaid(tally)),
+    regions: 1,
+}];
 
 const SECRET: &str = "whsec_of_the_test";
 
@@ -74,13 +85,13 @@ fn subscription(id: &str, kind: &str, created: u64) -> Value {
     json!({ "id": id, "type": kind, "created": created, "data": { "object": object } })
 }
 
-async fn plan(account: &Account) -> anyhow::Result<String> {
+async fn has_plan(account: &Account, plan: &str) -> anyhow::Result<()> {
     let (_, billing) = account.call(Method::GET, "/api/billing", None).await?;
-    Ok(billing["plan"].as_str().with_context(|| format!("no plan but {billing}"))?.to_owned())
+    ensure!(billing["plan"] == plan, "{plan} expected: {billing}");
+    Ok(())
 }
 
-#[tokio::test(flavor = "multi_thread")]
-async fn nobody_gets_a_plan_but_by_the_providers_word_for_their_own_account() -> anyhow::Result<()> {
+async fn unpaid(tally: Tally) -> anyhow::Result<()> {
     let shop = Shop::open().await?;
     let (ours, begun) = (&shop.account, now());
     let bound = checkout("evt_1", "cus_1", ours);
@@ -88,38 +99,45 @@ async fn nobody_gets_a_plan_but_by_the_providers_word_for_their_own_account() ->
     // Forged, of another time, without a signature, too large, and no JSON at all.
     for (secret, seconds) in [("whsec_guess", begun), ("", begun), (SECRET, begun - 301), (SECRET, begun + 3600)] {
         let (status, answer) = shop.send(&bound, secret, seconds).await?;
-        assert_eq!((status, api_code(&answer)), (400, "webhook_refused"));
+        ensure!((status, api_code(&answer)) == (400, "webhook_refused"), "{status} {answer}");
+        tally.stopped("webhook_refused");
     }
     let (_, answer) = shop.send_as("t=1,v1=00", bound.to_string()).await?;
-    assert_eq!(api_code(&answer), "webhook_refused");
+    ensure!(api_code(&answer) == "webhook_refused", "{answer}");
+    tally.stopped("webhook_refused");
     // It is not read to its end: the answer comes, or the connection is gone while it is still being sent.
     if let Ok((_, answer)) = shop.send_as("t=1,v1=00", "x".repeat(1024 * 1024)).await {
         ensure!(["frame_too_large", "bad_request"].contains(&api_code(&answer)), "{answer}");
     }
-    assert_eq!(plan(ours).await?, "free");
+    has_plan(ours, "free").await?;
+    tally.stopped("no other plan");
 
     // The provider's own words, the later one first.
     let ended = subscription("evt_3", "deleted", begun + 1);
     shop.provider(&bound).await?;
     shop.provider(&ended).await?;
     shop.provider(&subscription("evt_2", "created", begun)).await?;
-    assert_eq!(plan(ours).await?, "free");
+    has_plan(ours, "free").await?;
     shop.provider(&subscription("evt_4", "updated", begun + 2)).await?;
-    assert_eq!(plan(ours).await?, "team");
+    has_plan(ours, "team").await?;
     // Replayed, within the time that its signature holds.
     shop.provider(&ended).await?;
-    assert_eq!(plan(ours).await?, "team");
+    has_plan(ours, "team").await?;
+    tally.stopped("no other plan");
 
     // Another account names our customer, and pays in our name.
     let pem = Some(shop.cluster.certificate_pem());
     let theirs = Account::sign_in_trusting(&shop.cluster.account().await?, pem).await?;
     shop.provider(&checkout("evt_5", "cus_1", &theirs)).await?;
     shop.provider(&checkout("evt_6", "cus_2", ours)).await?;
-    assert_eq!((plan(&theirs).await?.as_str(), plan(ours).await?.as_str()), ("free", "team"));
+    has_plan(&theirs, "free").await?;
+    has_plan(ours, "team").await?;
+    tally.stopped("no other plan");
 
     // What the plan does not hold is refused by name.
     let body = json!({ "role": "viewer", "label": "Ana" });
     let (_, answer) = theirs.call(Method::POST, "/api/invitations", Some(body)).await?;
-    assert_eq!((api_code(&answer), &answer["error"]["limit"]), ("seat_limit", &json!(1)));
+    ensure!(api_code(&answer) == "seat_limit" && answer["error"]["limit"] == 1, "{answer}");
+    tally.stopped("seat_limit");
     Ok(())
 }

@@ -1,17 +1,38 @@
 //! A device of a browser without Ed25519: it does what any other does, by signatures of one form.
 
+use crate::codex::CodexHome;
+use crate::wait;
 use anyhow::{Context as _, ensure};
 use flydex_domain::command::{CommandKind, Outcome};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::{P256_KEY_BYTES, PublicKey};
 use flydex_loadtest::account::encode;
 use flydex_loadtest::device::Device;
-use flydex_tests::codex::CodexHome;
 use reqwest::Method;
 use serde_json::json;
 
+use super::super::Attack;
 use super::super::approvals::{accept, answer, asked, digest_of, word};
-use super::super::stand::{Stand, api_code};
+use super::super::stand::{Ground, Stand, api_code};
+use super::super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "second forms of signatures",
+        tries: "the other P-256 signature that holds for the same words",
+        stopped_by: &["signature_invalid"],
+        run: |ground, tally| Box::pin(mirrored_signatures(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "keys of another form",
+        tries: "keys of another curve, length, kind or name, and one that is off its curve",
+        stopped_by: &["bad_request"],
+        run: |ground, tally| Box::pin(other_forms(ground, tally)),
+        regions: 1,
+    },
+];
 
 /// The order of P-256, big-endian.
 const ORDER: [u8; 32] = [
@@ -32,9 +53,8 @@ fn mirrored(signature: &[u8]) -> Vec<u8> {
     [r, &other].concat()
 }
 
-#[tokio::test]
-async fn a_p256_device_pairs_commands_and_approves_and_its_signatures_have_one_form() -> anyhow::Result<()> {
-    let stand = Stand::start().await?;
+async fn mirrored_signatures(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let stand = Stand::on(&ground, &tally).await?;
     let outside = CodexHome::outside()?;
     let file = outside.path().join("ran");
     let (account, device) = stand.second_device_with("a browser of before", Device::p256()).await?;
@@ -53,12 +73,11 @@ async fn a_p256_device_pairs_commands_and_approves_and_its_signatures_have_one_f
     let shown = asked(&mut client).await?;
     let signed = answer(&client, accept(&shown)?, digest_of(&shown)?);
     ensure!(word(&mut client, &signed).await?.outcome == Outcome::Executed, "it cannot approve");
-    flydex_tests::wait::until("the command to run", || async { file.exists().then_some(()) }).await
+    wait::until("the command to run", || async { file.exists().then_some(()) }).await
 }
 
-#[tokio::test]
-async fn keys_of_another_form_curve_or_kind_are_not_taken() -> anyhow::Result<()> {
-    let stand = Stand::start().await?;
+async fn other_forms(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let stand = Stand::on(&ground, &tally).await?;
     let key = Device::p256().public_key();
     let point = key.as_bytes();
     let mut off_the_curve = point.to_vec();
@@ -76,9 +95,10 @@ async fn keys_of_another_form_curve_or_kind_are_not_taken() -> anyhow::Result<()
         ("", point),
     ] {
         let key = json!({ "algorithm": algorithm, "key": encode(bytes) });
-        let body = json!({ "device_key": key, "region": "local" });
+        let body = json!({ "device_key": key, "region": stand.relay.regions()[0] });
         let (_, answer) = stand.relay.account.call(Method::POST, "/api/tickets", Some(body)).await?;
         ensure!(api_code(&answer) == ErrorCode::BadRequest.name(), "{algorithm}: {answer}");
+        tally.stopped(ErrorCode::BadRequest.name());
     }
     PublicKey::p256(point).context("the key itself is one").map(drop)
 }

@@ -1,5 +1,7 @@
 //! Control's own keys: one takes the place of another while everything runs, and one that others know is withdrawn.
 
+use crate::process::{self, Process};
+use crate::wait;
 use anyhow::{Context as _, ensure};
 use flydex_domain::command::{CommandKind, Outcome};
 use flydex_domain::error::ErrorCode;
@@ -7,13 +9,24 @@ use flydex_domain::secret::SecretKey;
 use flydex_domain::token::{EncodedKey, Grant, Ticket, TokenSigner};
 use flydex_loadtest::device::Device;
 use flydex_loadtest::session::Session;
+use flydex_proto::codec::Lane;
+use flydex_proto::v1::{self, session_up};
 use flydex_store::sql::Sql;
-use flydex_tests::process::{self, Process};
-use flydex_tests::wait;
 use reqwest::Method;
 use tokio::process::Command;
 
-use super::super::stand::{Client, REGION, Stand, is_about, now};
+use super::super::Attack;
+use super::super::stand::{Client, REGION, Stand, now};
+use super::super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[Attack {
+    name: "stolen signing keys",
+    tries: "a ticket and a grant by control's own key, and a session that they opened, after it was withdrawn",
+    stopped_by: &["ticket_invalid", "grant_invalid"],
+    run: |_, tally| Box::pin(stolen(tally)),
+    regions: 1,
+}];
 
 /// Runs `flydex-server rotate-token-key` on the database of the relay, which goes on meanwhile; the new key's name.
 async fn rotate(stand: &Stand, arguments: &[&str]) -> anyhow::Result<String> {
@@ -59,8 +72,12 @@ async fn open(stand: &Stand, tokens: (String, String), device: &Device) -> anyho
     Session::open_by(tokens.0, tokens.1, device, &url, &origin).await
 }
 
-#[tokio::test]
-async fn a_new_signing_key_refuses_nobody_and_interrupts_nothing() -> anyhow::Result<()> {
+/// A new key is told before it signs, and what the old one signed holds until its end. This is no attack: nobody may be
+/// refused, and nothing interrupted.
+///
+/// # Errors
+/// When somebody is refused or interrupted.
+pub async fn replaced() -> anyhow::Result<()> {
     let mut stand = Stand::start().await?;
     let device = std::mem::take(&mut stand.device);
     let first = told(&stand).await.context("keys")?;
@@ -94,21 +111,33 @@ fn sorted(known: &[String], made: &str) -> Vec<String> {
     keys
 }
 
-#[tokio::test]
-async fn what_a_stolen_signing_key_signs_opens_nothing_once_it_is_withdrawn() -> anyhow::Result<()> {
+async fn stolen(tally: Tally) -> anyhow::Result<()> {
     let mut stand = Stand::start().await?;
     let thief = Thief::of(&stand).await?;
     let intruder = Device::new();
     // The key is worth everything at the relay until it is withdrawn; the machine still obeys none of it.
-    let session = open(&stand, thief.tokens(&intruder), &intruder).await?;
-    drop(session);
+    let mut held = open(&stand, thief.tokens(&intruder), &intruder).await?;
     let second = rotate(&stand, &["--compromised"]).await?;
     let device = std::mem::take(&mut stand.device);
     until_signing(&stand, &device, &second).await?;
     wait::until("the old key to be withdrawn", async || (told(&stand).await? == [second.clone()]).then_some(()))
         .await?;
     let refused = open(&stand, thief.tokens(&intruder), &intruder).await.err().context("a forged ticket was taken")?;
-    is_about(&refused, ErrorCode::TicketInvalid)?;
+    tally.is_about(&refused, ErrorCode::TicketInvalid)?;
+
+    // What was opened before is not served any more.
+    let ended = wait::within("the thief's session to end", async {
+        loop {
+            let ping = held.send(Lane::Control, session_up::Kind::Ping(v1::Ping::default()));
+            if let Err(error) = ping.await {
+                break error;
+            }
+            if let Err(error) = held.next().await {
+                break error;
+            }
+        }
+    });
+    tally.is_about(&ended.await?, ErrorCode::GrantInvalid)?;
 
     // A machine whose credential is of that key gets another by itself, and its devices go on.
     stand.connector.take().context("a connector")?.kill().await?;

@@ -2,17 +2,46 @@
 
 use std::path::Path;
 
+use crate::wait;
 use anyhow::{Context as _, bail, ensure};
 use flydex_domain::command::{CommandKind, Outcome};
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::rotation::{self, KeyRotation};
 use flydex_loadtest::account::PairedMachine;
-use flydex_tests::wait;
+use flydex_proto::v1::{self, machine_message, session_down};
 use reqwest::Method;
 use serde_json::Value;
 
-use super::super::stand::Stand;
+use super::super::Attack;
+use super::super::office::Stopwatch;
+use super::super::stand::{Ground, Stand};
+use super::super::tally::Tally;
+
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "made-up key changes",
+        tries: "a statement of a machine's next key that it did not sign",
+        stopped_by: &["not believed"],
+        run: |ground, tally| Box::pin(changed(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "copied machines",
+        tries: "a copy of a machine's disk that wants the next key",
+        stopped_by: &["machine_key_cloned", "cut within 2 s"],
+        run: |ground, tally| Box::pin(copied(ground, tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "restored machines",
+        tries: "a machine with a disk of the past",
+        stopped_by: &["machine_key_cloned"],
+        run: |ground, tally| Box::pin(restored(ground, tally)),
+        regions: 1,
+    },
+];
 
 /// The machine as its account lists it.
 async fn listed(stand: &Stand) -> anyhow::Result<Value> {
@@ -23,7 +52,7 @@ async fn listed(stand: &Stand) -> anyhow::Result<Value> {
 }
 
 /// What a device that knows the machine by its first key finds.
-async fn followed(stand: &Stand) -> anyhow::Result<PublicKey> {
+pub(super) async fn followed(stand: &Stand) -> anyhow::Result<PublicKey> {
     let statements: Vec<KeyRotation> = serde_json::from_value(listed(stand).await?["key_rotations"].clone())?;
     let of = (stand.paired.account_id, stand.paired.machine_id);
     Ok(rotation::newest(stand.paired.machine_key, of, &statements)?)
@@ -50,9 +79,8 @@ async fn acts(stand: &mut Stand, text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-#[tokio::test]
-async fn a_machine_that_changes_its_key_keeps_its_devices_and_only_its_own_word_leads_there() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
+async fn changed(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
     acts(&mut stand, "by the first key").await?;
     let first = stand.paired.machine_key;
     for text in ["by the second key", "by the third key"] {
@@ -68,14 +96,18 @@ async fn a_machine_that_changes_its_key_keeps_its_devices_and_only_its_own_word_
     let mut swapped = statements.clone();
     swapped[0].new_key = statements[1].new_key;
     ensure!(rotation::newest(first, of, &swapped).is_err(), "a forged statement was followed");
+    tally.stopped("not believed");
     // The old link goes, the new one is there, after a restart too.
     stand.connector.take().context("a connector")?.stop().await?;
     stand.connector = Some(stand.machine.run()?);
     acts(&mut stand, "after a restart").await
 }
 
-#[tokio::test]
-async fn a_change_that_was_begun_and_cut_off_is_ended_at_the_next_start() -> anyhow::Result<()> {
+/// A change of key that was begun and cut off is ended at the next start. It is no attack, and needs a relay of its own.
+///
+/// # Errors
+/// When it is not.
+pub async fn cut_off() -> anyhow::Result<()> {
     let mut stand = Stand::start().await?;
     acts(&mut stand, "by the first key").await?;
     let first = stand.paired.machine_key;
@@ -100,10 +132,9 @@ async fn a_change_that_was_begun_and_cut_off_is_ended_at_the_next_start() -> any
     acts(&mut stand, "by the second key").await
 }
 
-#[tokio::test]
-async fn a_copy_of_a_machines_disk_changes_no_key_and_is_found_out() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
-    stand.relay.server.process().may_log("machine key used twice", "it is");
+async fn copied(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
+    stand.relay.may_log("machine key used twice", "it is");
     acts(&mut stand, "before the copy").await?;
     let saved = tempfile::tempdir()?;
     copy(&stand.machine.state(), saved.path())?;
@@ -119,21 +150,35 @@ async fn a_copy_of_a_machines_disk_changes_no_key_and_is_found_out() -> anyhow::
         .context("a connector")?
         .process()
         .may_log("machine credential not renewed", "it is locked out");
+    let mut watcher = stand.client_when_linked(&stand.device).await?;
     let clone = stand.copied(saved.path())?;
     let (done, lines) = clone.command(&["keys", "rotate"]).await?;
+    let stopwatch = Stopwatch::start();
     ensure!(!done, "a copied key was changed");
     ensure!(lines.err.iter().any(|line| line.contains("[machine_key_cloned]")), "{lines:?}");
+    tally.stopped("machine_key_cloned");
     ensure!(lines.err.iter().any(|line| line.contains("flydex unpair")), "the desk is not told what to do: {lines:?}");
     ensure!(listed(&stand).await?["quarantined"] == true, "the account is not told");
     let (_, audit) = stand.relay.account.call(Method::GET, "/api/audit?limit=1", None).await?;
     ensure!(audit["records"][0]["kind"] == "machine_key_cloned", "{audit}");
+    // Nobody can tell the two apart, so the link of the real one ends, too.
+    while !is_offline(&watcher.session.next().await?) {}
+    stopwatch.within("the link of a machine that was copied", &tally)?;
     Ok(())
 }
 
-#[tokio::test]
-async fn a_machine_restored_from_a_backup_is_told_so_at_its_desk() -> anyhow::Result<()> {
-    let mut stand = Stand::start().await?;
-    stand.relay.server.process().may_log("machine key used twice", "it is");
+fn is_offline(kind: &session_down::Kind) -> bool {
+    let session_down::Kind::FromMachine(from) = kind else { return false };
+    let Some(machine_message::Kind::Status(status)) = from.message.as_ref().and_then(|message| message.kind.as_ref())
+    else {
+        return false;
+    };
+    status.state == i32::from(v1::MachineState::Offline)
+}
+
+async fn restored(ground: Ground, tally: Tally) -> anyhow::Result<()> {
+    let mut stand = Stand::on(&ground, &tally).await?;
+    stand.relay.may_log("machine key used twice", "it is");
     let saved = tempfile::tempdir()?;
     copy(&stand.machine.state(), saved.path())?;
     for _ in 0..2 {
@@ -148,6 +193,7 @@ async fn a_machine_restored_from_a_backup_is_told_so_at_its_desk() -> anyhow::Re
     }
     let code = ErrorCode::MachineKeyCloned.name();
     ensure!(lines.err.iter().any(|line| line.contains(code)), "{lines:?}");
+    tally.stopped(code);
     // Once it is paired anew it is another machine, with a key of its own.
     let (done, _) = stand.machine.command(&["unpair"]).await?;
     ensure!(done, "it cannot be unpaired");

@@ -16,181 +16,67 @@
 
 #![expect(clippy::wildcard_enum_match_arm, reason = "it looks at few of the many kinds that pass")]
 
+use crate::codex::CodexHome;
+use crate::model::Model;
+use crate::wait;
 use anyhow::{Context as _, ensure};
 use bytes::Bytes;
 use flydex_agent_proto::v1 as agent;
 use flydex_agent_proto::v1::command_body::Kind as Body;
-use flydex_domain::command::{
-    ApprovalAnswer, CommandClass, CommandHeader, CommandKind, Decision, Outcome, Receipt, receipt_transcript,
-};
+use flydex_domain::command::{ApprovalAnswer, CommandHeader, CommandKind, Decision, Outcome};
 use flydex_domain::error::ErrorCode;
-use flydex_domain::id::{AccountId, BootId, DeviceId, MachineId, SessionId};
+use flydex_domain::id::{AccountId, MachineId};
 use flydex_domain::scope::Role;
-use flydex_loadtest::account::PairedMachine;
-use flydex_loadtest::device::{Device, Target, body};
-use flydex_proto::v1::{self, connector_frame, device_message, machine_message, owner_frame};
-use flydex_tests::codex::{CodexHome, Daemon};
-use flydex_tests::connector::{Connector, Machine};
-use flydex_tests::model::Model;
-use flydex_tests::wait;
+use flydex_loadtest::device::{Device, body};
+use flydex_proto::v1::{self, connector_frame, owner_frame};
 use prost::Message as _;
 use uuid::Uuid;
 
+use super::Attack;
 use super::approvals::digest_of;
 use super::stand::{attach, now};
-use hostile::{FromConnector, Hostile, Lies, account_id, machine_id};
+use super::tally::Tally;
+use relay::{Hostile, Lies, account_id, machine_id};
+use scene::{OWN_SESSION, PHONE_SESSION, Scene, Signed, machine_at};
 
-mod hostile;
+mod relay;
+mod scene;
 
-/// The session in which the phone is.
-const PHONE_SESSION: SessionId = SessionId::from_uuid(Uuid::from_u128(0x01));
-/// One that the relay makes up for itself.
-const OWN_SESSION: SessionId = SessionId::from_uuid(Uuid::from_u128(0x66));
-
-struct Scene {
-    // First, so that it ends before what it would miss.
-    connector: Option<Connector>,
-    relay: Hostile,
-    from: FromConnector,
-    phone: Device,
-    paired: PairedMachine,
-    boot_id: BootId,
-    machine: Machine,
-    model: Model,
-    /// The relay's own key.
-    own: Device,
-    _daemon: Daemon,
-    _codex: CodexHome,
-}
-
-async fn machine_at(relay: &Hostile, model: &Model) -> anyhow::Result<(Machine, Daemon, CodexHome)> {
-    let codex = CodexHome::create(model)?;
-    let daemon = codex.start_daemon().await?;
-    let machine = Machine::new(&relay.origin, &codex)?;
-    let workspace = machine.workspace().to_string_lossy().into_owned();
-    let (allowed, lines) = machine.command(&["directories", "add", &workspace]).await?;
-    ensure!(allowed, "{lines:?}");
-    Ok((machine, daemon, codex))
-}
-
-impl Scene {
-    /// One honest pairing, after which the relay owns the machine's link.
-    async fn start() -> anyhow::Result<Self> {
-        flydex_runtime::tls::install_provider();
-        let model = Model::start().await?;
-        let (relay, mut from) = Hostile::start().await?;
-        let (machine, daemon, codex) = machine_at(&relay, &model).await?;
-        let phone = Device::new();
-        let mut connector = machine.connect()?;
-        let url = connector.pair_url().await?;
-        let (terms, keys) = relay.phone_scans(&url, &phone, Lies::default())?;
-        let (code, _) = connector.question().await?;
-        ensure!(code == terms.short_code(), "another code");
-        connector.answer(true).await?;
-        let boot_id = relay.boot_id().await.with_context(|| connector.process().story())?;
-        relay.own(&mut from).await?;
-        let mac = relay.pairing_confirmed().await?;
-        ensure!(terms.verify_mac(&keys.machine_to_device, &mac), "the machine's MAC does not hold");
-        let paired =
-            PairedMachine { account_id: account_id(), machine_id: machine_id(), machine_key: terms.machine_key };
-        let (connector, own) = (Some(connector), Device::new());
-        Ok(Self { connector, relay, from, phone, paired, boot_id, machine, model, own, _daemon: daemon, _codex: codex })
-    }
-
-    /// A command as the phone signs it, but for what `change` does before.
-    fn sign(
-        &self,
-        device: &Device,
-        kind: CommandKind,
-        content: Body,
-        change: impl FnOnce(&mut CommandHeader),
-    ) -> Signed {
-        let content = body(content);
-        let session_id = (kind.class() == CommandClass::Read).then_some(PHONE_SESSION);
-        let target = Target { machine: &self.paired, boot_id: self.boot_id, session_id, answer: None };
-        let mut header = device.header(&target, kind, &content, now());
-        change(&mut header);
-        Signed { command: device.sign(&header, content), header }
-    }
-
-    fn start_thread(&self, text: &str) -> Body {
-        let directory = self.machine.workspace().to_string_lossy().into_owned();
-        Body::StartThread(agent::StartThread { directory, text: text.to_owned(), model: String::new() })
-    }
-
-    fn bring(&self, session_id: SessionId, device_id: DeviceId, role: &str, command: &v1::Command) {
-        self.relay.bring(session_id, device_id, role, device_message::Kind::Command(command.clone()));
-    }
-
-    /// As the relay should: in the phone's session, in its name.
-    fn carry(&self, signed: &Signed) {
-        self.bring(PHONE_SESSION, self.phone.device_id(), "owner", &signed.command);
-    }
-
-    /// What the machine signed about a command; the phone believes nothing else.
-    async fn receipt(&mut self, session_id: SessionId, signed: &Signed) -> anyhow::Result<Receipt> {
-        let key = self.paired.machine_key;
-        let wanted = |kind: &machine_message::Kind| {
-            let machine_message::Kind::Receipt(signed_receipt) = kind else { return None };
-            let receipt = v1::Receipt::decode(signed_receipt.receipt.clone()).ok()?;
-            key.verify(receipt_transcript(&signed_receipt.receipt), &signed_receipt.signature).ok()?;
-            let receipt = Receipt::try_from(receipt).ok()?;
-            (receipt.command_id == signed.header.command_id).then_some(receipt)
-        };
-        self.from.message("a receipt", session_id, wanted).await
-    }
-
-    async fn failure(&mut self, session_id: SessionId) -> anyhow::Result<ErrorCode> {
-        let wanted = |kind: &machine_message::Kind| match kind {
-            machine_message::Kind::Failure(failure) => ErrorCode::from_number(failure.code),
-            _ => None,
-        };
-        self.from.message("a failure", session_id, wanted).await
-    }
-
-    async fn attach(&mut self) -> anyhow::Result<()> {
-        let signed = self.sign(&self.phone, CommandKind::Attach, attach(), |_| {});
-        self.carry(&signed);
-        ensure!(self.receipt(PHONE_SESSION, &signed).await?.outcome == Outcome::Executed, "not admitted");
-        Ok(())
-    }
-
-    /// How often a prompt with that text came to the model.
-    fn effects(&self, text: &str) -> usize {
-        self.model.requests().iter().filter(|request| request.prompt.contains(text)).count()
-    }
-
-    /// Waits for a shown approval: its signed form, as it passes the relay.
-    async fn approval(&mut self) -> anyhow::Result<agent::SignedApproval> {
-        let opened = |body: &Bytes| {
-            let event = agent::AgentEvent::decode(body.clone()).ok()?;
-            match event.kind? {
-                agent::agent_event::Kind::ApprovalOpened(signed) => Some(signed),
-                _ => None,
-            }
-        };
-        let wanted = |kind: &connector_frame::Kind| match kind {
-            connector_frame::Kind::SharedEvent(event) => opened(&event.body),
-            _ => None,
-        };
-        let found = self.from.passed_over.iter().find_map(wanted);
-        match found {
-            Some(signed) => Ok(signed),
-            None => self.from.until("an approval", wanted).await,
-        }
-    }
-
-    async fn listed(&self) -> anyhow::Result<String> {
-        let (listed, lines) = self.machine.command(&["devices", "list"]).await?;
-        ensure!(listed, "{lines:?}");
-        Ok(lines.out.join("\n"))
-    }
-}
-
-struct Signed {
-    header: CommandHeader,
-    command: v1::Command,
-}
+/// What is tried.
+pub const ATTACKS: &[Attack] = &[
+    Attack {
+        name: "hostile relay: pairing",
+        tries: "its own key, account or role in a pairing; its key in place of the machine's",
+        stopped_by: &["pairing_tampered"],
+        run: |_, tally| Box::pin(pairing(tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "hostile relay: commands",
+        tries: "forged, altered, swapped, repeated, held back, all said again; its own device, and roles that it makes up",
+        stopped_by: &[
+            "device_not_enrolled",
+            "not_admitted",
+            "body_mismatch",
+            "signature_invalid",
+            "wrong_machine",
+            "wrong_account",
+            "role_insufficient",
+            "unknown outcome",
+            "stale owner",
+            "device_revoked",
+        ],
+        run: |_, tally| Box::pin(commands(tally)),
+        regions: 1,
+    },
+    Attack {
+        name: "hostile relay: approvals",
+        tries: "a harmless approval shown, a no turned into a yes, yeses of its own, receipts of control's key",
+        stopped_by: &["digest_mismatch", "signature_invalid", "device_not_enrolled", "audit_unavailable"],
+        run: |_, tally| Box::pin(approvals(tally)),
+        regions: 1,
+    },
+];
 
 fn endorsing(device: &Device, role: agent::DeviceRole, list_version: u64) -> Body {
     Body::EndorseDevice(agent::EndorseDevice {
@@ -204,8 +90,7 @@ fn endorsing(device: &Device, role: agent::DeviceRole, list_version: u64) -> Bod
     })
 }
 
-#[tokio::test]
-async fn a_hostile_relay_gets_no_key_account_or_role_of_its_own_through_a_pairing() -> anyhow::Result<()> {
+async fn pairing(tally: Tally) -> anyhow::Result<()> {
     flydex_runtime::tls::install_provider();
     let (relay, _from) = Hostile::start().await?;
     let model = Model::start().await?;
@@ -221,7 +106,9 @@ async fn a_hostile_relay_gets_no_key_account_or_role_of_its_own_through_a_pairin
         let mut connector = machine.connect()?;
         let url = connector.pair_url().await?;
         relay.phone_scans(&url, &phone, lies)?;
-        ensure!(relay.pairing_failed().await? == ErrorCode::PairingTampered.name(), "another end");
+        let ended = relay.pairing_failed().await?;
+        ensure!(ended == ErrorCode::PairingTampered.name(), "{ended}");
+        tally.stopped(&ended);
         ensure!(!connector.process_mut().ended().await?.success(), "it went on");
         relay.forget_pairing();
     }
@@ -230,9 +117,8 @@ async fn a_hostile_relay_gets_no_key_account_or_role_of_its_own_through_a_pairin
     Ok(())
 }
 
-#[tokio::test]
-async fn a_hostile_relay_gets_no_command_device_or_content_through() -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
+async fn commands(tally: Tally) -> anyhow::Result<()> {
+    let mut scene = Scene::start(tally).await?;
     let (phone_id, own_id) = (scene.phone.device_id(), scene.own.device_id());
     scene.attach().await?;
     the_relays_own_device_gets_nothing(&mut scene).await?;
@@ -258,7 +144,7 @@ async fn a_hostile_relay_gets_no_command_device_or_content_through() -> anyhow::
         ("a session nobody attached", OWN_SESSION, phone_id, &right.command, ErrorCode::NotAdmitted),
     ] {
         scene.bring(session_id, device_id, "owner", command);
-        ensure!(scene.failure(session_id).await? == code, "{what} was not turned away with {}", code.name());
+        scene.is_turned_away(session_id, code).await.context(what)?;
     }
     // A word for another machine or account, routed here.
     type Change = fn(&mut CommandHeader);
@@ -269,7 +155,7 @@ async fn a_hostile_relay_gets_no_command_device_or_content_through() -> anyhow::
     for (change, code) in elsewhere {
         let signed = scene.sign(&scene.phone, CommandKind::StartThread, scene.start_thread("elsewhere"), change);
         scene.carry(&signed);
-        ensure!(scene.failure(PHONE_SESSION).await? == code, "{} expected", code.name());
+        scene.is_turned_away(PHONE_SESSION, code).await?;
     }
 
     // It brings the true one four times, and a falsified receipt is no receipt.
@@ -286,22 +172,44 @@ async fn a_hostile_relay_gets_no_command_device_or_content_through() -> anyhow::
         "an effect"
     );
 
-    // In another life of the connector the same words run nothing.
+    in_another_life(&mut scene, &right, prompt).await?;
+    everything_said_again(&mut scene, prompt).await?;
+    rights_only_shrink(&mut scene).await
+}
+
+/// In another life of the connector the same words run nothing.
+async fn in_another_life(scene: &mut Scene, right: &Signed, prompt: &str) -> anyhow::Result<()> {
     let before = scene.boot_id;
     scene.connector.take().context("a connector")?.kill().await?;
     scene.connector = Some(scene.machine.run()?);
     scene.boot_id = scene.relay.rebooted(before).await?;
     scene.relay.own(&mut scene.from).await?;
     scene.attach().await?;
-    scene.carry(&right);
-    ensure!(scene.receipt(PHONE_SESSION, &right).await?.outcome == Outcome::Executed, "its first life's word stands");
+    scene.carry(right);
+    ensure!(scene.receipt(PHONE_SESSION, right).await?.outcome == Outcome::Executed, "its first life's word stands");
     let old = scene.sign(&scene.phone, CommandKind::StartThread, scene.start_thread("held back"), |header| {
         header.boot_id = before;
     });
     scene.carry(&old);
     ensure!(scene.receipt(PHONE_SESSION, &old).await?.outcome == Outcome::Unknown, "a word for another life");
+    scene.tally.stopped("unknown outcome");
     ensure!(scene.effects(prompt) == 1 && scene.effects("held back") == 0, "an effect after the restart");
-    rights_only_shrink(&mut scene).await
+    Ok(())
+}
+
+/// Every frame of every session, life and owner comes once more.
+async fn everything_said_again(scene: &mut Scene, prompt: &str) -> anyhow::Result<()> {
+    let before = scene.listed().await?;
+    for as_it_is_now in [false, true] {
+        scene.relay.say_all_again(&mut scene.from, as_it_is_now).await?;
+    }
+    let stale = scene.from.passed_over.iter().filter(|kind| matches!(kind, connector_frame::Kind::Stale(_))).count();
+    ensure!(stale > 0, "what a former owner said was not turned away");
+    scene.tally.stopped("stale owner");
+    ensure!(scene.listed().await? == before, "the list of devices changed");
+    let held_back = scene.effects("held back") + scene.effects("of the relay") + scene.effects("forged");
+    ensure!(scene.effects(prompt) == 1 && held_back == 0, "an effect of what was said again");
+    scene.attach().await
 }
 
 /// The relay makes up a session, a device, a role and whatever control could sign for them.
@@ -310,15 +218,15 @@ async fn the_relays_own_device_gets_nothing(scene: &mut Scene) -> anyhow::Result
     let attach_own =
         scene.sign(&scene.own, CommandKind::Attach, attach(), |header| header.session_id = Some(OWN_SESSION));
     scene.bring(OWN_SESSION, own_id, "owner", &attach_own.command);
-    ensure!(scene.failure(OWN_SESSION).await? == ErrorCode::DeviceNotEnrolled, "its own device");
+    scene.is_turned_away(OWN_SESSION, ErrorCode::DeviceNotEnrolled).await.context("its own device")?;
     // The phone's own attach, recorded and brought in its session.
     let recorded = scene.sign(&scene.phone, CommandKind::Attach, attach(), |_| {});
     scene.bring(OWN_SESSION, scene.phone.device_id(), "owner", &recorded.command);
-    ensure!(scene.failure(OWN_SESSION).await? == ErrorCode::NotAdmitted, "a replayed attach");
+    scene.is_turned_away(OWN_SESSION, ErrorCode::NotAdmitted).await.context("a replayed attach")?;
     let list = Body::ListThreads(agent::ListThreads { limit: 10, ..agent::ListThreads::default() });
     let read = scene.sign(&scene.phone, CommandKind::ListThreads, list, |_| {});
     scene.bring(OWN_SESSION, scene.phone.device_id(), "owner", &read.command);
-    ensure!(scene.failure(OWN_SESSION).await? == ErrorCode::NotAdmitted, "a replayed read");
+    scene.is_turned_away(OWN_SESSION, ErrorCode::NotAdmitted).await.context("a replayed read")?;
     let content = scene.from.passed_over.iter().any(|kind| match kind {
         connector_frame::Kind::Subscribed(subscribed) => subscribed.session_id[..] == OWN_SESSION.as_bytes()[..],
         connector_frame::Kind::ToSession(to) => to.session_id[..] == OWN_SESSION.as_bytes()[..],
@@ -335,10 +243,9 @@ async fn a_device_of_the_relay_is_not_endorsed(scene: &mut Scene) -> anyhow::Res
     let mut swapped = right.command.clone();
     swapped.body = body(endorsing(&scene.own, agent::DeviceRole::Owner, 1));
     scene.bring(PHONE_SESSION, scene.phone.device_id(), "owner", &swapped);
-    ensure!(scene.failure(PHONE_SESSION).await? == ErrorCode::BodyMismatch, "a swapped device");
+    scene.is_turned_away(PHONE_SESSION, ErrorCode::BodyMismatch).await.context("a swapped device")?;
     scene.bring(PHONE_SESSION, scene.phone.device_id(), "operator", &right.command);
-    let reduced = scene.receipt(PHONE_SESSION, &right).await?.outcome;
-    ensure!(reduced == Outcome::Refused(ErrorCode::RoleInsufficient), "{reduced:?}");
+    scene.is_refused(PHONE_SESSION, &right, ErrorCode::RoleInsufficient).await?;
     let again =
         scene.sign(&scene.phone, CommandKind::EndorseDevice, endorsing(&tablet, agent::DeviceRole::Viewer, 1), |_| {});
     scene.carry(&again);
@@ -353,8 +260,7 @@ async fn a_device_of_the_relay_is_not_endorsed(scene: &mut Scene) -> anyhow::Res
     ] {
         let signed = scene.sign(&tablet, kind, content, |_| {});
         scene.bring(OWN_SESSION, tablet.device_id(), "owner", &signed.command);
-        let outcome = scene.receipt(OWN_SESSION, &signed).await?.outcome;
-        ensure!(outcome == Outcome::Refused(ErrorCode::RoleInsufficient), "{outcome:?}");
+        scene.is_refused(OWN_SESSION, &signed, ErrorCode::RoleInsufficient).await?;
     }
     let listed = scene.listed().await?;
     ensure!(!listed.contains(&scene.own.device_id().to_string()), "{listed}");
@@ -374,15 +280,14 @@ async fn rights_only_shrink(scene: &mut Scene) -> anyhow::Result<()> {
     scene.from.until("removed", |kind| matches!(kind, connector_frame::Kind::DeviceRemoved(_)).then_some(())).await?;
     let signed = scene.sign(&scene.phone, CommandKind::Attach, attach(), |_| {});
     scene.carry(&signed);
-    ensure!(scene.failure(PHONE_SESSION).await? == ErrorCode::DeviceRevoked, "a removed device");
+    scene.is_turned_away(PHONE_SESSION, ErrorCode::DeviceRevoked).await.context("a removed device")?;
     let listed = scene.listed().await?;
     ensure!(listed.contains(&format!("{}\tremoved", scene.phone.device_id())), "{listed}");
     Ok(())
 }
 
-#[tokio::test]
-async fn a_hostile_relay_gets_no_approval_through() -> anyhow::Result<()> {
-    let mut scene = Scene::start().await?;
+async fn approvals(tally: Tally) -> anyhow::Result<()> {
+    let mut scene = Scene::start(tally).await?;
     scene.attach().await?;
     let outside = CodexHome::outside()?;
     let file = outside.path().join("ran");
@@ -412,8 +317,7 @@ async fn a_hostile_relay_gets_no_approval_through() -> anyhow::Result<()> {
     // Even a phone that was deceived into answering that signs for what nobody asks.
     let deceived = answer(&scene, &scene.phone, of(Decision::Accept)?, digest_of(&harmless)?);
     scene.carry(&deceived);
-    let outcome = scene.receipt(PHONE_SESSION, &deceived).await?.outcome;
-    ensure!(outcome == Outcome::Refused(ErrorCode::DigestMismatch), "{outcome:?}");
+    scene.is_refused(PHONE_SESSION, &deceived, ErrorCode::DigestMismatch).await?;
 
     // A no of the phone that it turns into a yes, and yeses of its own.
     let decline = answer(&scene, &scene.phone, of(Decision::Decline)?, right);
@@ -431,18 +335,17 @@ async fn a_hostile_relay_gets_no_approval_through() -> anyhow::Result<()> {
         ("an answer in the phone's name", scene.phone.device_id(), &in_its_name, ErrorCode::SignatureInvalid),
     ] {
         scene.bring(PHONE_SESSION, device_id, "owner", command);
-        ensure!(scene.failure(PHONE_SESSION).await? == code, "{what}");
+        scene.is_turned_away(PHONE_SESSION, code).await.context(what)?;
     }
 
     // With a strict desk a receipt that control's key did not sign for this very command lets nothing happen.
     let (set, lines) = scene.machine.command(&["settings", "set", "strict_audit", "on"]).await?;
     ensure!(set, "{lines:?}");
-    for token in ["", "v4.public.made-up", &hostile::control().sign(&audit_receipt(&decline, &shown)?)] {
+    for token in ["", "v4.public.made-up", &relay::control().sign(&audit_receipt(&decline, &shown)?)] {
         let mut accept = answer(&scene, &scene.phone, of(Decision::Accept)?, right);
         accept.command.audit_receipt = token.to_owned();
         scene.carry(&accept);
-        let outcome = scene.receipt(PHONE_SESSION, &accept).await?.outcome;
-        ensure!(outcome == Outcome::Refused(ErrorCode::AuditUnavailable), "{outcome:?}");
+        scene.is_refused(PHONE_SESSION, &accept, ErrorCode::AuditUnavailable).await?;
     }
     ensure!(!file.exists(), "it ran");
     scene.carry(&decline);
