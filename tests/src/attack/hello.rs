@@ -201,7 +201,8 @@ async fn nobodys_machine(ground: Ground, tally: Tally) -> anyhow::Result<()> {
 pub(super) async fn opening(session: &mut Session, machine_id: MachineId) -> anyhow::Result<ErrorCode> {
     let session = Mutex::new(session);
     wait::until("a machine's owner to be settled", async || {
-        match opening_once(&mut *session.lock().await, machine_id).await {
+        let mut session = session.lock().await;
+        match opening_once(&mut session, machine_id).await {
             Ok(ErrorCode::Moving | ErrorCode::RateLimited) => None,
             answer => Some(answer),
         }
@@ -212,13 +213,11 @@ pub(super) async fn opening(session: &mut Session, machine_id: MachineId) -> any
 async fn opening_once(session: &mut Session, machine_id: MachineId) -> anyhow::Result<ErrorCode> {
     let machine_id = Bytes::copy_from_slice(machine_id.as_bytes());
     session.send(Lane::Control, session_up::Kind::Open(v1::OpenMachine { machine_id })).await?;
-    let from = match session.next().await? {
-        session_down::Kind::MachineClosed(closed) => {
-            return ErrorCode::from_number(closed.code).context("an unknown code");
-        }
-        session_down::Kind::FromMachine(from) => from,
-        _ => anyhow::bail!("neither a status nor an end"),
-    };
+    let kind = session.next().await?;
+    if let session_down::Kind::MachineClosed(closed) = &kind {
+        return ErrorCode::from_number(closed.code).context("an unknown code");
+    }
+    let session_down::Kind::FromMachine(from) = kind else { anyhow::bail!("neither a status nor an end") };
     let Some(machine_message::Kind::Status(status)) = from.message.and_then(|message| message.kind) else {
         anyhow::bail!("no status")
     };
