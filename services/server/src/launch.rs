@@ -96,6 +96,9 @@ impl<'a> Start<'a> {
         if let Err(error) = flydex_runtime::memory::keep_private() {
             voice.complain(&format!("keep the memory private: {error}"));
         }
+        if let Err(error) = flydex_runtime::files::raise_limit() {
+            voice.complain(&format!("raise the number of open files: {error}"));
+        }
         flydex_runtime::tls::install_provider();
         let outcome = tokio::runtime::Runtime::new()
             .context("start the async runtime")
