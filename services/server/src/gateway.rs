@@ -26,7 +26,7 @@ use crate::control::{identity, public_tls};
 use crate::follow::Follower;
 use crate::gateway::nodes::{Names, Nodes};
 use crate::machines::default_admin_listen;
-use crate::quic;
+use crate::{quic, web};
 
 /// The condition of readiness that nodes are reached.
 const NODES: &str = "nodes";
@@ -119,7 +119,8 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
         let (links, endpoint) = (gateway.clone(), quic::endpoint(address, &identity(&config.tls)?)?);
         life.shutdown.spawn(async move { links.serve_quic(endpoint).await });
     }
-    let router = located(traced(gateway.router()), config.trusted_proxies.clone());
+    let router = web::with_headers(traced(gateway.router()), &public_url, &[]);
+    let router = located(router, config.trusted_proxies.clone());
     life.shutdown.spawn(http::serve(listener, tls, router, life.shutdown.clone()));
     wait_for_nodes(&life, gateway.handle());
     life.wait_for_control(verifier);
