@@ -23,7 +23,7 @@ use tokio::net::TcpListener;
 use crate::cluster::{self, BadField, Life, RedisConfig};
 use crate::config::TlsFiles;
 use crate::control::{identity, public_tls};
-use crate::follow::Follower;
+use crate::follow::{Follower, News};
 use crate::gateway::nodes::{Names, Nodes};
 use crate::machines::default_admin_listen;
 use crate::{quic, web};
@@ -114,7 +114,11 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
         life.shutdown.clone(),
     );
     let handle = gateway.handle();
-    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), life.after_services());
+    let apply = move |news| match news {
+        News::Revoked(entry) => handle.revoke(&entry),
+        News::RegionDrains(drains) => handle.drain_region(drains),
+    };
+    Follower::start(control, Arc::clone(&verifier), apply, life.after_services());
     if config.quic {
         let (links, endpoint) = (gateway.clone(), quic::endpoint(address, &identity(&config.tls)?)?);
         life.shutdown.spawn(async move { links.serve_quic(endpoint).await });

@@ -25,6 +25,7 @@ mod passkeys;
 mod postgres;
 mod query;
 mod recovery_codes;
+mod region_drains;
 mod revocations;
 mod row;
 mod settings;
