@@ -12,8 +12,8 @@ use flydex_domain::device::Device;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{
-    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, LINK_SERVED_AFTER, MACHINE_KEY_ROTATED_AFTER, RECONNECT_WAIT_MIN,
-    REGIONS_REFRESH_INTERVAL, REGIONS_REFRESH_PAUSE,
+    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, LINK_SERVED_AFTER, MACHINE_KEY_ROTATED_AFTER, MACHINE_KEY_USED_AFTER,
+    RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL, REGIONS_REFRESH_PAUSE,
 };
 use flydex_domain::revocation::DeviceCut;
 use flydex_domain::time::UnixMillis;
@@ -288,8 +288,16 @@ impl Keyring {
         matches!(Pending::load(&self.state, &self.record(), &self.key()), Ok(Some(_)))
     }
 
-    /// Renews at half-life until `stop`, and at once when the present credential came by a pairing or a change of key,
-    /// without word of the devices; and changes the key when it is old. Failures are tried again with growing waits.
+    /// How long to wait before the next key is used besides: the link by it is there by then.
+    fn until_key_is_used(&self) -> Duration {
+        let (now, record) = (UnixMillis(self.clock.unix_millis()), self.record());
+        let changed = record.key_since.filter(|_| record.key_counter > 0);
+        changed.map_or(Duration::ZERO, |since| MACHINE_KEY_USED_AFTER.saturating_sub(now.since(since)))
+    }
+
+    /// Renews at half-life until `stop`, and soon when the present credential came by a pairing or a change of key, without
+    /// word of the devices: after a change of key when its link is there, since that ends the time of the key before. And
+    /// changes the key when it is old. Failures are tried again with growing waits.
     pub async fn keep_young(
         self: Arc<Self>,
         api: Api,
@@ -307,7 +315,8 @@ impl Keyring {
             // Once for each: a server that never says is not asked without pause.
             let is_unheard = record.cuts_heard_with < held && asked_for < held;
             let wait = match failures {
-                0 if at_once || is_unheard => Duration::ZERO,
+                0 if at_once => Duration::ZERO,
+                0 if is_unheard => self.until_key_is_used(),
                 0 => self.until_half_life(),
                 _ => backoff(failures),
             };

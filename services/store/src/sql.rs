@@ -55,6 +55,7 @@ pub use self::identities::Identity;
 pub use self::invitations::{Invitation, Invited};
 pub use self::links::LinkReport;
 pub use self::local_connects::{BrowserSide, LocalConnect};
+pub use self::machine_keys::FormerKey;
 pub use self::machines::{Machine, NewMachine};
 pub use self::members::{Member, Membership};
 pub use self::migrations::SchemaError;
