@@ -12,8 +12,8 @@ use flydex_domain::device::Device;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::key::PublicKey;
 use flydex_domain::limits::{
-    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, MACHINE_KEY_ROTATED_AFTER, RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL,
-    REGIONS_REFRESH_PAUSE,
+    CREDENTIAL_LIFETIME, CREDENTIAL_RETRY_MAX, LINK_SERVED_AFTER, MACHINE_KEY_ROTATED_AFTER, MACHINE_KEY_USED_AFTER,
+    RECONNECT_WAIT_MIN, REGIONS_REFRESH_INTERVAL, REGIONS_REFRESH_PAUSE,
 };
 use flydex_domain::revocation::DeviceCut;
 use flydex_domain::time::UnixMillis;
@@ -288,8 +288,16 @@ impl Keyring {
         matches!(Pending::load(&self.state, &self.record(), &self.key()), Ok(Some(_)))
     }
 
-    /// Renews at half-life until `stop`, and at once when the present credential came by a pairing or a change of key,
-    /// without word of the devices; and changes the key when it is old. Failures are tried again with growing waits.
+    /// How long to wait before the next key is used besides: the link by it is there by then.
+    fn until_key_is_used(&self) -> Duration {
+        let (now, record) = (UnixMillis(self.clock.unix_millis()), self.record());
+        let changed = record.key_since.filter(|_| record.key_counter > 0);
+        changed.map_or(Duration::ZERO, |since| MACHINE_KEY_USED_AFTER.saturating_sub(now.since(since)))
+    }
+
+    /// Renews at half-life until `stop`, and soon when the present credential came by a pairing or a change of key, without
+    /// word of the devices: after a change of key when its link is there, since that ends the time of the key before. And
+    /// changes the key when it is old. Failures are tried again with growing waits.
     pub async fn keep_young(
         self: Arc<Self>,
         api: Api,
@@ -307,7 +315,8 @@ impl Keyring {
             // Once for each: a server that never says is not asked without pause.
             let is_unheard = record.cuts_heard_with < held && asked_for < held;
             let wait = match failures {
-                0 if at_once || is_unheard => Duration::ZERO,
+                0 if at_once => Duration::ZERO,
+                0 if is_unheard => self.until_key_is_used(),
                 0 => self.until_half_life(),
                 _ => backoff(failures),
             };
@@ -339,7 +348,8 @@ impl Keyring {
     }
 
     /// Asks for the list of regions now and then, until `stop`; and soon when no region can be reached, then with a new
-    /// credential too, for the pin may have moved. What does not help is done ever more rarely.
+    /// credential too, for the pin may have moved. What does not help is done ever more rarely; it has helped when a link
+    /// served afterwards.
     pub async fn keep_regions(
         self: Arc<Self>,
         api: Api,
@@ -361,10 +371,12 @@ impl Keyring {
             if let Err(error) = self.ask_for_regions(&api, &core, in_vain > 0).await {
                 tracing::info!(error.code = error.code().name(), "the list of regions is not renewed");
             }
-            let pause = REGIONS_REFRESH_PAUSE.saturating_mul(1 << in_vain.min(16)).min(REGIONS_REFRESH_INTERVAL);
+            let doubled = REGIONS_REFRESH_PAUSE.saturating_mul(1 << u32::min(in_vain, 16).saturating_sub(1));
+            let pause = doubled.min(REGIONS_REFRESH_INTERVAL);
             tokio::select! {
                 biased; // the stop comes first
                 () = stop.cancelled() => return,
+                () = serves(&mut report) => in_vain = 0,
                 () = tokio::time::sleep(spread(pause)) => {}
             }
         }
@@ -393,6 +405,18 @@ impl Keyring {
         let pause = if half < CREDENTIAL_RETRY_MAX { CREDENTIAL_RETRY_MAX } else { Duration::ZERO };
         claims.issued_at.plus(half).since(now).max(pause)
     }
+}
+
+/// Waits until a link has served for a while.
+async fn serves(report: &mut watch::Receiver<RegionReport>) {
+    // When nobody reports any more, nothing ever serves.
+    while report.wait_for(|report| !report.stuck).await.is_ok() {
+        let stuck_again = report.wait_for(|report| report.stuck);
+        if tokio::time::timeout(LINK_SERVED_AFTER, stuck_again).await.is_err() {
+            return;
+        }
+    }
+    std::future::pending().await
 }
 
 /// The claims of the credential that is held, whatever its age: at the beginning of time nothing has expired.

@@ -18,7 +18,7 @@ use flydex_domain::limits::{
     LINK_SERVED_AFTER, QUIC_PROBE_INTERVAL, RECONNECT_WAIT_MAX, RECONNECT_WAIT_MIN, REGION_HEAD_START,
     REGION_HEAD_START_SERVED, REGION_HOLD_MIN,
 };
-use flydex_domain::region::Lost;
+use flydex_domain::region::{DRAIN_HINT, Lost};
 use flydex_proto::v1;
 use flydex_runtime::clock::Clock;
 use flydex_runtime::lifecycle::Shutdown;
@@ -252,13 +252,15 @@ impl Supervisor {
         }
     }
 
-    /// Another link is opened when the gateway asks for it, or when this one has not lasted that long.
+    /// Another link is opened when the gateway asks for it, or when this one has not lasted that long. Where only the region
+    /// drains, the move to another one is made as any move is, and who has no other stays.
     async fn told_to_go(&mut self, link: &mut Running, away: &v1::GoAway) -> Next {
         self.survey.told_to_go(&link.endpoint.region, &away.hint);
         let wait = Duration::from_millis(away.reconnect_in_ms.into()).min(RECONNECT_WAIT_MAX);
         tokio::select! {
             biased; // what has ended is known to have ended
             ended = &mut link.ended => self.ended(link, ended).await,
+            () = tokio::time::sleep(wait), if away.hint == DRAIN_HINT => Next::Stay,
             () = tokio::time::sleep(wait) => {
                 self.served = true;
                 Next::Replace

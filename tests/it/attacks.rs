@@ -2,6 +2,7 @@
 //!
 //! Attacks that can be made on a cluster too are functions of `flydex_tests::attack`; here each has its test.
 
+mod abuse;
 mod content;
 mod keys;
 mod machine;

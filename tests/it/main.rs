@@ -14,6 +14,7 @@ mod flows;
 mod fuzz_corpus;
 mod identity;
 mod load;
+mod region;
 mod scripted_browser;
 mod scripted_codex;
 mod sql;

@@ -32,6 +32,18 @@ async fn the_web_app_comes_from_a_process_of_its_own_and_its_pages_alone_may_cal
     for path in ["/", "/pair", "/index.html", "/sw.js", "/.well-known/flydex.json"] {
         assert_eq!(client.get(format!("{api}{path}")).send().await?.status(), StatusCode::NOT_FOUND, "{path}");
     }
+    let gateway = format!("https://localhost:{}/v1/session", cluster.region().balancer.port());
+    for url in [gateway, format!("{api}/api/session"), format!("{app}/nothing.js")] {
+        let answer = client.get(&url).send().await?;
+        for (name, told) in [
+            ("content-security-policy", "default-src 'none'"),
+            ("x-content-type-options", "nosniff"),
+            ("x-frame-options", "DENY"),
+            ("strict-transport-security", "max-age=63072000"),
+        ] {
+            assert!(header(answer.headers(), name).starts_with(told), "{url}: {name}");
+        }
+    }
     let ours = preflight(&client, &api, &app).await?;
     assert_eq!(header(ours.headers(), ACCESS_CONTROL_ALLOW_ORIGIN.as_str()), app);
     assert_eq!(header(ours.headers(), ACCESS_CONTROL_ALLOW_CREDENTIALS.as_str()), "true");

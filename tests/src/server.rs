@@ -106,6 +106,18 @@ impl Server {
         self.data.path()
     }
 
+    /// The certificate that it made itself, where it speaks https.
+    ///
+    /// # Errors
+    /// When there is none.
+    pub fn certificate(&self) -> anyhow::Result<String> {
+        let folder = self.data().join("tls");
+        let files = std::fs::read_dir(&folder).with_context(|| format!("read {}", folder.display()))?;
+        let mut paths = files.filter_map(Result::ok).map(|file| file.path());
+        let path = paths.find(|path| path.extension().is_some_and(|end| end == "crt")).context("no certificate")?;
+        std::fs::read_to_string(&path).with_context(|| format!("read {}", path.display()))
+    }
+
     /// The process, for what it wrote.
     #[must_use]
     pub const fn process(&self) -> &Process {

@@ -1,5 +1,6 @@
+mod regions;
+
 use std::sync::Arc;
-use std::time::Duration;
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
@@ -8,7 +9,6 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::scope::Role;
 use flydex_runtime::lifecycle::Shutdown;
 use serde_json::Value;
-use tokio::sync::watch;
 use tokio::task::JoinHandle;
 
 use super::args::{
@@ -289,46 +289,6 @@ async fn a_credential_is_renewed_stored_and_published_and_an_older_one_is_not() 
     assert_eq!(*credential.borrow(), renewed);
     keyring.adopt(record.credential, record.token_keys).unwrap();
     assert_eq!(PairedRecord::load(state).unwrap().unwrap().credential, renewed);
-}
-
-#[tokio::test]
-async fn regions_are_asked_for_now_and_then_and_with_a_new_credential_when_none_can_be_reached() {
-    use crate::paired::RegionReport;
-    for stuck in [true, false] {
-        let (machine, relay) = (Machine::new(), Relay::start(Script::default()).await);
-        machine.stop(machine.connect(&relay).await.0).await;
-        let state = &machine.context.state;
-        let record = PairedRecord { regions: Default::default(), ..PairedRecord::load(state).unwrap().unwrap() };
-        let key = Arc::new(state.existing_machine_key().unwrap().unwrap());
-        let origin = relay.origin().parse().unwrap();
-        let clock = machine.context.clock.clone();
-        let keyring = Arc::new(crate::credential::Keyring::new(state.clone(), record, key, origin, clock));
-        let (mut regions, credential) = (keyring.regions(), keyring.credential());
-        let before = credential.borrow().clone();
-        let (report, report_rx) = watch::channel(RegionReport::default());
-        let shutdown = Shutdown::new();
-        let entropy = machine.context.entropy.clone();
-        shutdown.spawn(Arc::clone(&keyring).keep_regions(
-            relay.api(),
-            empty_desk(),
-            report_rx,
-            entropy,
-            shutdown.soft(),
-        ));
-        if stuck {
-            report.send_replace(RegionReport { stuck, ..RegionReport::default() });
-        } else {
-            tokio::task::yield_now().await;
-            tokio::time::pause();
-            tokio::time::advance(flydex_domain::limits::REGIONS_REFRESH_INTERVAL * 3 / 2).await;
-            tokio::time::resume();
-        }
-        let listed = tokio::time::timeout(Duration::from_secs(10), regions.wait_for(|regions| !regions.is_empty()));
-        assert_eq!(listed.await.expect("a list").unwrap()[0].region, "local");
-        assert_eq!(PairedRecord::load(state).unwrap().unwrap().regions.regions.len(), 1);
-        assert_eq!(*credential.borrow() != before, stuck, "a pin that moved is in the next credential");
-        shutdown.begin();
-    }
 }
 
 #[test]

@@ -1,13 +1,17 @@
 use std::sync::Arc;
+use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::MachineId;
+use flydex_domain::limits::MACHINE_KEY_USED_AFTER;
 use flydex_runtime::clock::Clock;
+use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
 
 use super::*;
 use crate::credential::Keyring;
 use crate::pair::tests::relay::{Relay, Script};
+use crate::paired::empty_desk;
 use crate::regions::Regions;
 use crate::state::MACHINE_KEY_FILE;
 
@@ -157,4 +161,31 @@ async fn a_damaged_statement_is_said_and_kept() {
     let refused = settled_key(&machine.state, &machine.record()).unwrap_err();
     assert_eq!(refused.code(), ErrorCode::StateUnusable);
     assert_eq!(machine.file(ROTATION_FILE), b"{");
+}
+
+#[tokio::test]
+async fn a_new_key_is_used_soon_so_that_control_gives_the_old_one_up_and_after_a_restart_too() {
+    let machine = Machine::paired(Script::default()).await;
+    for restarted in [false, true] {
+        machine.started().renew(&machine.relay.api(), &empty_desk()).await.unwrap();
+        if restarted {
+            machine.rotate().await.unwrap();
+        }
+        let keyring = Arc::new(machine.started());
+        let (mut credential, stop) = (keyring.credential(), CancellationToken::new());
+        let (api, entropy) = (machine.relay.api(), Entropy::system());
+        let keeping = tokio::spawn(Arc::clone(&keyring).keep_young(api, empty_desk(), entropy, stop.clone()));
+        if !restarted {
+            keyring.rotate(&machine.relay.api(), &Entropy::system()).await.unwrap();
+        }
+        credential.mark_unchanged();
+        tokio::task::yield_now().await;
+        tokio::time::pause();
+        tokio::time::advance(MACHINE_KEY_USED_AFTER).await;
+        tokio::time::resume();
+        tokio::time::timeout(Duration::from_secs(10), credential.changed()).await.expect("a renewal").unwrap();
+        stop.cancel();
+        keeping.await.unwrap();
+    }
+    machine.can_link(2).await;
 }

@@ -1819,7 +1819,7 @@ pub struct FollowRequest {
 #[derive(Clone, PartialEq, ::prost::Message)]
 #[prost(skip_debug)]
 pub struct Followed {
-    #[prost(oneof = "followed::Kind", tags = "1, 2, 3")]
+    #[prost(oneof = "followed::Kind", tags = "1, 2, 3, 4")]
     pub kind: ::core::option::Option<followed::Kind>,
 }
 /// Nested message and enum types in `Followed`.
@@ -1834,6 +1834,9 @@ pub mod followed {
         Revocation(super::RevocationRecord),
         #[prost(message, tag = "3")]
         Heartbeat(super::Heartbeat),
+        /// before the first heartbeat, and again on every change
+        #[prost(message, tag = "4")]
+        RegionDrain(super::RegionDrain),
     }
 }
 /// Every key that a ticket, a grant or a credential may be signed with now.
@@ -1914,6 +1917,13 @@ pub struct Superseded {
     /// the last serial that does not count any more
     #[prost(uint64, tag = "2")]
     pub serial: u64,
+}
+/// Whether an operator empties the follower's region.
+#[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]
+#[prost(skip_debug)]
+pub struct RegionDrain {
+    #[prost(bool, tag = "1")]
+    pub drains: bool,
 }
 /// Says that there is nothing newer than this.
 #[derive(Clone, Copy, PartialEq, Eq, Hash, ::prost::Message)]

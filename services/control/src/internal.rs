@@ -56,7 +56,7 @@ impl Internal for InternalApi {
     type FollowStream = ReceiverStream<Result<Followed, Status>>;
 
     async fn follow(&self, request: Request<FollowRequest>) -> Result<Response<Self::FollowStream>, Status> {
-        caller(&request)?;
+        let region = caller(&request)?.region;
         let place = Arc::clone(&self.followers).try_acquire_owned().map_err(|_| status(ErrorCode::Overloaded))?;
         let (sender, receiver) = mpsc::channel(FOLLOW_QUEUE_MESSAGES);
         let (control, after) = (Arc::clone(&self.control), request.get_ref().after_number);
@@ -66,7 +66,7 @@ impl Internal for InternalApi {
             tokio::select! {
                 () = stopped.cancelled() => {}
                 () = sender.closed() => {}
-                () = follow::run(&control, after, &sender) => {}
+                () = follow::run(&control, &region, after, &sender) => {}
             }
         });
         Ok(Response::new(ReceiverStream::new(receiver)))

@@ -9,7 +9,7 @@ use flydex_domain::limits::{MACHINE_KEY_OVERLAP, MACHINE_REQUEST_SKEW_MAX};
 use flydex_domain::scope::{AccountScope, Principal};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenVerifier};
-use flydex_store::sql::{Machine, Tx};
+use flydex_store::sql::{FormerKey, Machine, Tx};
 use http::{HeaderMap, header};
 
 use crate::error::ApiError;
@@ -41,8 +41,8 @@ pub(crate) enum Accept {
 pub(crate) enum Shown {
     /// The present one.
     Current,
-    /// One that another followed on at that time.
-    Former(UnixMillis),
+    /// One that another followed on.
+    Former(FormerKey),
 }
 
 impl FromRequest<App> for Signed {
@@ -89,7 +89,9 @@ impl Signed {
         let overlaps = match shown {
             Shown::Current => true,
             // What was under way when the key changed is still the machine's.
-            Shown::Former(retired_at) => accept == Accept::Live && now.since(retired_at) < MACHINE_KEY_OVERLAP,
+            Shown::Former(FormerKey { retired_at, is_given_up }) => {
+                accept == Accept::Live && !is_given_up && now.since(retired_at) < MACHINE_KEY_OVERLAP
+            }
         };
         if overlaps && (live || accept == Accept::Past) {
             Ok(machine)
@@ -115,8 +117,8 @@ impl Signed {
         if machine.key == key {
             return Ok((machine, Shown::Current));
         }
-        let retired_at = tx.former_key(self.scope(), machine_id, &key).await?.ok_or(ErrorCode::CredentialInvalid)?;
-        Ok((machine, Shown::Former(retired_at)))
+        let former = tx.former_key(self.scope(), machine_id, &key).await?.ok_or(ErrorCode::CredentialInvalid)?;
+        Ok((machine, Shown::Former(former)))
     }
 }
 

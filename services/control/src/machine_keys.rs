@@ -1,8 +1,9 @@
 //! How a machine changes its key, and how it leaves its account: both by its own signature.
 //!
-//! A change is stated by the old key and by the new one. The old key is taken for a day longer, as long as the last
-//! credential that names it lives, so that a machine that has not heard the answer asks again with what it has. From then
-//! on, whoever shows the old key is another computer, or this one as it was before.
+//! A change is stated by the old key and by the new one. The old key is taken until the machine has renewed by the new one,
+//! and for a day at most, as long as the last credential that names it lives, so that a machine that has not heard the
+//! answer asks again with what it has. From then on it opens no link, and whoever shows it is another computer, or this one
+//! as it was before.
 
 use axum::Json;
 use axum::extract::State;

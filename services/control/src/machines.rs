@@ -200,7 +200,7 @@ pub(crate) async fn revoke(
 }
 
 /// Renews a machine's credential. Each renewal follows from the last; an older one that returns is a cloned key, and
-/// then none holds until the machine is paired again.
+/// then none holds until the machine is paired again. The first by a new key ends the time of the one before.
 #[utoipa::path(post, path = "/api/machines/{id}/credential", tag = "machines",
     security(("machine_credential" = [], "machine_timestamp" = [], "machine_signature" = [])),
     params(("id" = String, Path)), request_body = RenewalBody,
@@ -226,7 +226,16 @@ pub(crate) async fn renew_credential(
     if shown == newest {
         tx.advance_credential(scope, machine_id, newest, now).await?;
         let renewed = tx.machine(scope, machine_id).await?;
+        let gives_up = tx.give_up_former_keys(scope, machine_id, now).await?;
+        if gives_up {
+            // Those before the one that was shown: by this key, or by one that is given up.
+            let superseded = Revocation::Superseded { account_id: scope.account_id(), machine_id, serial: shown - 1 };
+            tx.append_revocation(scope, superseded, now).await?;
+        }
         tx.commit().await?;
+        if gives_up {
+            control.revocations_committed();
+        }
         return Ok(Json(CredentialJson { device_cuts, ..credential_json(&control, scope.account_id(), &renewed) }));
     }
     let answer_was_lost = shown + 1 == newest && now.since(machine.credential_issued_at) < CREDENTIAL_RETRY_WINDOW;

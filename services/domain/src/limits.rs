@@ -119,7 +119,7 @@ pub const QUIC_LANE_WINDOW_BYTES: u32 = 256 * 1024;
 pub const QUIC_LINK_WINDOW_BYTES: u32 = 1024 * 1024;
 /// Bytes sent on one QUIC link and not yet acknowledged: a fast line with 100 ms of delay stays full.
 pub const QUIC_SEND_WINDOW_BYTES: u64 = 1024 * 1024;
-/// QUIC connections that wait to be accepted; past it new ones must first prove their address.
+/// QUIC connections that wait to be accepted; past it first packets are dropped without a word, and come again.
 pub const QUIC_INCOMING_MAX: usize = 1024;
 /// Silence after which QUIC itself gives a link up, should the link's own heartbeat not have ended it.
 pub const QUIC_IDLE_TIMEOUT: Duration = Duration::from_secs(16);

@@ -6,7 +6,7 @@
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use flydex_domain::limits::{ACCEPT_RATE_MIN, ACCEPT_RATE_WINDOW, DRAIN_RATE_DIVISOR};
+use flydex_domain::limits::{ACCEPT_RATE_MIN, ACCEPT_RATE_WINDOW, DRAIN_RATE_DIVISOR, REGION_DRAIN_SPREAD_MIN};
 
 /// Counts who was welcomed.
 pub(crate) struct Arrivals {
@@ -47,6 +47,11 @@ pub(crate) fn spread(peers: usize, most: u32, drain_for: Duration) -> Duration {
     let per_window = most.max(ACCEPT_RATE_MIN) / DRAIN_RATE_DIVISOR;
     let peers = u32::try_from(peers).unwrap_or(u32::MAX);
     (ACCEPT_RATE_WINDOW.saturating_mul(peers) / per_window).min(drain_for / 2)
+}
+
+/// The same for a region: others are farther away, and a machine that comes back to look is not sent away at once.
+pub(crate) fn region_spread(peers: usize, most: u32, drain_for: Duration) -> Duration {
+    spread(peers, most, drain_for).max(REGION_DRAIN_SPREAD_MIN)
 }
 
 #[cfg(test)]

@@ -136,6 +136,8 @@ pub(crate) struct Gateway {
     pub(crate) arrivals: Arrivals,
     pub(crate) load: Arc<Load>,
     drain_spread: OnceLock<Duration>,
+    /// While the region drains, the time over which its links are sent to others.
+    pub(crate) region_drain: watch::Sender<Option<Duration>>,
     pub(crate) metrics: Arc<Metrics>,
 }
 
@@ -206,6 +208,7 @@ impl Service {
             load,
             arrivals: Arrivals::new(clock.instant()),
             drain_spread: OnceLock::new(),
+            region_drain: watch::Sender::default(),
             metrics,
             clock,
         };
@@ -247,6 +250,24 @@ impl Handle {
         self.gateway.revoked.add(&entry.revocation, entry.at, self.gateway.now());
         let count = self.gateway.registry.revoke(&entry.revocation);
         tracing::info!(count, "revocation applied");
+    }
+
+    /// Sends the links that there are, and those that come, to other regions, or does so no more. Who has no other
+    /// region is served as before.
+    pub fn drain_region(&self, drains: bool) {
+        let Gateway { registry, arrivals, config, region_drain, .. } = &*self.gateway;
+        let spread = drain::region_spread(registry.live(), arrivals.most(), config.drain_for);
+        let changed = region_drain.send_if_modified(|drain| {
+            let changed = drain.is_some() != drains;
+            *drain = drain.filter(|_| drains).or(drains.then_some(spread));
+            changed
+        });
+        let region = config.region.as_str();
+        match (changed, drains) {
+            (true, true) => tracing::info!(region, duration_ms = life::millis(spread), "the region drains"),
+            (true, false) => tracing::info!(region, "the region takes machines again"),
+            (false, _) => {}
+        }
     }
 
     /// Waits until a node is reached on every stream.

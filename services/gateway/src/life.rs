@@ -5,6 +5,8 @@
 //! no newer token, and telling it again would only make it come back with the same.
 //!
 //! When control withdraws the key that signed its token, a connection ends at its next frame, which is not read.
+//!
+//! While the region drains a link is told to go to another region, and served for as long as it stays.
 
 use std::pin::Pin;
 use std::sync::Arc;
@@ -12,8 +14,10 @@ use std::time::Duration;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits;
+use flydex_domain::region::DRAIN_HINT;
 use flydex_domain::time::UnixMillis;
 use flydex_proto::v1;
+use tokio::sync::watch;
 use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
@@ -48,6 +52,8 @@ pub(crate) struct Life {
     gateway: Arc<Gateway>,
     told_of_drain: bool,
     signed_by: Vec<String>,
+    /// Of a link: sessions follow their machines.
+    region: Option<RegionDrain>,
     code: ErrorCode,
     over: Wait,
     notice: Option<(Wait, Duration)>,
@@ -71,11 +77,18 @@ impl Life {
             gateway: gateway.clone(),
             told_of_drain: false,
             signed_by: term.signed_by.clone(),
+            region: None,
             code: term.code,
             over: wait(term.holds_until),
             notice: (gateway.now() < notice_at).then(|| (wait(notice_at), term.notice)),
             heard: Instant::now(),
         }
+    }
+
+    /// Of a link, which leaves a region that drains.
+    pub(crate) fn of_link(self) -> Self {
+        let drain = self.gateway.region_drain.subscribe();
+        Self { region: Some(RegionDrain { drain, told: false }), ..self }
     }
 
     /// What happens next, or how the connection ends. Safe to cancel.
@@ -88,9 +101,13 @@ impl Life {
             () = &mut self.over => return Err(self.code.into()),
             () = self.soft.cancelled(), if !self.told_of_drain => {
                 self.told_of_drain = true;
-                return Ok(Turn::Tell(go_away(self.gateway.drain_spread(), self.gateway.config.drain_for)));
+                let spread = self.gateway.drain_spread();
+                return Ok(Turn::Tell(go_away(spread, self.gateway.config.drain_for, "")));
             }
-            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(limits::NOTICE_SPREAD, try_for))),
+            spread = region_drains(&mut self.region) => {
+                return Ok(Turn::Tell(go_away(spread, self.gateway.config.drain_for, DRAIN_HINT)));
+            }
+            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(limits::NOTICE_SPREAD, try_for, ""))),
             inbound = reader.next() => inbound?,
             () = tokio::time::sleep_until(self.heard + limits::PEER_SILENCE_MAX) => {
                 return Err(ErrorCode::PeerTimeout.into());
@@ -114,12 +131,37 @@ async fn noticed(notice: &mut Option<(Wait, Duration)>) -> Duration {
     try_for
 }
 
+/// What a link knows of the region's drain.
+struct RegionDrain {
+    drain: watch::Receiver<Option<Duration>>,
+    told: bool,
+}
+
+/// Waits until the region drains and the link was not told yet.
+async fn region_drains(region: &mut Option<RegionDrain>) -> Duration {
+    let Some(RegionDrain { drain, told }) = region else { return std::future::pending().await };
+    loop {
+        let spread = *drain.borrow_and_update();
+        match spread {
+            Some(spread) if !*told => {
+                *told = true;
+                return spread;
+            }
+            Some(_) => {}
+            None => *told = false,
+        }
+        if drain.changed().await.is_err() {
+            std::future::pending::<()>().await;
+        }
+    }
+}
+
 /// Come back within the spread; until then this connection serves.
-fn go_away(spread: Duration, try_for: Duration) -> v1::GoAway {
+fn go_away(spread: Duration, try_for: Duration, hint: &str) -> v1::GoAway {
     v1::GoAway {
         reconnect_in_ms: rand::random_range(0..=millis(spread)),
         try_for_ms: millis(try_for),
-        hint: String::new(),
+        hint: hint.to_owned(),
     }
 }
 

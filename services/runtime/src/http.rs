@@ -1,7 +1,7 @@
 //! The HTTP front door: accepts TCP, speaks TLS where it ends here, HTTP/1.1 and HTTP/2, and drains.
 
-mod handshakes;
 mod patience;
+mod places;
 pub mod trace;
 
 use std::net::SocketAddr;
@@ -15,17 +15,20 @@ use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
 use hyper_util::server::conn::auto;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpListener, TcpStream};
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
 use tokio_rustls::TlsAcceptor;
 use tower::ServiceExt as _;
 
-use self::handshakes::Handshakes;
 use self::patience::Patience;
+use self::places::{AddressPlace, Place, Places};
+use crate::files;
 use crate::lifecycle::Shutdown;
 use crate::tls::{ChannelBinding, EXPORTER_LABEL};
 
-/// Connections that one listener holds open at once; further ones wait in the kernel's queue.
+/// Connections that one listener holds open at once; further ones wait in the kernel's queue. One address has half of them,
+/// and further ones of it are closed.
 const CONNECTIONS_MAX: usize = 100_000;
+/// TLS handshakes under way at once: they cost CPU, and a flood must not starve the rest. One address waits for its half.
+const HANDSHAKES_MAX: usize = 256;
 /// Time a peer has to finish TLS, its wait for a place included.
 const TLS_HANDSHAKE_TIMEOUT: Duration = Duration::from_secs(10);
 /// Time a peer has to send a request's headers.
@@ -38,6 +41,8 @@ const HTTP2_STREAMS_MAX: u32 = 64;
 /// Interval at which a silent HTTP/2 connection is asked whether it lives, and the time it has to answer.
 const HTTP2_KEEPALIVE_INTERVAL: Duration = Duration::from_secs(30);
 const HTTP2_KEEPALIVE_TIMEOUT: Duration = Duration::from_secs(15);
+/// One file in so many is kept for what is no connection: the database, other processes, certificates.
+const FILES_KEPT_PART: usize = 4;
 /// Wait after a failed accept, so that an exhausted file table is not a busy loop.
 const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 
@@ -45,19 +50,22 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 /// stop. Each request carries [`ConnectInfo<SocketAddr>`] and [`ChannelBinding`].
 pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router, shutdown: Shutdown) {
     let acceptor = tls.map(TlsAcceptor::from);
-    let connections = Arc::new(Semaphore::new(CONNECTIONS_MAX));
-    let handshakes = Handshakes::new();
+    let (connections, handshakes) = (Places::new(connections_max()), Places::new(HANDSHAKES_MAX));
     let soft = shutdown.soft();
     loop {
-        let Ok(permit) = connections.clone().acquire_owned().await else { return };
+        let Some(place) = connections.any().await else { return };
         let accepted = tokio::select! {
             () = soft.cancelled() => return,
             accepted = listener.accept() => accepted,
         };
         match accepted {
             Ok((stream, peer)) => {
-                let connection =
-                    Connection { peer, router: router.clone(), shutdown: shutdown.clone(), _permit: permit };
+                let Some(of_address) = connections.of_address_now(peer.ip()) else {
+                    tracing::debug!("an address has its share of connections");
+                    continue;
+                };
+                let (router, shutdown) = (router.clone(), shutdown.clone());
+                let connection = Connection { peer, router, shutdown: shutdown.clone(), _places: (of_address, place) };
                 let (acceptor, handshakes) = (acceptor.clone(), handshakes.clone());
                 shutdown.spawn(connection.run(stream, acceptor, handshakes));
             }
@@ -73,17 +81,24 @@ struct Connection {
     peer: SocketAddr,
     router: Router,
     shutdown: Shutdown,
-    _permit: OwnedSemaphorePermit,
+    _places: (AddressPlace, Place),
+}
+
+/// As many as the process may have files open, less a part for everything else.
+fn connections_max() -> usize {
+    let files = files::limit().unwrap_or(usize::MAX);
+    CONNECTIONS_MAX.min(files - files / FILES_KEPT_PART)
 }
 
 impl Connection {
-    async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>, handshakes: Arc<Handshakes>) {
+    async fn run(self, stream: TcpStream, acceptor: Option<TlsAcceptor>, handshakes: Arc<Places>) {
         let _ = stream.set_nodelay(true);
         let Some(acceptor) = acceptor else {
             return self.serve(stream, ChannelBinding(None)).await;
         };
         let handshake = tokio::time::timeout(TLS_HANDSHAKE_TIMEOUT, async {
-            let _place = handshakes.place(self.peer.ip()).await?;
+            let _of_address = handshakes.of_address(self.peer.ip()).await?;
+            let _place = handshakes.any().await?;
             acceptor.accept(stream).await.ok()
         });
         let soft = self.shutdown.soft();
@@ -104,7 +119,7 @@ impl Connection {
     where
         S: AsyncRead + AsyncWrite + Unpin + Send + 'static,
     {
-        let Self { peer, router, shutdown, _permit } = self;
+        let Self { peer, router, shutdown, _places } = self;
         let service = hyper::service::service_fn(move |mut request: hyper::Request<Incoming>| {
             request.extensions_mut().insert(ConnectInfo(peer));
             request.extensions_mut().insert(binding);

@@ -97,6 +97,17 @@ FLYDEX__DATABASE__SQLITE_FILE=data/flydex.sqlite flydex-server rotate-token-key\
 Control also does this by itself every 90 days."
     )]
     RotateTokenKey(RotateFlags),
+    /// Empties a region: its machines go to others while it still serves them; or lets it be used again.
+    #[command(
+        name = "drain-region",
+        after_help = "Examples:\n  flydex-server drain-region --config control.toml eu\n      Within a second every gateway \
+of eu tells its machines to go, and they go where they are next best served.\n  \
+flydex-server drain-region --config control.toml eu --end\n      Machines may come back.\n\n\
+A machine leaves its link when another region has taken it, so nothing that was delivered is lost. One that is pinned to \
+the region, or reaches no other, stays and is served: look at flydex_gateway_live before the processes are stopped. \
+One that has left looks again after ten minutes and is sent away again."
+    )]
+    DrainRegion(DrainFlags),
     /// Looks at the audit.
     #[command(
         subcommand,
@@ -191,6 +202,19 @@ pub struct RotateFlags {
     /// Take no token of the keys before any more once the new one signs.
     #[arg(long)]
     pub compromised: bool,
+}
+
+/// Flags of `drain-region`.
+#[derive(Debug, Args)]
+pub struct DrainFlags {
+    /// What every role takes.
+    #[command(flatten)]
+    pub role: RoleFlags,
+    /// The region, as control's configuration names it.
+    pub region: String,
+    /// Let it be used again.
+    #[arg(long)]
+    pub end: bool,
 }
 
 /// Flags of `all`.

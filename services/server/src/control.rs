@@ -174,7 +174,7 @@ fn public_router(
     api: &PublicOrigin,
 ) -> Router {
     if api != origin {
-        return for_pages_of(origin, control.router());
+        return for_pages_of(origin, web::with_headers(control.router(), api, &[]));
     }
     let gateways: Vec<&str> = config.regions.iter().filter_map(|region| region.gateway_url.as_deref()).collect();
     web::with_headers(control.router().merge(assets::router(origin)), origin, &gateways)

@@ -1,4 +1,5 @@
-//! What gateways and nodes hear of control: the keys that tokens verify with, and every revocation in its order.
+//! What gateways and nodes hear of control: the keys that tokens verify with, every revocation in its order, and whether
+//! their region drains.
 //!
 //! One stream to one control process is kept up; another is asked when it breaks, falls silent or leaves something out.
 //! Every number of the log is applied in its turn, and what was missed is read again. Until there is a first heartbeat,
@@ -36,11 +37,20 @@ enum Ended {
     Broken(log::Broken),
 }
 
+/// What is heard besides the keys.
+#[derive(Debug, PartialEq, Eq)]
+pub enum News {
+    /// The next entry of the revocation log.
+    Revoked(RevocationEntry),
+    /// Whether the region drains.
+    RegionDrains(bool),
+}
+
 /// Keeps up with the control plane.
 pub struct Follower {
     channels: Vec<Channel>,
     verifier: Arc<TokenVerifier>,
-    apply: Box<dyn Fn(RevocationEntry) + Send + Sync>,
+    apply: Box<dyn Fn(News) + Send + Sync>,
     /// When everything there was had been heard.
     complete: watch::Sender<Option<Instant>>,
     breaks: Counter<u64>,
@@ -55,7 +65,7 @@ impl Follower {
     pub fn start(
         channels: Vec<Channel>,
         verifier: Arc<TokenVerifier>,
-        apply: impl Fn(RevocationEntry) + Send + Sync + 'static,
+        apply: impl Fn(News) + Send + Sync + 'static,
         shutdown: &Shutdown,
     ) {
         let (complete, completed) = watch::channel(None);
@@ -129,7 +139,8 @@ impl Follower {
             };
             match log.take(message) {
                 Ok(Step::Keys(keys)) => self.verifier.replace(keys),
-                Ok(Step::Apply(entry)) => (self.apply)(entry),
+                Ok(Step::Apply(entry)) => (self.apply)(News::Revoked(entry)),
+                Ok(Step::Drain(drains)) => (self.apply)(News::RegionDrains(drains)),
                 Ok(Step::Complete) => {
                     self.complete.send_replace(Some(Instant::now()));
                 }

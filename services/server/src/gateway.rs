@@ -23,10 +23,10 @@ use tokio::net::TcpListener;
 use crate::cluster::{self, BadField, Life, RedisConfig};
 use crate::config::TlsFiles;
 use crate::control::{identity, public_tls};
-use crate::follow::Follower;
+use crate::follow::{Follower, News};
 use crate::gateway::nodes::{Names, Nodes};
 use crate::machines::default_admin_listen;
-use crate::quic;
+use crate::{quic, web};
 
 /// The condition of readiness that nodes are reached.
 const NODES: &str = "nodes";
@@ -114,12 +114,17 @@ pub async fn run(config: GatewayConfig, say: impl Fn(&str)) -> anyhow::Result<()
         life.shutdown.clone(),
     );
     let handle = gateway.handle();
-    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(&entry), life.after_services());
+    let apply = move |news| match news {
+        News::Revoked(entry) => handle.revoke(&entry),
+        News::RegionDrains(drains) => handle.drain_region(drains),
+    };
+    Follower::start(control, Arc::clone(&verifier), apply, life.after_services());
     if config.quic {
         let (links, endpoint) = (gateway.clone(), quic::endpoint(address, &identity(&config.tls)?)?);
         life.shutdown.spawn(async move { links.serve_quic(endpoint).await });
     }
-    let router = located(traced(gateway.router()), config.trusted_proxies.clone());
+    let router = web::with_headers(traced(gateway.router()), &public_url, &[]);
+    let router = located(router, config.trusted_proxies.clone());
     life.shutdown.spawn(http::serve(listener, tls, router, life.shutdown.clone()));
     wait_for_nodes(&life, gateway.handle());
     life.wait_for_control(verifier);

@@ -19,7 +19,7 @@ use crate::gateway::GatewayConfig;
 use crate::machines::MachinesConfig;
 use crate::migrate::MigrateConfig;
 use crate::web::WebConfig;
-use crate::{all, control, gateway, machines, migrate, token_key, web};
+use crate::{all, control, drain_region, gateway, machines, migrate, token_key, web};
 
 /// Talks to whoever started the process.
 pub trait Voice {
@@ -53,6 +53,8 @@ pub fn run(cli: Cli, environment: impl IntoIterator<Item = (String, String)>, vo
             let start = Start { file: flags.config.as_deref(), layer: flags.layer(), dump: false };
             start.run(environment, voice, |config: AuditConfig| audit::verify(config, &flags, say))
         }
+        Role::DrainRegion(flags) => Start::of(&flags.role)
+            .run(environment, voice, |config| drain_region::run(config, &flags.region, flags.end, say)),
         Role::RotateTokenKey(flags) => {
             let change = token_key::change(flags.signs_in, flags.compromised);
             Start::of(&flags.role).run(environment, voice, |config| token_key::run(config, change, say))
@@ -95,6 +97,9 @@ impl<'a> Start<'a> {
         }
         if let Err(error) = flydex_runtime::memory::keep_private() {
             voice.complain(&format!("keep the memory private: {error}"));
+        }
+        if let Err(error) = flydex_runtime::files::raise_limit() {
+            voice.complain(&format!("raise the number of open files: {error}"));
         }
         flydex_runtime::tls::install_provider();
         let outcome = tokio::runtime::Runtime::new()

@@ -8,6 +8,7 @@ pub mod cli;
 pub mod cluster;
 pub mod config;
 pub mod control;
+pub mod drain_region;
 pub mod follow;
 pub mod gateway;
 pub mod launch;

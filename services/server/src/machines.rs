@@ -15,7 +15,7 @@ use tokio::net::TcpListener;
 use tonic::service::Routes;
 
 use crate::cluster::{self, BadField, Life, RedisConfig};
-use crate::follow::Follower;
+use crate::follow::{Follower, News};
 
 /// A node. Its name and region are those of its certificate.
 #[derive(Clone, Debug, Deserialize, Serialize)]
@@ -71,7 +71,12 @@ pub async fn run(config: MachinesConfig, say: impl Fn(&str)) -> anyhow::Result<(
         flydex_machines::Service::new(node, directory, Arc::clone(&verifier), Clock::system(), life.shutdown.clone());
     let handle = service.handle();
     service.handle().report_links(control.clone());
-    Follower::start(control, Arc::clone(&verifier), move |entry| handle.revoke(entry), life.after_services());
+    let apply = move |news| match news {
+        News::Revoked(entry) => handle.revoke(entry),
+        // Its gateways send the machines away; a node serves who is left.
+        News::RegionDrains(_) => {}
+    };
+    Follower::start(control, Arc::clone(&verifier), apply, life.after_services());
     let allowed = Allowed { roles: vec![Role::Gateway], region: Some(region.clone()) };
     let router = Routes::new(service.into_grpc()).into_axum_router();
     // Gateways reach a node that drains, to take its machines elsewhere.

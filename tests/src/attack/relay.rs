@@ -122,7 +122,11 @@ impl Relay {
         Self::start_with(Settings::default()).await
     }
 
-    pub(super) async fn start_with(settings: Settings) -> anyhow::Result<Self> {
+    /// The same with these settings.
+    ///
+    /// # Errors
+    /// When it does not come up.
+    pub async fn start_with(settings: Settings) -> anyhow::Result<Self> {
         flydex_runtime::tls::install_provider();
         let server = Server::start_with(settings).await?;
         let account = sign_in(server.owner_link(), None).await?;

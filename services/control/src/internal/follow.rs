@@ -1,4 +1,5 @@
-//! One follower's stream: the keys, then the log up to the head, then a heartbeat; and again whenever the head is seen.
+//! One follower's stream: the keys, whether its region drains, then the log up to the head, then a heartbeat; and again
+//! whenever the head is seen.
 
 use flydex_domain::error::ErrorCode;
 use flydex_proto::follow::wire_token_keys;
@@ -13,8 +14,8 @@ use crate::service::Control;
 type Sender = mpsc::Sender<Result<v1::Followed, Status>>;
 
 /// Sends until the follower is gone or the database does not answer.
-pub(super) async fn run(control: &Control, after: u64, sender: &Sender) {
-    if let Err(Ended::Store) = follow(control, after, sender).await {
+pub(super) async fn run(control: &Control, region: &str, after: u64, sender: &Sender) {
+    if let Err(Ended::Store) = follow(control, region, after, sender).await {
         // The follower goes elsewhere, or comes again.
         let _ = sender.send(Err(status(ErrorCode::StoreUnavailable))).await;
     }
@@ -27,11 +28,11 @@ enum Ended {
     Store,
 }
 
-async fn follow(control: &Control, after: u64, sender: &Sender) -> Result<(), Ended> {
+async fn follow(control: &Control, region: &str, after: u64, sender: &Sender) -> Result<(), Ended> {
     let mut head = control.head.subscribe();
     let mut sent_keys = Vec::new();
     let mut sent = if after == 0 { control.head.oldest() } else { after };
-    let mut read = 0;
+    let (mut read, mut drained) = (0, None);
     loop {
         let keys = control.tokens.verifier.keys();
         if keys != sent_keys {
@@ -40,6 +41,11 @@ async fn follow(control: &Control, after: u64, sender: &Sender) -> Result<(), En
         }
         let seen = *head.borrow_and_update();
         if let Some(seen) = seen {
+            let drains = control.head.drains(region);
+            if drained != Some(drains) {
+                send(sender, Kind::RegionDrain(v1::RegionDrain { drains })).await?;
+                drained = Some(drains);
+            }
             while sent < seen.number {
                 let page = control.revocations_after(sent).await.map_err(|_| Ended::Store)?;
                 for entry in &page {

@@ -1,4 +1,6 @@
-//! The newest number of the revocation log, looked up by one task for all followers.
+//! The newest number of the revocation log and the regions that drain, looked up by one task for all followers.
+
+use std::collections::BTreeSet;
 
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::REVOCATION_POLL_INTERVAL;
@@ -18,6 +20,7 @@ pub(super) struct Seen {
 /// Tells followers of the head.
 pub(crate) struct Head {
     seen: watch::Sender<Option<Seen>>,
+    drains: watch::Sender<BTreeSet<String>>,
     /// Entries before this end nothing any more.
     oldest: u64,
     changed: Notify,
@@ -25,7 +28,7 @@ pub(crate) struct Head {
 
 impl Head {
     pub(crate) fn new(oldest: u64) -> Self {
-        Self { seen: watch::Sender::new(None), oldest, changed: Notify::new() }
+        Self { seen: watch::Sender::new(None), drains: watch::Sender::default(), oldest, changed: Notify::new() }
     }
 
     /// Says that the log has grown.
@@ -38,6 +41,11 @@ impl Head {
         self.oldest
     }
 
+    /// Whether a region drains, as it was last seen.
+    pub(super) fn drains(&self, region: &str) -> bool {
+        self.drains.borrow().contains(region)
+    }
+
     pub(super) fn subscribe(&self) -> watch::Receiver<Option<Seen>> {
         self.seen.subscribe()
     }
@@ -48,9 +56,11 @@ pub(super) async fn follow(control: &Control) {
     let head = &control.head;
     let mut known = head.oldest;
     loop {
-        match newest(control, known).await {
-            Ok(number) => {
+        match look(control, known).await {
+            Ok((number, drains)) => {
                 known = number;
+                // First, so that whoever hears of the head hears of these as well.
+                head.drains.send_if_modified(|before| std::mem::replace(before, drains.clone()) != drains);
                 head.seen.send_replace(Some(Seen { number, at: control.now() }));
             }
             Err(error) => {
@@ -62,6 +72,11 @@ pub(super) async fn follow(control: &Control) {
             () = tokio::time::sleep(REVOCATION_POLL_INTERVAL) => {}
         }
     }
+}
+
+async fn look(control: &Control, known: u64) -> Result<(u64, BTreeSet<String>), StoreError> {
+    let number = newest(control, known).await?;
+    Ok((number, control.store.read().await?.region_drains().await?))
 }
 
 async fn newest(control: &Control, mut known: u64) -> Result<u64, StoreError> {

@@ -43,7 +43,7 @@ async fn numbers(stream: &mut Stream) -> (Vec<u64>, u64) {
     let mut numbers = Vec::new();
     loop {
         match next(stream).await {
-            Kind::Keys(_) => {}
+            Kind::Keys(_) | Kind::RegionDrain(_) => {}
             Kind::Revocation(record) => numbers.push(RevocationEntry::try_from(record).expect("a record").number),
             Kind::Heartbeat(heartbeat) => return (numbers, heartbeat.head_number),
         }
@@ -123,6 +123,35 @@ async fn new_keys_are_told_to_those_who_follow_already() {
             return;
         }
     }
+}
+
+/// Waits until a follower hears that of its region; nothing else may be said of it before.
+async fn hears_of_its_region(stream: &mut Stream, drains: bool) {
+    loop {
+        if let Kind::RegionDrain(drain) = next(stream).await {
+            assert_eq!(drain.drains, drains);
+            return;
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_follower_hears_when_its_own_region_drains_and_when_no_more() {
+    let world = World::start().await;
+    let api = world.service.internal_api();
+    let mut stream = follow(&api, 0).await;
+    hears_of_its_region(&mut stream, false).await;
+    for (region, drains, heard) in [("us", true, false), ("eu", true, true), ("eu", false, true)] {
+        let mut tx = world.store.write().await.expect("a transaction");
+        let now = UnixMillis(world.now());
+        if drains { tx.drain_region(region, now).await } else { tx.end_region_drain(region).await }.expect("noted");
+        tx.commit().await.expect("committed");
+        if heard {
+            hears_of_its_region(&mut stream, drains).await;
+        }
+    }
+    // One that comes again hears what holds now.
+    hears_of_its_region(&mut follow(&api, 0).await, false).await;
 }
 
 #[tokio::test]

@@ -107,6 +107,35 @@ async fn what_is_under_way_by_the_old_key_is_taken_for_a_day() {
 }
 
 #[tokio::test]
+async fn the_first_renewal_by_the_new_key_ends_the_time_of_the_old_one() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let first = world.pair(&phone).await;
+    let machine_id = first.machine_id.parse().expect("an id");
+    let second = rotated(&world, &phone, &first, 1, key(2)).await;
+    let upload = async |desk: &Desk| {
+        let path = format!("/api/machines/{}/audit", desk.machine_id);
+        world.machine(desk, &path, Some(json!({ "records": [] }))).await
+    };
+    // Whatever else the new key signs, the old one's link may still be the only one.
+    assert_eq!(upload(&second).await.status, StatusCode::OK);
+    assert_eq!(upload(&first).await.status, StatusCode::OK);
+    let log = async || world.service.revocations_after(0).await.expect("the log");
+    assert_eq!(log().await, []);
+    let renewed = renew(&world, &second).await;
+    let credential = Some(text(&renewed.body, "credential"));
+    let superseded = Revocation::Superseded { account_id: phone.account_id, machine_id, serial: 1 };
+    assert_eq!(log().await.into_iter().map(|entry| entry.revocation).collect::<Vec<_>>(), [superseded]);
+    assert_code(&upload(&first).await, ErrorCode::CredentialInvalid);
+    // Once, and a renewal after it cuts nothing.
+    let second = Desk { credential, ..copy(&second) };
+    assert_eq!(renew(&world, &second).await.status, StatusCode::OK);
+    assert_eq!(log().await.len(), 1);
+    assert_eq!(listed(&world, &phone).await[0]["quarantined"], false);
+    assert_code(&renew(&world, &first).await, ErrorCode::MachineKeyCloned);
+}
+
+#[tokio::test]
 async fn an_old_key_that_renews_or_states_another_successor_quarantines_the_machine() {
     for renews in [true, false] {
         let world = World::start().await;

@@ -24,7 +24,11 @@ pub const TOKEN_KEYS_MAX: usize = 16;
 
 /// Age at which a machine changes its key by itself: four times a year.
 pub const MACHINE_KEY_ROTATED_AFTER: Duration = Duration::from_secs(90 * 24 * 3600);
-/// Time for which a machine may use the key before: as long as the last credential that names it lives.
+/// Time for which a machine may use the key before, unless it has used the next: as long as the last credential that names
+/// it lives.
 pub const MACHINE_KEY_OVERLAP: Duration = CREDENTIAL_LIFETIME;
+/// Time after a change in which the machine uses its next key and so gives the one before up: its link by the next key is
+/// there by then, and none is cut that still serves.
+pub const MACHINE_KEY_USED_AFTER: Duration = Duration::from_secs(15);
 /// Changes of key that are kept of a machine: fifteen years of them. A device that was away for more pairs again.
 pub const MACHINE_KEY_ROTATIONS_MAX: i64 = 60;

@@ -26,6 +26,8 @@ pub const REGION_HOLD_MIN: Duration = Duration::from_secs(30);
 pub const REGION_HOLD_MAX: Duration = Duration::from_secs(1800);
 /// How long a region is left alone after it said that it drains.
 pub const REGION_DRAIN_HOLD: Duration = Duration::from_secs(600);
+/// Time over which a region's machines are told to go at least, so that one that comes back finds no revolving door.
+pub const REGION_DRAIN_SPREAD_MIN: Duration = Duration::from_secs(2);
 /// Times within [`REGION_GO_AWAY_WINDOW`] that one region may tell a machine to go; more, and the region itself drains.
 /// A rolling restart of three gateways tells it three times at worst.
 pub const REGION_GO_AWAYS_MAX: usize = 3;

@@ -174,7 +174,7 @@ async fn serve(gateway: &Arc<Gateway>, reader: &mut impl FrameReader, opened: Op
         signed_by: claimed.signed_by.clone(),
         code: ErrorCode::CredentialInvalid,
     };
-    let mut life = Life::new(gateway, &link.ending, &term);
+    let mut life = Life::new(gateway, &link.ending, &term).of_link();
     let mut pings = tokio::time::interval(limits::PING_INTERVAL);
     pings.set_missed_tick_behavior(MissedTickBehavior::Delay);
     pings.reset();

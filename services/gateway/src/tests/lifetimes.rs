@@ -5,8 +5,9 @@ use std::time::Duration;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::limits::{
     CREDENTIAL_END_NOTICE, CREDENTIAL_LIFETIME, GRANT_END_NOTICE, GRANT_LIFETIME, HANDSHAKE_TIMEOUT, NOTICE_SPREAD,
-    TOKEN_SKEW_MAX,
+    REGION_DRAIN_SPREAD_MIN, TOKEN_SKEW_MAX,
 };
+use flydex_domain::region::DRAIN_HINT;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::token::{Grant, MachineCredential, TokenSigner};
 use flydex_proto::v1;
@@ -114,6 +115,40 @@ async fn a_link_with_an_old_credential_is_not_told_again_and_ends_all_the_same()
         world.clock.advance(CREDENTIAL_END_NOTICE / 2 + TOKEN_SKEW_MAX);
         assert_eq!(connector.end().await, Ended::with(ErrorCode::CredentialInvalid), "{over:?}");
         link_ended(&mut world).await;
+    }
+}
+
+#[tokio::test]
+async fn links_of_a_region_that_drains_are_told_once_and_served_and_sessions_are_not_told() {
+    for over in Over::ALL {
+        let mut world = World::start().await;
+        let (mut browser, _) = Browser::open(&world, 1).await;
+        let (mut before, _) = Connector::open(&world, over).await;
+        soon(world.host.link_opened()).await;
+        for _ in 0..2 {
+            // Saying it again changes nothing, and another drain is another word.
+            for _ in 0..2 {
+                world.service.handle().drain_region(true);
+            }
+            let (mut later, _) = Connector::open(&world, over).await;
+            soon(world.host.link_opened()).await;
+            for connector in [&mut before, &mut later] {
+                let LinkDown::GoAway(go_away) = connector.next().await else { panic!("it is told to go") };
+                assert_eq!(go_away.hint, DRAIN_HINT, "{over:?}");
+                assert!(u128::from(go_away.reconnect_in_ms) <= REGION_DRAIN_SPREAD_MIN.as_millis());
+                connector.send(report()).await;
+                assert!(matches!(soon(world.host.next()).await.frame.kind, Some(ToNode::LinkMessage(_))));
+                connector.send(LinkUp::Ping(v1::Ping { nonce: 1 })).await;
+                assert!(matches!(connector.next().await, LinkDown::Pong(_)), "it is told once, and served");
+            }
+            world.service.handle().drain_region(false);
+            before.send(LinkUp::Ping(v1::Ping { nonce: 2 })).await;
+            assert!(matches!(before.next().await, LinkDown::Pong(_)));
+            drop(later);
+            link_ended(&mut world).await;
+        }
+        browser.send(SessionUp::Ping(v1::Ping { nonce: 1 })).await;
+        assert!(matches!(browser.next().await, SessionDown::Pong(_)), "a session follows its machines by itself");
     }
 }
 

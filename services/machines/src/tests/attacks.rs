@@ -200,3 +200,16 @@ async fn a_session_that_another_stream_opens_with_its_grant_ends_where_it_was() 
     other.opened(&node, 1, 1, Role::Owner).await;
     assert_eq!(gateway.session_end(1).await, ErrorCode::Conflict);
 }
+
+#[tokio::test]
+async fn a_gateway_that_sends_too_much_in_one_frame_loses_its_stream_and_no_other_does() {
+    let node = Node::start().await;
+    let mut gateway = node.gateway().await;
+    let mut liar = node.gateway().await;
+    let epoch = gateway.linked(&node, 1, 1, 1).await;
+    gateway.opened(&node, 1, 1, Role::Owner).await;
+    liar.share(1, &epoch, 1, 1024 * 1024).await;
+    liar.ended().await;
+    gateway.answer(1, &epoch, 1, probe_reply(4)).await;
+    assert_eq!(replied(&mut gateway, 1).await, 4);
+}

@@ -169,6 +169,12 @@ impl Gateway {
         self.frames.send(frame).await.unwrap();
     }
 
+    /// Waits until the node has ended the stream.
+    pub(super) async fn ended(&mut self) {
+        let ended = async { while let Ok(Some(_)) = self.incoming.message().await {} };
+        tokio::time::timeout(PATIENCE, ended).await.expect("the stream ends");
+    }
+
     /// The first frame, seen before or yet to come, of which `pick` makes something; it is taken out.
     pub(super) async fn find<T>(&mut self, mut pick: impl FnMut(&FromNode) -> Option<T>) -> T {
         let known = self.seen.iter().enumerate().find_map(|(index, frame)| Some((index, pick(frame.kind.as_ref()?)?)));

@@ -23,6 +23,8 @@ pub(super) struct Log {
 pub(super) enum Step {
     Keys(Vec<(String, [u8; 32])>),
     Apply(RevocationEntry),
+    /// Whether the region drains.
+    Drain(bool),
     /// Everything that control knew of is known.
     Complete,
     Nothing,
@@ -59,6 +61,7 @@ impl Log {
             Some(Kind::Revocation(record)) => {
                 self.entry(RevocationEntry::try_from(record).map_err(|_| Broken::Malformed)?)
             }
+            Some(Kind::RegionDrain(drain)) => Ok(Step::Drain(drain.drains)),
             Some(Kind::Heartbeat(heartbeat)) => self.heartbeat(heartbeat.head_number),
             // A kind of a later version.
             None => Ok(Step::Nothing),

@@ -48,6 +48,7 @@ impl Internal for Control {
 struct World {
     verifier: Arc<TokenVerifier>,
     applied: Arc<Mutex<Vec<u64>>>,
+    drained: Arc<Mutex<Vec<bool>>>,
     opened: mpsc::Receiver<Opened>,
     _shutdown: Shutdown,
 }
@@ -59,9 +60,14 @@ impl World {
         let applied = Arc::new(Mutex::new(Vec::new()));
         let shutdown = Shutdown::new();
         let seen = Arc::clone(&applied);
-        let apply = move |entry: RevocationEntry| seen.lock().unwrap().push(entry.number);
+        let drained = Arc::new(Mutex::new(Vec::new()));
+        let drains = Arc::clone(&drained);
+        let apply = move |news: News| match news {
+            News::Revoked(entry) => seen.lock().unwrap().push(entry.number),
+            News::RegionDrains(drain) => drains.lock().unwrap().push(drain),
+        };
         Follower::start(vec![control(opening)], Arc::clone(&verifier), apply, &shutdown);
-        Self { verifier, applied, opened, _shutdown: shutdown }
+        Self { verifier, applied, drained, opened, _shutdown: shutdown }
     }
 
     async fn stale(&self, stale: bool) {
@@ -154,6 +160,16 @@ async fn what_a_broken_stream_left_out_is_read_again_in_order() {
     let third = world.next().await;
     assert_eq!(third.after, 3);
     assert_eq!(*world.applied.lock().unwrap(), [1, 2, 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_region_that_drains_and_takes_machines_again_is_told_of_both() {
+    let mut world = World::start();
+    let stream = world.next().await;
+    for drains in [false, true, false] {
+        stream.send(Kind::RegionDrain(v1::RegionDrain { drains })).await;
+    }
+    until(|| *world.drained.lock().unwrap() == [false, true, false]).await;
 }
 
 #[tokio::test(start_paused = true)]

@@ -13,6 +13,15 @@ use super::query::query;
 use super::row::{Columns, millis};
 use super::{StoreError, Tx};
 
+/// A key that another followed on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct FormerKey {
+    /// When.
+    pub retired_at: UnixMillis,
+    /// Whether the machine has used the one that followed since, so that this one is taken no more.
+    pub is_given_up: bool,
+}
+
 impl Tx {
     /// The statements of every machine of the account that is not revoked, oldest first.
     ///
@@ -62,7 +71,7 @@ impl Tx {
         row.map(|row| rotation_of(&Columns(&row))).transpose()
     }
 
-    /// When a key that a machine had was followed by another; absent when it is no such key.
+    /// A key that a machine had and that another followed on; absent when it is no such key.
     ///
     /// # Errors
     /// When the database does not answer.
@@ -71,10 +80,10 @@ impl Tx {
         scope: AccountScope,
         machine_id: MachineId,
         key: &PublicKey,
-    ) -> Result<Option<UnixMillis>, StoreError> {
+    ) -> Result<Option<FormerKey>, StoreError> {
         self.take_turn(scope).await?;
         let row = query(
-            "SELECT retired_at FROM machine_keys \
+            "SELECT retired_at, given_up_at FROM machine_keys \
              WHERE account_id = $1 AND machine_id = $2 AND public_key = $3 AND retired_at IS NOT NULL",
         )
         .bind(scope.account_id().as_bytes().as_slice())
@@ -82,7 +91,34 @@ impl Tx {
         .bind(key.as_bytes())
         .fetch_optional(self)
         .await?;
-        row.map(|row| Columns(&row).time("retired_at")).transpose()
+        let former = |columns: Columns<'_>| {
+            let is_given_up = columns.optional_time("given_up_at")?.is_some();
+            Ok(FormerKey { retired_at: columns.time("retired_at")?, is_given_up })
+        };
+        row.map(|row| former(Columns(&row))).transpose()
+    }
+
+    /// Gives the keys up that a machine had: it has used the one that followed. Whether any was taken until now.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn give_up_former_keys(
+        &mut self,
+        scope: AccountScope,
+        machine_id: MachineId,
+        now: UnixMillis,
+    ) -> Result<bool, StoreError> {
+        self.take_turn(scope).await?;
+        let given_up = query(
+            "UPDATE machine_keys SET given_up_at = $1 \
+             WHERE account_id = $2 AND machine_id = $3 AND retired_at IS NOT NULL AND given_up_at IS NULL",
+        )
+        .bind(millis(now))
+        .bind(scope.account_id().as_bytes().as_slice())
+        .bind(machine_id.as_bytes().as_slice())
+        .execute(self)
+        .await?;
+        Ok(given_up.rows_affected() > 0)
     }
 
     /// Puts the next key in the place of a machine's present one. The oldest statements make room.

@@ -334,6 +334,18 @@ async fn a_file_that_is_no_database_is_refused() {
 }
 
 #[tokio::test]
+async fn a_region_drains_until_its_drain_is_ended() {
+    let base = Base::open().await;
+    let mut tx = base.sql.write().await.expect("a transaction");
+    for region in ["eu", "us", "eu"] {
+        tx.drain_region(region, NOW).await.expect("noted");
+    }
+    tx.end_region_drain("us").await.expect("ended");
+    tx.end_region_drain("us").await.expect("it has ended");
+    assert_eq!(tx.region_drains().await.expect("read").into_iter().collect::<Vec<_>>(), ["eu"]);
+}
+
+#[tokio::test]
 async fn a_setting_is_made_once() {
     let base = Base::open().await;
     let mut tx = base.sql.write().await.expect("a transaction");
