@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 9;
+pub(super) const KNOWN: i64 = 10;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -84,6 +84,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0007_token_keys"),
         step!("sqlite", "0008_machine_key_rotations"),
         step!("sqlite", "0009_billing"),
+        step!("sqlite", "0010_strict_audit"),
     ])
 }
 
@@ -99,6 +100,7 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0007_token_keys"),
         step!("postgres", "0008_machine_key_rotations"),
         step!("postgres", "0009_billing"),
+        step!("postgres", "0010_strict_audit"),
     ])
 }
 
@@ -113,6 +115,7 @@ fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
         "token keys",
         "machine key rotations",
         "billing",
+        "strict audit",
     ];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)
