@@ -231,6 +231,9 @@ export const api = {
     }
     return request<{ records: AuditRow[]; next_before?: number }>("GET", `/api/audit?${query.toString()}`);
   },
+  /** Whether an approval acts only with control's receipt. */
+  auditPolicy: () => request<{ strict: boolean }>("GET", "/api/audit/policy"),
+  setAuditPolicy: (strict: boolean) => request<void>("PUT", "/api/audit/policy", { strict }),
   /** The signed head of the audit, as it is to be kept. */
   auditHead: () => request<{ number: number; head: string }>("GET", "/api/audit/head"),
   /** Where all of the audit can be downloaded. */
