@@ -5,7 +5,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 
 import vectors from "../../../../proto/vectors/v1.json";
 import { isExplained } from "../api/errors";
-import { CODE_NAMES } from "../api/names";
+import { AUDIT_KINDS, CODE_NAMES } from "../api/names";
 import { ApprovalKind, ApprovalSchema, SignedApprovalSchema } from "../gen/flydex/agent/v1/agent_pb";
 import { type ApprovalCard, approvalDigest, openApproval } from "./approval";
 import { fromHex, hex } from "./bytes";
@@ -146,6 +146,10 @@ test("every code of the system has a sentence and a next step", () => {
   const missing = vectors.error_codes.filter(({ number }) => !isExplained(number));
   expect(missing).toEqual([]);
   expect(CODE_NAMES).toEqual(Object.fromEntries(vectors.error_codes.map(({ name, number }) => [name, number])));
+});
+
+test("every kind of the audit can be searched for", () => {
+  expect(AUDIT_KINDS).toEqual(vectors.audit_kinds);
 });
 
 test("an approval of another machine, or without the machine's signature, gives no card", async () => {
