@@ -72,13 +72,9 @@ export interface TicketJson {
 }
 
 export interface SessionRow {
-  session_id?: string;
-  id?: string;
-  created_at_ms?: number;
-  last_seen_at_ms?: number;
-  expires_at_ms?: number;
-  current?: boolean;
-  label?: string;
+  session_id: string;
+  current: boolean;
+  created_at_ms: number;
 }
 
 export interface DeviceRow {
