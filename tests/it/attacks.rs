@@ -90,6 +90,11 @@ async fn in_a_strict_account_an_accept_acts_with_controls_receipt_alone() -> any
 }
 
 #[tokio::test]
+async fn an_accept_of_high_risk_acts_with_the_word_of_the_pinned_passkey_alone() -> anyhow::Result<()> {
+    is_stopped("accepts without a passkey").await
+}
+
+#[tokio::test]
 async fn what_a_device_said_is_said_again_by_others_and_elsewhere_and_does_nothing() -> anyhow::Result<()> {
     is_stopped("replayed frames").await
 }

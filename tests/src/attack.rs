@@ -31,6 +31,7 @@ pub mod hostile;
 pub mod keys;
 pub mod members;
 mod office;
+pub mod passkey;
 pub mod relay;
 pub mod replay;
 pub mod stand;
@@ -58,7 +59,7 @@ pub struct Attack {
 /// Every attack, in the order in which they are run.
 #[must_use]
 pub fn all() -> Vec<Attack> {
-    let answers = [approvals::ATTACKS, strict::ATTACKS].concat();
+    let answers = [approvals::ATTACKS, strict::ATTACKS, passkey::ATTACKS].concat();
     let [keys, signed] = [keys::attacks(), [commands::ATTACKS, &answers, replay::ATTACKS].concat()];
     let account = [account::ATTACKS, members::ATTACKS, billing::ATTACKS].concat();
     [hello::ATTACKS, claims::ATTACKS, &account, &signed, &keys, hostile::ATTACKS].concat()

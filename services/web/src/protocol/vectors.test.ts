@@ -136,6 +136,7 @@ test("the digest of what is rendered is the machine's digest", async () => {
       reason: one.reason,
       decisions: [],
       deskOnly: false,
+      passkeyRequired: false,
     };
     expect(hex(await approvalDigest(card))).toBe(one.digest);
     expect(hex(await approvalDigest({ ...card, command: `${card.command} ` }))).not.toBe(one.digest);
