@@ -18,6 +18,7 @@ import type { SocketState } from "../session/socket";
 import { type PinnedMachine, type Storage, type StoredPairing, openStorage, persist } from "../session/storage";
 import { Tabs } from "../session/tabs";
 import { Frames } from "./frames";
+import { deviceLabel } from "./label";
 import { type IntroduceMachine, Relay } from "./relay";
 import { type Route, href, parseRoute } from "./route";
 import { type MachineView, viewOf } from "./view";
@@ -290,6 +291,7 @@ export class App {
       storage: this.#storage,
       key: this.#key,
       account: this.account,
+      deviceLabel: deviceLabel(navigator.userAgent),
       pinned: (id) => this.pinned.get(id),
       onSocket: (region, state) => this.#onSocket(region, state),
       machineChanged: (id) => this.#touch(id),
