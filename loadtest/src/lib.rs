@@ -14,6 +14,7 @@ pub mod floor;
 pub mod hello;
 mod line;
 mod machine;
+pub mod passkey;
 mod phone;
 pub mod play;
 pub mod record;

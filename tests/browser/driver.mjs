@@ -24,6 +24,7 @@ const browser = await chromium.launch({
 });
 
 const pages = new Map();
+const authenticators = new Map();
 
 function locate(page, target) {
   let locator = target.testid ? page.getByTestId(target.testid) : page.locator(target.css);
@@ -89,7 +90,7 @@ const operations = {
   async authenticator(page) {
     const session = await page.context().newCDPSession(page);
     await session.send('WebAuthn.enable');
-    await session.send('WebAuthn.addVirtualAuthenticator', {
+    const { authenticatorId } = await session.send('WebAuthn.addVirtualAuthenticator', {
       options: {
         protocol: 'ctap2',
         transport: 'internal',
@@ -99,7 +100,12 @@ const operations = {
         automaticPresenceSimulation: true,
       },
     });
+    const verified = (isUserVerified) => session.send('WebAuthn.setUserVerified', { authenticatorId, isUserVerified });
+    authenticators.set(page, verified);
   },
+
+  // Whether the authenticator takes its person to be the right one from now on.
+  verified: (page, { value }) => authenticators.get(page)(value).then(() => null),
 
   async axe(page) {
     const { violations } = await new AxeBuilder({ page }).withTags(['wcag2a', 'wcag2aa']).analyze();

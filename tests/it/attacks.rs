@@ -85,6 +85,16 @@ async fn an_answer_to_something_else_lets_nothing_happen_and_the_first_right_one
     is_stopped("wrong answers to approvals").await
 }
 
+#[tokio::test(flavor = "multi_thread")]
+async fn in_a_strict_account_an_accept_acts_with_controls_receipt_alone() -> anyhow::Result<()> {
+    is_stopped_by_processes("accepts without a receipt").await
+}
+
+#[tokio::test]
+async fn an_accept_of_high_risk_acts_with_the_word_of_the_pinned_passkey_alone() -> anyhow::Result<()> {
+    is_stopped("accepts without a passkey").await
+}
+
 #[tokio::test]
 async fn what_a_device_said_is_said_again_by_others_and_elsewhere_and_does_nothing() -> anyhow::Result<()> {
     is_stopped("replayed frames").await

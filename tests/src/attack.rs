@@ -31,9 +31,11 @@ pub mod hostile;
 pub mod keys;
 pub mod members;
 mod office;
+pub mod passkey;
 pub mod relay;
 pub mod replay;
 pub mod stand;
+pub mod strict;
 pub mod tally;
 
 use relay::Ground;
@@ -57,7 +59,8 @@ pub struct Attack {
 /// Every attack, in the order in which they are run.
 #[must_use]
 pub fn all() -> Vec<Attack> {
-    let [keys, signed] = [keys::attacks(), [commands::ATTACKS, approvals::ATTACKS, replay::ATTACKS].concat()];
+    let answers = [approvals::ATTACKS, strict::ATTACKS, passkey::ATTACKS].concat();
+    let [keys, signed] = [keys::attacks(), [commands::ATTACKS, &answers, replay::ATTACKS].concat()];
     let account = [account::ATTACKS, members::ATTACKS, billing::ATTACKS].concat();
     [hello::ATTACKS, claims::ATTACKS, &account, &signed, &keys, hostile::ATTACKS].concat()
 }

@@ -210,6 +210,14 @@ impl Page {
         self.call("authenticator", json!({})).await.map(drop)
     }
 
+    /// Whether the authenticator takes its person to be the right one from now on.
+    ///
+    /// # Errors
+    /// When the page has no authenticator.
+    pub async fn verifies_person(&self, value: bool) -> anyhow::Result<()> {
+        self.call("verified", json!({"value": value})).await.map(drop)
+    }
+
     /// Writes a picture of the page.
     ///
     /// # Errors

@@ -15,6 +15,7 @@ impl<P: CodexPort> Core<P> {
     pub(super) async fn serve(mut self, mut events: mpsc::Receiver<CodexEvent>, mut links: mpsc::Receiver<LinkEvent>) {
         let (soft, hard) = (self.shutdown.soft(), self.shutdown.hard());
         let (mut policy, mut keys) = (self.paired.policy.clone(), self.paired.machine_key.clone());
+        let (mut credential, mut strict) = (self.paired.credential.clone(), self.is_strict());
         let mut tick = tokio::time::interval(CORE_TICK);
         tick.set_missed_tick_behavior(tokio::time::MissedTickBehavior::Delay);
         self.publish_status();
@@ -30,6 +31,12 @@ impl<P: CodexPort> Core<P> {
                 Ok(()) = policy.changed() => {
                     let policy = policy.borrow_and_update().clone();
                     self.policy_changed(policy);
+                }
+                Ok(()) = credential.changed() => {
+                    credential.mark_unchanged();
+                    if std::mem::replace(&mut strict, self.is_strict()) != strict {
+                        self.machine_changed();
+                    }
                 }
                 Ok(()) = keys.changed() => {
                     keys.mark_unchanged();

@@ -1,7 +1,8 @@
 //! The audit: intents before a device accepts, reports of machines afterwards (`upload`), and what owners see of it:
-//! searched page by page, or taken away (`export`).
+//! searched page by page, or taken away (`export`); and whether an approval may act without its record (`policy`).
 
 pub(crate) mod export;
+pub(crate) mod policy;
 pub(crate) mod upload;
 
 use axum::Json;

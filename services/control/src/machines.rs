@@ -309,7 +309,7 @@ fn region_of(control: &Control, linked: Option<String>, paired: String) -> Strin
     linked.filter(known).unwrap_or_else(|| if known(&paired) { paired } else { control.config.region.clone() })
 }
 
-/// The newest credential of a machine. The same row always gives the same token.
+/// The newest credential of a machine. The same machine and policy of its account always give the same token.
 pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine: &Machine) -> CredentialJson {
     let credential = MachineCredential {
         account_id,
@@ -317,7 +317,7 @@ pub(crate) fn credential_json(control: &Control, account_id: AccountId, machine:
         machine_key: EncodedKey(machine.key),
         serial: machine.credential_serial,
         region_pin: machine.region_pin.clone(),
-        strict_audit: false,
+        strict_audit: machine.strict_audit,
         issued_at: machine.credential_issued_at,
         expires_at: machine.credential_issued_at.plus(CREDENTIAL_LIFETIME),
     };

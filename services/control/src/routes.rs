@@ -119,6 +119,7 @@ fn described() -> OpenApiRouter<App> {
         .routes(routes!(audit::list))
         .routes(routes!(audit::export::export))
         .routes(routes!(audit::export::head))
+        .routes(routes!(audit::policy::read, audit::policy::change))
         .routes(routes!(audit::upload::upload))
 }
 

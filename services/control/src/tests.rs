@@ -12,6 +12,7 @@ mod members;
 mod openapi;
 mod pairing;
 mod passkeys;
+mod policy;
 mod presence;
 mod rates;
 mod recovery;

@@ -90,6 +90,10 @@ pub enum AuditKind {
     AccountSwitched,
     /// A machine's key was followed by another, by the machine's own word.
     MachineKeyRotated,
+    /// From now on an approval acts only with control's receipt.
+    StrictAuditBegun,
+    /// From now on a machine may record an approval itself when control is away.
+    StrictAuditEnded,
 }
 
 impl AuditKind {
@@ -130,6 +134,8 @@ impl AuditKind {
         Self::MemberLeft,
         Self::AccountSwitched,
         Self::MachineKeyRotated,
+        Self::StrictAuditBegun,
+        Self::StrictAuditEnded,
     ];
 
     /// The kind with that stable name.
@@ -177,6 +183,8 @@ impl AuditKind {
             Self::MemberLeft => "member_left",
             Self::AccountSwitched => "account_switched",
             Self::MachineKeyRotated => "machine_key_rotated",
+            Self::StrictAuditBegun => "strict_audit_begun",
+            Self::StrictAuditEnded => "strict_audit_ended",
         }
     }
 }

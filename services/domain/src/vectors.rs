@@ -11,6 +11,7 @@ use serde_json::{Value, json};
 use uuid::Uuid;
 
 use crate::approval::{self, ApprovalAction, ApprovalBinding, ApprovalKind, FileChange, approval_transcript};
+use crate::audit::AuditKind;
 use crate::command::{command_transcript, receipt_transcript};
 use crate::encoding::{Label, Transcript};
 use crate::endorsement::IntroductionTerms;
@@ -206,6 +207,10 @@ fn error_codes() -> Value {
     ErrorCode::ALL.iter().map(|code| json!({ "number": code.number(), "name": code.name() })).collect()
 }
 
+fn audit_kinds() -> Value {
+    AuditKind::ALL.iter().map(|kind| kind.name()).collect()
+}
+
 #[test]
 fn the_shared_vectors_hold() {
     let computed = json!({
@@ -217,6 +222,7 @@ fn the_shared_vectors_hold() {
         "approval": approval_digests(),
         "rotation": rotation(),
         "error_codes": error_codes(),
+        "audit_kinds": audit_kinds(),
     });
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../proto/vectors/v1.json");
     if std::env::var_os("FLYDEX_WRITE_VECTORS").is_some() {

@@ -200,6 +200,7 @@ async fn owners_requests_are_refused(office: &Office, account: &Account, tally: 
         (Method::POST, "/api/invitations", Some(json!({ "role": "owner", "label": "me" }))),
         (Method::POST, "/api/sign-in-links", Some(json!({}))),
         (Method::GET, "/api/audit", None),
+        (Method::PUT, "/api/audit/policy", Some(json!({ "strict": false }))),
         (Method::POST, "/api/audit/intents", Some(intent)),
     ] {
         Asked(account, tally).is_refused(method, path, body, "forbidden").await?;

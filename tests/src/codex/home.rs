@@ -189,6 +189,7 @@ check_for_update_on_startup = false
 
 [features]
 plugins = false
+request_permissions_tool = true
 
 [analytics]
 enabled = false

@@ -53,6 +53,10 @@ impl Play<'_> {
             Step::Reason => writer.reasoning("**Weighing it**\n\nThe small change first, then the test.").await,
             Step::Shell(command) => writer.function_call("exec_command", &json!({"cmd": command}).to_string()).await,
             Step::Escalated(command) => escalated(writer, &command).await,
+            Step::Network => {
+                let arguments = json!({"reason": "May I?", "permissions": {"network": {"enabled": true}}});
+                writer.function_call("request_permissions", &arguments.to_string()).await;
+            }
             Step::Parallel(command) => {
                 escalated(writer, &command).await;
                 escalated(writer, &command).await;

@@ -26,6 +26,8 @@ pub enum Step {
     Shell(String),
     /// `[[esc CMD]]`: asks to run the command outside the sandbox, which needs an approval.
     Escalated(String),
+    /// `[[network]]`: asks for the network, which needs an approval of high risk.
+    Network,
     /// `[[par CMD]]`: asks twice at once.
     Parallel(String),
     /// `[[patch PATH]]`: adds a file.
@@ -45,7 +47,7 @@ impl Step {
     #[must_use]
     pub fn outputs(&self) -> usize {
         match self {
-            Self::Shell(_) | Self::Escalated(_) | Self::Patch(_) | Self::Update(_) => 1,
+            Self::Shell(_) | Self::Escalated(_) | Self::Network | Self::Patch(_) | Self::Update(_) => 1,
             Self::Parallel(_) => 2,
             Self::Stream(_)
             | Self::Slow(..)
@@ -92,6 +94,7 @@ fn step(inside: &str) -> Option<Step> {
         "reason" => Step::Reason,
         "shell" => Step::Shell(rest.to_owned()),
         "esc" => Step::Escalated(rest.to_owned()),
+        "network" => Step::Network,
         "par" => Step::Parallel(rest.to_owned()),
         "patch" => Step::Patch(rest.to_owned()),
         "update" => Step::Update(rest.to_owned()),

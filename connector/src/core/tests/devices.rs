@@ -303,6 +303,21 @@ async fn an_account_that_is_strict_says_so_in_the_credential() {
     assert_eq!(world.receipt().await.outcome, Outcome::Executed);
 }
 
+#[tokio::test]
+async fn devices_hear_of_a_credential_that_changes_the_accounts_policy() {
+    let mut world = World::start().await;
+    world.attach(1, session(1)).await;
+    for strict_audit in [true, false] {
+        let token = world.signer.sign(&MachineCredential { strict_audit, ..credential() });
+        world.credential.send_replace(crate::api::SecretText::new(token));
+        let is_told = |event| match event {
+            EventKind::MachineChanged(changed) => (changed.snapshot?.strict_audit == strict_audit).then_some(()),
+            _ => None,
+        };
+        world.until_event(is_told).await;
+    }
+}
+
 // === Passkeys ===
 
 fn pin() -> agent::PinPasskey {

@@ -30,8 +30,15 @@ const LOOK_PAIRS: u64 = 100;
 /// Pairs after which everything begins anew.
 const WORLD_PAIRS_MAX: u64 = 5_000;
 /// What B looks at. Sessions roll when they are used, so they are not among it.
-const LISTS: [&str; 6] =
-    ["/api/machines", "/api/devices", "/api/members", "/api/invitations", "/api/accounts", "/api/audit?limit=100"];
+const LISTS: [&str; 7] = [
+    "/api/machines",
+    "/api/devices",
+    "/api/members",
+    "/api/invitations",
+    "/api/accounts",
+    "/api/audit/policy",
+    "/api/audit?limit=100",
+];
 /// Values shorter than this stand somewhere by chance.
 const TELLING_BYTES_MIN: usize = 20;
 /// 32 bytes in base64url: a key, or the name of one.

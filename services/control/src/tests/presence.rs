@@ -26,6 +26,7 @@ async fn guarded(world: &World, phone: &Phone, desk: &Desk) -> Vec<(Method, Stri
         ),
         (Method::DELETE, format!("/api/machines/{}", desk.machine_id), None),
         (Method::DELETE, format!("/api/devices/{device_id}"), None),
+        (Method::PUT, "/api/audit/policy".to_owned(), Some(json!({ "strict": true }))),
         (Method::DELETE, format!("/api/passkeys/{absent}"), None),
         (Method::POST, "/api/passkeys/start".to_owned(), None),
         (Method::POST, "/api/recovery-codes".to_owned(), None),

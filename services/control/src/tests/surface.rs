@@ -138,6 +138,8 @@ const SURFACE: &[Row] = &[
     ("post",   "/api/audit/intents",                      [WHO,   NONE,  ROLE,  NONE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/audit",                              [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
     ("get",    "/api/audit/export",                       [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
+    ("get",    "/api/audit/policy",                       [WHO,   DONE,  DONE,  DONE,  DONE,  WHO,   WHO]),
+    ("put",    "/api/audit/policy",                       [WHO,   DONE,  ROLE,  ROLE,  DONE,  PAGE,  PAGE]),
     ("get",    "/api/audit/head",                         [WHO,   DONE,  ROLE,  ROLE,  DONE,  WHO,   WHO]),
 ];
 
@@ -346,6 +348,7 @@ impl Cast {
             ("post", "/api/invitations/offer" | ACCEPT) => json!({ "token": scene.invitation_token }),
             ("patch", "/api/machines/{id}") => json!({ "label": "renamed" }),
             ("put", "/api/machines/{id}/region-pin") => json!({ "region": "eu" }),
+            ("put", "/api/audit/policy") => json!({ "strict": true }),
             ("post", "/api/tickets") => json!({ "device_key": EncodedKey(device_key), "region": "local" }),
             ("post", "/api/machines/{id}/audit") => json!({ "records": [{
                 "audit_id": AuditId::from_uuid(Uuid::new_v4()),

@@ -70,6 +70,32 @@ impl Tx {
         Ok(Account { account_id: columns.id("account_id")?, name: columns.text("name")? })
     }
 
+    /// Whether the account lets an approval act only with control's receipt.
+    ///
+    /// # Errors
+    /// [`StoreError::NotFound`] when it is gone.
+    pub async fn strict_audit(&mut self, scope: AccountScope) -> Result<bool, StoreError> {
+        let row = query("SELECT strict_audit FROM accounts WHERE account_id = $1")
+            .bind(scope.account_id().as_bytes().as_slice())
+            .fetch_one(self)
+            .await?;
+        Ok(Columns(&row).number("strict_audit")? != 0)
+    }
+
+    /// Says whether the account lets an approval act only with control's receipt. Whether that is a change.
+    ///
+    /// # Errors
+    /// When the database does not answer.
+    pub async fn set_strict_audit(&mut self, scope: AccountScope, strict: bool) -> Result<bool, StoreError> {
+        self.take_turn(scope).await?;
+        let changed = query("UPDATE accounts SET strict_audit = $1 WHERE account_id = $2 AND strict_audit <> $1")
+            .bind(i64::from(strict))
+            .bind(scope.account_id().as_bytes().as_slice())
+            .execute(self)
+            .await?;
+        Ok(changed.rows_affected() > 0)
+    }
+
     /// Every account; for the operator's own checks over the whole database.
     ///
     /// # Errors

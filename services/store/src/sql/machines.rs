@@ -10,14 +10,15 @@ use super::query::query;
 use super::row::{Columns, integer, millis};
 use super::{StoreError, Tx};
 
-/// The columns of a machine and its key; each query goes on with its own condition.
+/// The columns of a machine, its key, and its account's policy; each query goes on with its own condition.
 macro_rules! select_machines {
     ($condition:literal) => {
         concat!(
             "SELECT m.machine_id, m.label, m.region, m.created_at, m.revoked_at, m.credential_serial, \
              m.credential_issued_at, m.quarantined_at, m.quarantined_serial, m.connector_version, \
-             m.link_region, m.region_pin, k.algorithm, k.public_key \
-             FROM machines m JOIN machine_keys k ON k.account_id = m.account_id AND k.machine_id = m.machine_id AND k.retired_at IS NULL WHERE m.account_id = $1 AND ",
+             m.link_region, m.region_pin, a.strict_audit, k.algorithm, k.public_key \
+             FROM machines m JOIN accounts a ON a.account_id = m.account_id \
+             JOIN machine_keys k ON k.account_id = m.account_id AND k.machine_id = m.machine_id AND k.retired_at IS NULL WHERE m.account_id = $1 AND ",
             $condition
         )
     };
@@ -56,6 +57,8 @@ pub struct Machine {
     pub link_region: Option<String>,
     /// The only region that may serve it.
     pub region_pin: Option<String>,
+    /// Whether its account lets an approval act only with control's receipt.
+    pub strict_audit: bool,
 }
 
 /// A machine that is being paired.
@@ -286,5 +289,6 @@ fn machine_of(columns: &Columns<'_>) -> Result<Machine, StoreError> {
         connector_version: columns.optional_text("connector_version")?,
         link_region: columns.optional_text("link_region")?,
         region_pin: columns.optional_text("region_pin")?,
+        strict_audit: columns.number("strict_audit")? != 0,
     })
 }

@@ -63,7 +63,7 @@ impl Stand {
 }
 
 /// The newest step that this program knows.
-pub(super) const KNOWN: i64 = 10;
+pub(super) const KNOWN: i64 = 11;
 
 /// The file of a step, by the folder of its database.
 macro_rules! step {
@@ -85,6 +85,7 @@ pub(super) fn of_sqlite() -> Vec<Migration> {
         step!("sqlite", "0008_machine_key_rotations"),
         step!("sqlite", "0009_billing"),
         step!("sqlite", "0010_region_drains"),
+        step!("sqlite", "0011_strict_audit"),
     ])
 }
 
@@ -101,6 +102,7 @@ pub(super) fn of_postgres() -> Vec<Migration> {
         step!("postgres", "0008_machine_key_rotations"),
         step!("postgres", "0009_billing"),
         step!("postgres", "0010_region_drains"),
+        step!("postgres", "0011_strict_audit"),
     ])
 }
 
@@ -116,6 +118,7 @@ fn steps(texts: [&'static str; KNOWN as usize]) -> Vec<Migration> {
         "machine key rotations",
         "billing",
         "region drains",
+        "strict audit",
     ];
     let step = |(number, (name, text)): (i64, (&'static str, &'static str))| {
         Migration::new(number, Cow::Borrowed(name), MigrationType::Simple, text.into_sql_str(), false)

@@ -259,12 +259,15 @@ async fn nothing_of_an_account_is_found_or_changed_from_another() {
     let revocation = Revocation::Machine { account_id: base.owner.account_id, machine_id: id };
     missing(tx.append_revocation(foreign, revocation, NOW).await);
     assert_eq!(tx.machines(foreign).await.expect("a list"), vec![]);
+    assert!(tx.set_strict_audit(foreign, true).await.expect("changed"));
+    assert!(!tx.strict_audit(own).await.expect("the policy"));
     assert_eq!(tx.devices(foreign).await.expect("a list"), vec![]);
     assert_eq!(tx.sessions(foreign, user_id, NOW).await.expect("a list"), vec![]);
     assert_eq!(tx.device_standing(foreign, device.device_id).await.expect("an answer"), DeviceStanding::Unknown);
     let machine = tx.machine(own, id).await.expect("still there");
     assert_eq!(machine.credential_serial, 1);
     assert_eq!((machine.label.as_str(), machine.revoked, machine.quarantined), ("desk", false, false));
+    assert!(!machine.strict_audit);
 }
 
 #[tokio::test]

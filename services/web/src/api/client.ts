@@ -72,13 +72,9 @@ export interface TicketJson {
 }
 
 export interface SessionRow {
-  session_id?: string;
-  id?: string;
-  created_at_ms?: number;
-  last_seen_at_ms?: number;
-  expires_at_ms?: number;
-  current?: boolean;
-  label?: string;
+  session_id: string;
+  current: boolean;
+  created_at_ms: number;
 }
 
 export interface DeviceRow {
@@ -231,6 +227,9 @@ export const api = {
     }
     return request<{ records: AuditRow[]; next_before?: number }>("GET", `/api/audit?${query.toString()}`);
   },
+  /** Whether an approval acts only with control's receipt. */
+  auditPolicy: () => request<{ strict: boolean }>("GET", "/api/audit/policy"),
+  setAuditPolicy: (strict: boolean) => request<void>("PUT", "/api/audit/policy", { strict }),
   /** The signed head of the audit, as it is to be kept. */
   auditHead: () => request<{ number: number; head: string }>("GET", "/api/audit/head"),
   /** Where all of the audit can be downloaded. */

@@ -32,6 +32,11 @@ const EXPLANATIONS: Readonly<Record<number, readonly [title: string, next: strin
     "Leave private browsing, or allow storage for this site.",
   ],
   [LOCAL.passkeyNotUsed]: ["No passkey was used.", "Try again, or choose another way."],
+  [LOCAL.passkeysUnsupported]: ["This browser cannot use the passkey that the computer needs.", "Use another browser or device."],
+  [LOCAL.notConfirmed]: [
+    "It was not confirmed with the computer's passkey, so nothing was sent.",
+    "It is still open: try again, or answer at the computer.",
+  ],
   [LOCAL.passkeyKnown]: ["This device has one of your passkeys already.", "Use another device or security key."],
 
   1000: ["Something failed on the server's side.", AGAIN],

@@ -11,6 +11,8 @@ export const LOCAL = {
   storage: -7,
   passkeyNotUsed: -8,
   passkeyKnown: -9,
+  passkeysUnsupported: -10,
+  notConfirmed: -11,
 } as const;
 
 export class Problem extends Error {

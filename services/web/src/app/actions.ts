@@ -3,11 +3,12 @@ import { fromBinary } from "@bufbuild/protobuf";
 
 import { type CommandResult, CommandResultSchema, type HistoryPage, type ThreadPage } from "../gen/flydex/agent/v1/agent_pb";
 import { LOCAL, Problem } from "../api/problem";
-import { wireDecision } from "../model/decision";
+import { needsPasskey, wireDecision } from "../model/decision";
 import { type ApprovalCard, type DecisionName, approvalDigest } from "../protocol/approval";
 import { bodyOf } from "../protocol/command";
 import type { OutboxEntry } from "../session/outbox";
 import { app } from "./app.svelte";
+import { confirmByPasskey } from "./machinepasskey";
 
 const PAGE_ROWS = 50;
 const HISTORY_PAGE_BYTES = 128 * 1024;
@@ -69,7 +70,12 @@ export function review(machineId: string, threadId: string): Promise<string> {
 export async function answerApproval(machineId: string, card: ApprovalCard, decision: DecisionName): Promise<string> {
   const digest = await approvalDigest(card);
   const answer = { approvalId: card.approvalId, generation: card.generation, decision: wireDecision(decision) };
-  return app.send(machineId, bodyOf("answerApproval", { digest }), { threadId: card.threadId, answer });
+  const body = bodyOf("answerApproval", { digest });
+  const about = { threadId: card.threadId, answer };
+  if (!needsPasskey(card, decision)) return app.send(machineId, body, about);
+  const passkey = app.link(machineId)?.model.snapshot?.ownPasskey ?? new Uint8Array();
+  if (passkey.length === 0) throw new Problem(5009);
+  return app.send(machineId, body, about, (hash) => confirmByPasskey(passkey, hash));
 }
 
 export interface PartAnswer {

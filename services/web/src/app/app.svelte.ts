@@ -12,12 +12,13 @@ import { type ApprovalAnswer, kindOf } from "../protocol/command";
 import { type DeviceKey, KeysUnsupported } from "../protocol/keys";
 import * as kept from "../session/kept";
 import type { Machine } from "../session/machine";
-import type { OutboxEntry } from "../session/outbox";
+import type { Confirm, OutboxEntry } from "../session/outbox";
 import { Search } from "../session/search";
 import type { SocketState } from "../session/socket";
 import { type PinnedMachine, type Storage, type StoredPairing, openStorage, persist } from "../session/storage";
 import { Tabs } from "../session/tabs";
 import { Frames } from "./frames";
+import { deviceLabel } from "./label";
 import { type IntroduceMachine, Relay } from "./relay";
 import { type Route, href, parseRoute } from "./route";
 import { type MachineView, viewOf } from "./view";
@@ -240,16 +241,18 @@ export class App {
 
   // === Effects ===
 
-  /** Puts an effect into the outbox; answers its id. */
-  async send(machineId: string, body: CommandBody, about: About = {}): Promise<string> {
+  /** Puts an effect into the outbox, where need be once a person has confirmed it; answers its id. */
+  async send(machineId: string, body: CommandBody, about: About = {}, confirm?: Confirm): Promise<string> {
     if (this.#relay === undefined || this.account === undefined) throw new Problem(2000);
-    return this.#relay.outbox.add({
+    const { outbox } = this.#relay;
+    const draft = {
       machineId,
       accountId: this.account.account_id,
       kind: kindOf(body),
       body: toBinary(CommandBodySchema, body),
       ...about,
-    });
+    };
+    return confirm === undefined ? outbox.add(draft) : outbox.addConfirmed(draft, confirm);
   }
 
   async dismiss(id: string): Promise<void> {
@@ -288,6 +291,7 @@ export class App {
       storage: this.#storage,
       key: this.#key,
       account: this.account,
+      deviceLabel: deviceLabel(navigator.userAgent),
       pinned: (id) => this.pinned.get(id),
       onSocket: (region, state) => this.#onSocket(region, state),
       machineChanged: (id) => this.#touch(id),

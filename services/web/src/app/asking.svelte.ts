@@ -68,6 +68,7 @@ export class Asking {
       label: app.label(machineId),
       role,
       pairedAtMs: Date.now(),
+      endorsed: true,
     });
   }
 }

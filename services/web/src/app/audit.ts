@@ -1,6 +1,6 @@
 /** An accept is recorded at control before it is sent. */
 import { api } from "../api/client";
-import { decisionName } from "../model/decision";
+import { decisionName, isAccept } from "../model/decision";
 import { base64url } from "../protocol/bytes";
 import { type OutboxEntry, auditIds } from "../session/outbox";
 
@@ -10,7 +10,7 @@ const WAIT_MS = 1_000;
 export async function recordAccept(deviceId: string, entry: OutboxEntry, hash: Uint8Array): Promise<string> {
   const { answer } = entry;
   const decision = answer === undefined ? undefined : decisionName(answer.decision);
-  if (answer === undefined || (decision !== "accept" && decision !== "accept_for_session")) return "";
+  if (answer === undefined || decision === undefined || !isAccept(decision)) return "";
   try {
     const { audit_receipt } = await api.auditIntent(
       {

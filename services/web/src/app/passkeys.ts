@@ -32,16 +32,19 @@ async function assertion(options: PublicKeyCredentialRequestOptionsJSON): Promis
 }
 
 /** What the browser asks the person; a no, or nothing that fits, is one problem. */
-async function asked(question: () => Promise<Credential | null>): Promise<PublicKeyCredential> {
+export async function asked(
+  question: () => Promise<Credential | null>,
+  refused: number = LOCAL.passkeyNotUsed,
+): Promise<PublicKeyCredential> {
   let answer: Credential | null;
   try {
     answer = await question();
   } catch (reason) {
     // The authenticator has one of the user's passkeys already.
     if (reason instanceof DOMException && reason.name === "InvalidStateError") throw new Problem(LOCAL.passkeyKnown);
-    throw new Problem(LOCAL.passkeyNotUsed);
+    throw new Problem(refused);
   }
-  if (!(answer instanceof PublicKeyCredential)) throw new Problem(LOCAL.passkeyNotUsed);
+  if (!(answer instanceof PublicKeyCredential)) throw new Problem(refused);
   return answer;
 }
 

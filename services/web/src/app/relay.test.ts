@@ -46,7 +46,8 @@ class World {
       api: {
         regions: () =>
           Promise.resolve({ regions: this.regions.map((region) => ({ region, session_url: `wss://${region}/v1/session` })) }),
-        ticket: (_key, region) => {
+        ticket: (_key, region, label) => {
+          expect(label).toBe("Firefox on Linux");
           this.tickets.push(region);
           return Promise.resolve({ ticket: "t", grant: "g", expires_at_ms: 0 });
         },
@@ -58,6 +59,7 @@ class World {
       connect: (url) => this.#connect(new URL(url).host),
       storage: { outbox: new MemoryTable() },
       account: { account_id: ACCOUNT_ID },
+      deviceLabel: "Firefox on Linux",
       pinned: (id) => ({ accountId: ACCOUNT_ID, machineKey: machines.get(id)?.key.publicKey.bytes }) as PinnedMachine,
       onSocket: (region, state) => this.states.set(region, state),
       machineChanged: () => undefined,

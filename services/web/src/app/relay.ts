@@ -21,11 +21,12 @@ import type { SocketDeps, SocketState } from "../session/socket";
 import type { PinnedMachine, Storage } from "../session/storage";
 import type { Welcome } from "../session/wire";
 import { recordAccept } from "./audit";
-import { deviceLabel } from "./label";
 
 export interface RelayDeps extends Omit<SocketDeps, "region"> {
   readonly storage: Pick<Storage, "outbox">;
   readonly account: Pick<AccountSession, "account_id">;
+  /** What this browser is called in lists of devices. */
+  readonly deviceLabel: string;
   readonly pinned: (machineId: string) => PinnedMachine | undefined;
   /** What became of the way to a region; undefined when it is needed no more. */
   readonly onSocket: (region: string, state: SocketState | undefined) => void;
@@ -81,7 +82,7 @@ export class Relay {
       return answer;
     };
     const ticket = (deviceKey: KeyJson, region: string) =>
-      api.ticket(deviceKey, region, deviceLabel(navigator.userAgent));
+      api.ticket(deviceKey, region, deps.deviceLabel);
     this.#regions = new Regions(
       { ...deps, api: { regions, ticket } },
       {

@@ -29,6 +29,15 @@ export function offeredDecisions(card: Pick<ApprovalCard, "decisions">, sessionA
   return sessionAcceptance ? offered : offered.filter((name) => name !== "accept_for_session");
 }
 
+export function isAccept(decision: DecisionName | undefined): boolean {
+  return decision === "accept" || decision === "accept_for_session";
+}
+
+/** Whether the machine wants a passkey's word with that answer. */
+export function needsPasskey(card: Pick<ApprovalCard, "passkeyRequired">, decision: DecisionName): boolean {
+  return card.passkeyRequired && isAccept(decision);
+}
+
 /** What became of an approval, in a few words. */
 export function endText(end: ApprovalEnd): string {
   switch (end) {

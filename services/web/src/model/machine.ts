@@ -117,10 +117,16 @@ export function removedThread(model: MachineModel, threadId: string): MachineMod
   return { ...model, threads, removed: new Set(model.removed).add(threadId) };
 }
 
-/** What is said to every device does not say what this one may do: that stays as it was told at the start. */
+/** What is said to every device does not say what this one may do or has: that stays as it was told at the start. */
 export function changedMachine(model: MachineModel, snapshot: MachineSnapshot): MachineModel {
   const ownRole = snapshot.ownRole || (model.snapshot?.ownRole ?? DeviceRole.UNSPECIFIED);
-  return { ...model, snapshot: { ...snapshot, ownRole } };
+  const ownPasskey = snapshot.ownPasskey.length > 0 ? snapshot.ownPasskey : (model.snapshot?.ownPasskey ?? snapshot.ownPasskey);
+  return { ...model, snapshot: { ...snapshot, ownRole, ownPasskey } };
+}
+
+/** The machine has pinned a passkey of this device. */
+export function pinnedPasskey(model: MachineModel, ownPasskey: Uint8Array): MachineModel {
+  return model.snapshot === undefined ? model : { ...model, snapshot: { ...model.snapshot, ownPasskey } };
 }
 
 function withClosed(model: MachineModel, closed: ClosedApproval): MachineModel {

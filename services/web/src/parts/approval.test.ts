@@ -1,12 +1,19 @@
 import { create } from "@bufbuild/protobuf";
 import { cleanup, render, screen } from "@testing-library/svelte";
-import { afterEach, expect, test } from "vitest";
+import { flushSync } from "svelte";
+import { afterEach, expect, test, vi } from "vitest";
 
 import type { MachineView } from "../app/view";
 import { DeviceRole, MachineSnapshotSchema } from "../gen/flydex/agent/v1/agent_pb";
 import { emptyMachine } from "../model/machine";
 import type { ApprovalCard, DecisionName } from "../protocol/approval";
 import Approval from "./Approval.svelte";
+
+interface Desk {
+  sessionAcceptance?: boolean;
+  ownRole?: DeviceRole;
+  ownPasskey?: Uint8Array;
+}
 
 const ALL: DecisionName[] = ["cancel", "decline", "accept_for_session", "accept"];
 
@@ -28,12 +35,28 @@ test("a browser that may only look is told so, and is offered no answer", () => 
   expect(screen.getByText(/may only look/)).toBeTruthy();
 });
 
+test("where the computer wants a passkey and knows none of this browser, only a no is possible here", () => {
+  const enabled = () => screen.queryAllByRole("button").filter((button) => !(button as HTMLButtonElement).disabled).length;
+  vi.useFakeTimers();
+  for (const [ownPasskey, offered] of [
+    [new Uint8Array(), 2],
+    [new Uint8Array([1]), 4],
+  ] as const) {
+    buttons(ALL, { sessionAcceptance: true, ownPasskey }, true);
+    vi.advanceTimersByTime(1_000);
+    flushSync();
+    expect(enabled()).toBe(offered);
+    expect(screen.queryAllByText(/knows none of this browser/)).toHaveLength(offered === 2 ? 1 : 0);
+  }
+  vi.useRealTimers();
+});
+
 /** The labels of a card's buttons, in their order. */
-function buttons(decisions: DecisionName[], desk: { sessionAcceptance?: boolean; ownRole?: DeviceRole } | undefined) {
+function buttons(decisions: DecisionName[], desk: Desk | undefined, passkeyRequired = false) {
   cleanup();
   const snapshot = desk === undefined ? undefined : create(MachineSnapshotSchema, desk);
   const view = { id: "m1", model: { ...emptyMachine(), snapshot }, clockOffsetMs: 0 } as MachineView;
-  render(Approval, { card: card(decisions), view, online: true });
+  render(Approval, { card: { ...card(decisions), passkeyRequired }, view, online: true });
   return screen.queryAllByRole("button").map((button) => button.textContent?.trim());
 }
 
@@ -60,5 +83,6 @@ function card(decisions: DecisionName[]): ApprovalCard {
     reason: "",
     decisions,
     deskOnly: false,
+    passkeyRequired: false,
   };
 }

@@ -50,6 +50,8 @@ export interface ApprovalCard {
   readonly reason: string;
   readonly decisions: readonly DecisionName[];
   readonly deskOnly: boolean;
+  /** An accept carries the word of the passkey that the machine pinned. */
+  readonly passkeyRequired: boolean;
 }
 
 const KIND_NAMES: Partial<Record<ApprovalKind, ApprovalKindName>> = {
@@ -114,6 +116,7 @@ function toCard(approval: Approval): ApprovalCard | undefined {
     reason: approval.reason,
     decisions: approval.decisions.flatMap((decision) => DECISION_NAMES[decision] ?? []),
     deskOnly: approval.deskOnly,
+    passkeyRequired: approval.passkeyRequired,
   });
 }
 

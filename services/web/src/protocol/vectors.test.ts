@@ -5,7 +5,7 @@ import { create, toBinary } from "@bufbuild/protobuf";
 
 import vectors from "../../../../proto/vectors/v1.json";
 import { isExplained } from "../api/errors";
-import { CODE_NAMES } from "../api/names";
+import { AUDIT_KINDS, CODE_NAMES } from "../api/names";
 import { ApprovalKind, ApprovalSchema, SignedApprovalSchema } from "../gen/flydex/agent/v1/agent_pb";
 import { type ApprovalCard, approvalDigest, openApproval } from "./approval";
 import { fromHex, hex } from "./bytes";
@@ -136,6 +136,7 @@ test("the digest of what is rendered is the machine's digest", async () => {
       reason: one.reason,
       decisions: [],
       deskOnly: false,
+      passkeyRequired: false,
     };
     expect(hex(await approvalDigest(card))).toBe(one.digest);
     expect(hex(await approvalDigest({ ...card, command: `${card.command} ` }))).not.toBe(one.digest);
@@ -146,6 +147,10 @@ test("every code of the system has a sentence and a next step", () => {
   const missing = vectors.error_codes.filter(({ number }) => !isExplained(number));
   expect(missing).toEqual([]);
   expect(CODE_NAMES).toEqual(Object.fromEntries(vectors.error_codes.map(({ name, number }) => [name, number])));
+});
+
+test("every kind of the audit can be searched for", () => {
+  expect(AUDIT_KINDS).toEqual(vectors.audit_kinds);
 });
 
 test("an approval of another machine, or without the machine's signature, gives no card", async () => {

@@ -291,6 +291,7 @@ export class Machine {
       machineId: this.id,
       context: () => this.#sender.context(),
       send: (command, traceId) => this.#sender.command(command, traceId),
+      executed: (entry) => this.#feed.executed(entry),
     });
     this.#heartbeat.beat();
     this.#threads.follow();

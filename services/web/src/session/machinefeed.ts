@@ -1,9 +1,12 @@
 /** The machine's own stream: its state, its open approvals and questions, and which threads changed. */
-import type { AgentEvent, MachineSnapshot, SignedApproval } from "../gen/flydex/agent/v1/agent_pb";
+import { fromBinary } from "@bufbuild/protobuf";
+
+import { type AgentEvent, CommandBodySchema, type MachineSnapshot, type SignedApproval } from "../gen/flydex/agent/v1/agent_pb";
 import * as machineModel from "../model/machine";
 import { type ApprovalCard, openApproval } from "../protocol/approval";
 import type { PublicKey } from "../protocol/keys";
 import { Feed } from "./feed";
+import type { OutboxEntry } from "./outbox";
 import type { Cursor } from "./stream";
 
 export class MachineFeed extends Feed {
@@ -36,6 +39,12 @@ export class MachineFeed extends Feed {
     }
     this.model = machineModel.applySnapshot(this.model, snapshot, cards, unverified);
     return this.run(this.stream.settled(streamId, bootId, seq));
+  }
+
+  /** The machine carried out what this browser asked: what that changed of this device, no event tells. */
+  executed({ body }: OutboxEntry): void {
+    const { kind } = fromBinary(CommandBodySchema, body);
+    if (kind.case === "pinPasskey") this.model = machineModel.pinnedPasskey(this.model, kind.value.credentialId);
   }
 
   async #onEvent({ kind }: AgentEvent): Promise<void> {

@@ -7,11 +7,19 @@
  */
 import { create } from "@bufbuild/protobuf";
 
-import { Problem } from "../api/problem";
-import { type Command, type CommandKind, CommandSchema, Outcome, type Receipt } from "../gen/flydex/v1/command_pb";
+import { LOCAL, Problem } from "../api/problem";
+import {
+  type Command,
+  type CommandKind,
+  CommandSchema,
+  Outcome,
+  PasskeyAssertionSchema,
+  type Receipt,
+} from "../gen/flydex/v1/command_pb";
 import { base64url, fromHex, uuidText, uuidV7 } from "../protocol/bytes";
 import { type ApprovalAnswer, type CommandContext, signEncoded } from "../protocol/command";
 import type { DeviceKey } from "../protocol/keys";
+import type { PasskeyAssertionParts } from "../protocol/passkey";
 import { newTraceId } from "../protocol/trace";
 import { backoffMs } from "./backoff";
 import type { Table } from "./storage";
@@ -55,6 +63,8 @@ export interface SignedParts {
   readonly signature: Uint8Array;
   readonly hash: Uint8Array;
   readonly auditReceipt: string;
+  /** A person's own word on it, where the machine wants one. */
+  readonly assertion?: PasskeyAssertionParts;
 }
 
 /** What a new entry is made of. */
@@ -68,12 +78,17 @@ export interface Draft {
   readonly answer?: ApprovalAnswer;
 }
 
+/** Asks a person for their word on a command, by its hash; a no throws. */
+export type Confirm = (hash: Uint8Array) => Promise<PasskeyAssertionParts>;
+
 /** A machine that can be sent to now. */
 export interface Port {
   readonly machineId: string;
   /** What the command must name; undefined while the machine's boot is not known. */
   context(): Omit<CommandContext, "commandId" | "lifetimeMs"> | undefined;
   send(command: Command, traceId?: Uint8Array): boolean;
+  /** The machine carried it out. */
+  executed?(entry: OutboxEntry): void;
 }
 
 export interface OutboxDeps {
@@ -122,12 +137,26 @@ export class Outbox {
 
   /** Takes an effect; it is on disk when this returns, and sent as soon as the machine is there. */
   async add(draft: Draft): Promise<string> {
+    const entry = this.#entry(draft);
+    await this.#keep(entry);
+    void this.#push(entry.id);
+    return entry.id;
+  }
+
+  /** Takes an effect that a person confirms by the hash of its very bytes; when they do not, nothing is kept or sent. */
+  async addConfirmed(draft: Draft, confirm: Confirm): Promise<string> {
+    const entry = this.#entry(draft);
+    const signed = await this.#sign(entry, confirm);
+    if (signed === undefined) throw new Problem(LOCAL.connectionLost);
+    await this.#keep({ ...entry, signed });
+    void this.#push(entry.id);
+    return entry.id;
+  }
+
+  #entry(draft: Draft): OutboxEntry {
     const id = uuidText(uuidV7(this.#deps.now()));
     const [createdAtMs, traceId] = [this.#deps.now(), newTraceId()];
-    const entry: OutboxEntry = { ...draft, id, createdAtMs, traceId, state: "queued", attempts: 0 };
-    await this.#keep(entry);
-    void this.#push(id);
-    return id;
+    return { ...draft, id, createdAtMs, traceId, state: "queued", attempts: 0 };
   }
 
   /** Forgets an entry. What was sent may still take effect; the views say so before they call this. */
@@ -177,6 +206,7 @@ export class Outbox {
     this.#clearTimer(id);
     const state =
       receipt.outcome === Outcome.EXECUTED ? "executed" : receipt.outcome === Outcome.REFUSED ? "refused" : "unknown";
+    if (state === "executed") this.#ports.get(entry.machineId)?.executed?.(entry);
     await this.#save({ ...entry, state, code: receipt.code, settledAtMs: Number(receipt.atMs), result });
   }
 
@@ -219,14 +249,15 @@ export class Outbox {
     const port = this.#ports.get(entry.machineId);
     if (signed === undefined || port === undefined || !this.#entries.has(id)) return;
     const { header, signature, auditReceipt } = signed;
-    const command = create(CommandSchema, { header, body: entry.body, signature, auditReceipt });
+    const assertion = signed.assertion && create(PasskeyAssertionSchema, signed.assertion);
+    const command = create(CommandSchema, { header, body: entry.body, signature, auditReceipt, assertion });
     // On disk before it leaves: a reload in between must send the same bytes again.
     const state = entry.state === "queued" ? "sent" : entry.state;
     await this.#keep({ ...entry, signed, state, attempts: entry.attempts + 1 });
     if (port.send(command, entry.traceId)) this.#resendLater(id, 0);
   }
 
-  async #sign(entry: OutboxEntry): Promise<SignedParts | undefined> {
+  async #sign(entry: OutboxEntry, confirm?: Confirm): Promise<SignedParts | undefined> {
     const context = this.#ports.get(entry.machineId)?.context();
     if (context === undefined) return undefined;
     const commandId = fromHex(entry.id.replaceAll("-", ""));
@@ -236,8 +267,9 @@ export class Outbox {
       entry.kind,
       entry.body,
     );
+    const assertion = await confirm?.(hash);
     const auditReceipt = await this.#deps.audit(entry, hash);
-    return { header: command.header, signature: command.signature, hash, auditReceipt };
+    return { header: command.header, signature: command.signature, hash, auditReceipt, assertion };
   }
 
   /** Asks again when neither receipt nor failure came: the answer itself may have been lost. */

@@ -12,6 +12,8 @@ export interface PinnedMachine {
   readonly label: string;
   readonly role: Role;
   readonly pairedAtMs: number;
+  /** Another device let this browser in there: its key was told by that one, and the desk said no yes to it. */
+  readonly endorsed?: true;
 }
 
 /**

@@ -47,6 +47,7 @@ export class Stage {
   /** A region beside the one that the machine is in. */
   otherRegion: string | undefined;
   regionPin: string | undefined;
+  strictAudit = false;
   relayDown = false;
   deskSaysYes = false;
   readonly intents: unknown[] = [];
@@ -218,6 +219,11 @@ export class Stage {
         const isFirstOfMany = kind !== null && !this.#query.has("before");
         return { json: isFirstOfMany ? { records: [], next_before: 50 } : { records } };
       }
+      case "GET /api/audit/policy":
+        return { json: { strict: this.strictAudit } };
+      case "PUT /api/audit/policy":
+        this.strictAudit = body["strict"] as boolean;
+        return undefined;
       case "GET /api/audit/head":
         return { json: { number: 3, head: "v4.public.head" } };
       case `POST /api/claims/${CLAIM_ID}/redeem`:

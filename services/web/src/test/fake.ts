@@ -67,6 +67,10 @@ export class FakeMachine {
   readonly approvals = new Map<string, SignedApproval>();
   /** Whether the desk allows accepting for a whole session. */
   sessionAcceptance = false;
+  /** Whether the desk demands a passkey for what is of high risk. */
+  passkeyDemanded = false;
+  /** The passkey of whoever asks. */
+  ownPasskey = new Uint8Array();
   ownRole = DeviceRole.OWNER;
   /** What it tells a device that another one endorsed. */
   introduction: { machineKeyAlgorithm: string; machineKey: Uint8Array; role: DeviceRole; mac: Uint8Array } | undefined;
@@ -137,6 +141,7 @@ export class FakeMachine {
     cwd?: string;
     lifetimeMs?: number;
     forSession?: boolean;
+    passkeyRequired?: boolean;
   }): Promise<Uint8Array> {
     const { lifetimeMs = 600_000, forSession = false, ...shown } = approval;
     const approvalId = crypto.getRandomValues(new Uint8Array(32));
@@ -236,6 +241,7 @@ export class FakeMachine {
         const snapshot = {
           ...this.#shared(),
           ownRole: this.ownRole,
+          ownPasskey: this.ownPasskey,
           approvals: [...this.approvals.values()],
         };
         const value = {
@@ -275,6 +281,10 @@ export class FakeMachine {
         return { result: { case: "modelList", value: { models: [{ id: "gpt-5", displayName: "GPT-5", isDefault: true }] } } };
       case "startTurn":
         return { result: { case: "turnAccepted", value: { turnId: "turn-new" } } };
+      case "pinPasskey":
+        this.ownPasskey = new Uint8Array(body.kind.value.credentialId);
+        this.changed();
+        return {};
       case undefined:
         return { outcome: Outcome.REFUSED, code: 1001 };
       default:
@@ -289,6 +299,7 @@ export class FakeMachine {
       connectorVersion: "0.1.0",
       directories: this.directories,
       sessionAcceptance: this.sessionAcceptance,
+      passkeyDemanded: this.passkeyDemanded,
     };
   }
 

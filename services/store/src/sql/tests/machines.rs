@@ -100,7 +100,7 @@ async fn a_database_of_the_first_schema_keeps_its_machines() {
     let machines = sql.read().await.expect("a transaction").machines(scope(&owner)).await.expect("a list");
     let [machine] = &machines[..] else { panic!("{machines:?}") };
     assert_eq!((machine.credential_serial, machine.quarantined, machine.quarantined_serial), (5, false, 0));
-    assert_eq!(machine.connector_version, None);
+    assert_eq!((machine.connector_version.as_deref(), machine.strict_audit), (None, false));
 }
 
 #[tokio::test]
