@@ -8,7 +8,9 @@ use std::time::Duration;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use flydex_domain::command::command_transcript as transcript;
+use flydex_domain::id::BootId;
 use flydex_domain::key::sign;
 use flydex_domain::proof::LinkProof;
 use flydex_proto::codec;
@@ -23,6 +25,7 @@ use flydex_proto::v1::owner_frame::Kind as FromOwner;
 use prost::Message as _;
 use tokio::sync::{mpsc, watch};
 
+use crate::session::Ended;
 use crate::stand::{HOST, Stand};
 use crate::tenant::{Tenant, copy};
 use crate::wire::{Incoming, PATIENCE, Wire};
@@ -70,7 +73,11 @@ impl Connector {
     /// When the gateway or the node does not let it in.
     pub async fn attach(stand: &Stand, tenant: &Tenant, link_counter: u64) -> anyhow::Result<Self> {
         let mut wire = Wire::open(stand.address, HOST, "/v1/link", None).await?;
-        let link_id = shake_hands(&mut wire, stand, tenant, link_counter).await?;
+        let hello = hello(stand, tenant, link_counter);
+        let link_id = match shake_hands(&mut wire, tenant.machine_key(), hello).await? {
+            Ok(link_id) => link_id,
+            Err(Ended(code)) => anyhow::bail!("a link was not let in: {code}"),
+        };
         let (frames, injected) = mpsc::channel(WAITING_MAX);
         let (state, watched) = watch::channel(State::default());
         let log = Log::default();
@@ -113,8 +120,10 @@ impl Connector {
     }
 }
 
-async fn shake_hands(wire: &mut Wire, stand: &Stand, tenant: &Tenant, link_counter: u64) -> anyhow::Result<Bytes> {
-    let hello = v1::LinkHello {
+/// The first frame of a connector.
+#[must_use]
+pub fn hello(stand: &Stand, tenant: &Tenant, link_counter: u64) -> v1::LinkHello {
+    v1::LinkHello {
         version: codec::VERSION,
         version_min: codec::VERSION_MIN,
         capabilities: Vec::new(),
@@ -122,26 +131,49 @@ async fn shake_hands(wire: &mut Wire, stand: &Stand, tenant: &Tenant, link_count
         link_counter,
         boot_id: copy(tenant.boot_id.as_bytes()),
         connector_version: tenant.marker.clone(),
-    };
+    }
+}
+
+/// Says hello and proves a machine key; the link's id, or the code that it ended with.
+///
+/// # Errors
+/// When nothing comes.
+pub async fn shake_hands(
+    wire: &mut Wire,
+    machine_key: &SigningKey,
+    hello: v1::LinkHello,
+) -> anyhow::Result<Result<Bytes, Ended>> {
+    let (boot_id, link_counter) = (BootId::try_from(hello.boot_id.as_ref())?, hello.link_counter);
     wire.send(&v1::LinkUp { kind: Some(Up::Hello(hello)) }).await?;
-    let Down::Challenge(challenge) = down(wire).await? else { anyhow::bail!("no challenge") };
+    let challenge = match down(wire).await? {
+        Ok(Down::Challenge(challenge)) => challenge,
+        Ok(_) => anyhow::bail!("neither a challenge nor an end"),
+        Err(ended) => return Ok(Err(ended)),
+    };
     let proof = LinkProof {
         nonce: challenge.nonce.as_ref().try_into()?,
         host: HOST,
         gateway_id: &challenge.gateway_id,
-        boot_id: tenant.boot_id,
+        boot_id,
         link_counter,
         exporter: None,
     };
-    let signature = copy(&sign(tenant.machine_key(), proof.transcript()));
+    let signature = copy(&sign(machine_key, proof.transcript()));
     wire.send(&v1::LinkUp { kind: Some(Up::Proof(v1::LinkProof { signature, channel_bound: false })) }).await?;
-    let Down::Welcome(welcome) = down(wire).await? else { anyhow::bail!("no welcome") };
-    Ok(welcome.link_id)
+    match down(wire).await? {
+        Ok(Down::Welcome(welcome)) => Ok(Ok(welcome.link_id)),
+        Ok(_) => anyhow::bail!("neither a welcome nor an end"),
+        Err(ended) => Ok(Err(ended)),
+    }
 }
 
-async fn down(wire: &mut Wire) -> anyhow::Result<Down> {
-    let Incoming::Frame(frame) = wire.next().await? else { anyhow::bail!("the link was closed") };
-    v1::LinkDown::decode(frame)?.kind.context("an empty frame")
+async fn down(wire: &mut Wire) -> anyhow::Result<Result<Down, Ended>> {
+    let frame = match wire.next().await? {
+        Incoming::Frame(frame) => frame,
+        Incoming::Closed(code) => return Ok(Err(Ended(u32::from(code.unwrap_or_default())))),
+    };
+    let kind = v1::LinkDown::decode(frame)?.kind.context("an empty frame")?;
+    Ok(if let Down::End(end) = kind { Err(Ended(end.code)) } else { Ok(kind) })
 }
 
 /// What a connector does.
@@ -162,7 +194,7 @@ impl Script {
                     Ok(Incoming::Closed(_)) | Err(_) => break,
                 },
                 frame = injected.recv() => match frame {
-                    Some(frame) => wire.send(&frame).await,
+                    Some(frame) => send_waiting(&mut wire, frame, &mut injected).await,
                     None => break,
                 },
                 _ = pings.tick() => wire.send(&v1::LinkUp { kind: Some(Up::Ping(v1::Ping { nonce: 1 })) }).await,
@@ -210,7 +242,11 @@ impl Script {
                 });
             }
             Some(FromOwner::FromSession(from)) => self.session_says(wire, &epoch, from).await?,
-            Some(FromOwner::SessionGone(_) | FromOwner::RemoveDevice(_)) | None => {}
+            Some(FromOwner::RemoveDevice(remove)) => {
+                let removed = v1::DeviceRemoved { device_id: remove.device_id, keeps: remove.keeps };
+                self.say(wire, Some(&epoch), FromConnector::DeviceRemoved(removed)).await?;
+            }
+            Some(FromOwner::SessionGone(_)) | None => {}
         }
         Ok(())
     }
@@ -280,6 +316,20 @@ impl Script {
         let message = v1::LinkUp { kind: Some(Up::Frame(frame)) };
         wire.send_encoded(message.lane(), &message.encode_to_vec()).await
     }
+}
+
+/// Sends a frame, and those that wait behind it.
+async fn send_waiting(
+    wire: &mut Wire,
+    first: v1::LinkUp,
+    waiting: &mut mpsc::Receiver<v1::LinkUp>,
+) -> anyhow::Result<()> {
+    let mut next = Some(first);
+    while let Some(frame) = next {
+        wire.feed(frame.lane(), &frame.encode_to_vec()).await?;
+        next = waiting.try_recv().ok();
+    }
+    wire.flush().await
 }
 
 /// The machine's word that a command was executed.

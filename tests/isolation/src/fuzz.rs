@@ -1,53 +1,57 @@
 //! A fuzzer of two accounts: what one says is said with the other's values in it, at every place where something is said.
 //!
 //! Each operation takes a message of account A and puts into one of its fields a value of account B, or the twin of that
-//! value, which nobody has. After both, the answers are compared: they must be the same in kind, code and size, or A can
-//! tell what exists from what does not. Nothing that A gets may hold a value of B, and now and then B looks whether
+//! value, which nobody has. After both, the answers are compared: they must be the same in kind, code, size and time, or
+//! A can tell what exists from what does not. Nothing that A gets may hold a value of B, and now and then B looks whether
 //! anything happened to it. Messages and fields come from the `.proto` files.
 //!
 //! ```text
+//! fuzz/rounds.rs    what is tried at once, and what differs
 //! fuzz/sessions.rs  A is a device: frames of its WebSocket
 //! fuzz/links.rs     A is a connector: frames of its link
+//! fuzz/openings.rs  A opens a session or link with what is another's
 //! fuzz/nodes.rs     A's gateway is not to be trusted: frames to the node
+//! fuzz/gateways.rs  A's node is not to be trusted: frames to the gateway; and what control says to both
+//! fuzz/places.rs    every field of every message
+//! fuzz/report.rs    surface by surface, what was tried and found
 //! ```
 
+mod gateways;
 mod links;
 mod nodes;
+mod openings;
 mod places;
+pub mod report;
+mod rounds;
 mod sessions;
 
-use std::time::Duration;
+use std::collections::BTreeSet;
+use std::sync::atomic::{AtomicU64, Ordering};
 
 use anyhow::Context as _;
-use flydex_runtime::clock::Clock;
 use prost_reflect::Value;
 
 use self::places::{Place, Places};
+use self::report::Report;
 use crate::chance::Chance;
 use crate::connector::Connector;
 use crate::known::{Plain, Twins};
-use crate::observe::{Needles, Seen};
+use crate::observe::Needles;
 use crate::schema::Schema;
 use crate::session::Session;
 use crate::stand::Stand;
-use crate::tenant::{Tenant, copy};
+use crate::tenant::Tenant;
 
 pub use self::nodes::{Doctored, Fault};
 
-/// Pairs after which everything begins anew: tokens end, and what was opened is forgotten.
-const WORLD_PAIRS_MAX: u64 = 20_000;
-/// Pairs after which B looks what happened to it.
-const LOOK_PAIRS: u64 = 200;
+/// Operations after which everything begins anew: tokens end, and what was opened is forgotten.
+const WORLD_OPERATIONS_MAX: u64 = 200_000;
+/// Operations after which B looks what happened to it.
+const LOOK_OPERATIONS: u64 = 500;
+/// One relay in this many, the first among them, has a node that is not to be trusted: every frame takes a hop more.
+const DOCTORED_ONCE_IN: u64 = 4;
 /// Findings after which a run gives up.
 const FINDINGS_MAX: usize = 5;
-/// Pairs below which their times say nothing.
-const TIMED_PAIRS_MIN: u64 = 100_000;
-/// How far from a half the share of slower pairs may be.
-const TIME_SKEW_MAX: f64 = 0.02;
-/// How often answers must differ from the same beginning to be told apart.
-const CONFIRMATIONS: usize = 2;
-/// How far the clock moves with each operation, so that what a session may open comes back.
-const STEP: Duration = Duration::from_millis(200);
 
 /// What is run.
 #[derive(Clone, Copy, Debug)]
@@ -60,29 +64,18 @@ pub struct Options {
     pub fault: Option<Fault>,
 }
 
-/// What came of it.
+/// How far a run is, for whoever watches it.
 #[derive(Debug, Default)]
-pub struct Report {
-    /// Messages sent.
-    pub operations: u64,
-    /// How often a value of B took longer than its twin, and how many pairs differed in time at all.
-    pub slower: (u64, u64),
-    /// What should not be.
-    pub findings: Vec<String>,
+pub struct Progress {
+    operations: AtomicU64,
+    findings: AtomicU64,
 }
 
-impl Report {
-    /// The share of pairs in which the value of B took longer than its twin: a half where time tells nothing.
+impl Progress {
+    /// Messages sent, and findings.
     #[must_use]
-    #[expect(clippy::cast_precision_loss, reason = "a share for people")]
-    pub fn time_skew(&self) -> f64 {
-        if self.slower.1 == 0 { 0.5 } else { self.slower.0 as f64 / self.slower.1 as f64 }
-    }
-
-    /// Whether time tells nothing that many pairs could show. Which came first is drawn, so that load falls on both.
-    #[must_use]
-    pub fn time_is_alike(&self) -> bool {
-        self.slower.1 < TIMED_PAIRS_MIN || (self.time_skew() - 0.5).abs() <= TIME_SKEW_MAX
+    pub fn so_far(&self) -> (u64, u64) {
+        (self.operations.load(Ordering::Relaxed), self.findings.load(Ordering::Relaxed))
     }
 }
 
@@ -97,13 +90,21 @@ pub(crate) struct Side {
 
 /// Two accounts at one relay.
 pub(crate) struct World {
+    pub(crate) seed: u64,
     pub(crate) stand: Stand,
     pub(crate) schema: Schema,
     pub(crate) chance: Chance,
     pub(crate) a: Side,
     pub(crate) b: Side,
     pub(crate) gateway: nodes::Gateway,
+    /// A node that says whatever it is told to, where the gateway reaches that one.
+    pub(crate) doctored: Option<Doctored>,
+    fault: Option<Fault>,
+    /// An account that only tokens know.
+    pub(crate) nobody: Tenant,
     twins: Twins,
+    /// Places at which a connection ended: they are tried alone.
+    ends: BTreeSet<usize>,
     /// What A must not see, and what B must not.
     of_b: Needles,
     of_a: Needles,
@@ -115,41 +116,53 @@ pub(crate) struct Operation<'a> {
     pub(crate) value: &'a Plain,
     /// Whether A's device signs what was changed.
     pub(crate) signs: bool,
+    /// What stands in the other fields that say who it is for, where that is another's whole.
+    pub(crate) address: Vec<(&'static str, &'a Plain)>,
+}
+
+impl Operation<'_> {
+    /// What it puts there that would be recognised wherever it stands.
+    pub(crate) fn put(&self) -> impl Iterator<Item = &[u8]> {
+        std::iter::once(self.value).chain(self.address.iter().map(|(_, value)| *value)).filter_map(Plain::telling)
+    }
 }
 
 /// Runs until enough was tried or found.
 ///
 /// # Errors
 /// When the relay itself fails.
-pub async fn run(options: Options) -> anyhow::Result<Report> {
-    let (mut report, mut chance) = (Report::default(), Chance::new(options.seed));
+pub async fn run(options: Options, progress: &Progress) -> anyhow::Result<Report> {
+    let (mut report, mut chance, mut worlds) = (Report::default(), Chance::new(options.seed), 0_u64);
     while report.operations < options.operations && report.findings.len() < FINDINGS_MAX {
-        let mut world = World::start(chance.number(), options.fault).await.context("start a relay")?;
-        let places = Places::all(&world.schema, &world.a.tenant.known)?;
-        for pair in 1..=WORLD_PAIRS_MAX {
-            let tried = world.pair(&places, &mut report).await;
-            let tried = tried.with_context(|| format!("pair {pair} of seed {}", options.seed))?;
-            if let Some(finding) = tried {
-                report.findings.push(format!("seed {}, pair {pair}: {finding}", options.seed));
-            }
-            if pair % LOOK_PAIRS == 0 || report.operations >= options.operations {
-                let found = world.look().await.with_context(|| format!("look at pair {pair}"))?;
-                report.findings.extend(found.map(|found| format!("seed {}, by pair {pair}: {found}", options.seed)));
-            }
-            if report.operations >= options.operations || report.findings.len() >= FINDINGS_MAX {
-                break;
-            }
-        }
-        world.stand.stop().await;
+        let is_doctored = worlds % DOCTORED_ONCE_IN == 0;
+        let world = World::start(&mut chance, is_doctored, options.fault).await.context("start a relay")?;
+        worlds += 1;
+        let left = (options.operations - report.operations).min(WORLD_OPERATIONS_MAX);
+        let tried = Box::pin(world.run(left, progress)).await.with_context(|| format!("seed {}", options.seed))?;
+        report.add(tried);
     }
     Ok(report)
 }
 
 impl World {
-    async fn start(seed: u64, fault: Option<Fault>) -> anyhow::Result<Self> {
+    /// Two accounts at a relay whose node may be one that is not to be trusted.
+    async fn start(chance: &mut Chance, is_doctored: bool, fault: Option<Fault>) -> anyhow::Result<Self> {
+        loop {
+            let world = Self::assemble(chance.number(), is_doctored, fault).await?;
+            // Where their machines share a stream, the node may speak for both.
+            if fault.is_some() || world.doctored.as_ref().is_none_or(Doctored::keeps_apart) {
+                return Ok(world);
+            }
+            world.stand.stop().await;
+        }
+    }
+
+    async fn assemble(seed: u64, is_doctored: bool, fault: Option<Fault>) -> anyhow::Result<Self> {
         let mut chance = Chance::new(seed);
         let (a, b) = (Tenant::new(&mut chance, 1_000), Tenant::new(&mut chance, 2_000));
-        let stand = Stand::start_with(fault.map(|fault| Doctored::new(fault, &a, &b))).await?;
+        let nobody = Tenant::new(&mut chance, 3_000);
+        let doctored = (is_doctored || fault.is_some()).then(|| Doctored::new(fault, &a, &b));
+        let stand = Stand::start_with(doctored.clone()).await?;
         let schema = Schema::load()?;
         let mut a = Side::start(&stand, &schema, a, &mut chance).await?;
         let b = Side::start(&stand, &schema, b, &mut chance).await?;
@@ -157,118 +170,37 @@ impl World {
         let of_b = Needles::new(b.tenant.known.every(), a.tenant.known.every());
         let of_a = Needles::new(a.tenant.known.every(), b.tenant.known.every());
         let twins = Twins::new(chance.number());
-        Ok(Self { stand, schema, chance, a, b, gateway, twins, of_b, of_a })
+        let ends = BTreeSet::new();
+        Ok(Self { seed, stand, schema, chance, a, b, gateway, doctored, fault, nobody, twins, ends, of_b, of_a })
     }
 
-    /// Tries a value of B and its twin in one place.
-    async fn pair(&mut self, places: &Places, report: &mut Report) -> anyhow::Result<Option<String>> {
-        let Some(place) = self.chance.one_of(&places.all) else { anyhow::bail!("nothing can be said") };
-        let Some(value) = self.value_for(place) else { return Ok(None) };
-        let twin = self.twins.of(&value);
-        let signs = !self.chance.once_in(4);
-        let twin_first = self.chance.once_in(2);
-        let (first, second) = if twin_first { (&twin, &value) } else { (&value, &twin) };
-        let say = || format!("{place}: {value:?} or {twin:?}");
-        let (of_first, first_took) = self.try_one(&Operation { place, value: first, signs }).await.with_context(say)?;
-        let (of_second, second_took) =
-            self.try_one(&Operation { place, value: second, signs }).await.with_context(say)?;
-        report.operations += 2;
-        for found in [&of_first, &of_second] {
-            if let Err(leak) = found {
-                return Ok(Some(format!("{place}: A saw {leak} of B")));
+    /// Tries that many operations, and ends. A relay that fails under way is a finding.
+    async fn run(mut self, operations: u64, progress: &Progress) -> anyhow::Result<Report> {
+        let places = Places::all(&self.schema, &self.a.tenant.known)?;
+        let mut report = Report::of(&places.surfaces);
+        let mut looked = 0;
+        let mut failed = false;
+        while !failed && report.operations < operations && report.findings.len() < FINDINGS_MAX {
+            let (before, found) = (report.operations, report.findings.len());
+            let tried = Box::pin(self.round(&places, &mut report)).await;
+            let due = report.operations - looked >= LOOK_OPERATIONS || report.operations >= operations;
+            let seen = match tried {
+                Ok(()) if due => self.look().await.context("look at B"),
+                Ok(()) => Ok(None),
+                Err(error) => Err(error),
+            };
+            if due {
+                looked = report.operations;
             }
-        }
-        if first_took != second_took {
-            report.slower.0 += u64::from((first_took > second_took) != twin_first);
-            report.slower.1 += 1;
-        }
-        // A number is larger or smaller than others, and an epoch moves the machine on; what is compared are names.
-        let named =
-            matches!(value, Plain::Bytes(_) | Plain::Text(_)) && !place.is_token() && !place.is_within("highest");
-        if place.lasts() {
-            self.refresh(place).await?;
-        }
-        if named && of_first != of_second {
-            return self.differs(place, &value, &twin, signs).await;
-        }
-        Ok(None)
-    }
-
-    /// Whether answers that differed still do where everything before is the same: what was said earlier may have been
-    /// the reason.
-    async fn differs(
-        &mut self,
-        place: &Place,
-        value: &Plain,
-        twin: &Plain,
-        signs: bool,
-    ) -> anyhow::Result<Option<String>> {
-        let mut last = None;
-        for _ in 0..CONFIRMATIONS {
-            self.refresh(place).await?;
-            let (of_value, _) = self.try_one(&Operation { place, value, signs }).await?;
-            self.refresh(place).await?;
-            let (of_twin, _) = self.try_one(&Operation { place, value: twin, signs }).await?;
-            if of_value == of_twin {
-                return Ok(None);
+            failed = seen.is_err();
+            if let Some(found) = seen.unwrap_or_else(|error| Some(format!("{error:#}"))) {
+                report.find(None, self.finding(&found));
             }
-            last = Some(format!("{of_value:?}\n  {of_twin:?}"));
+            progress.operations.fetch_add(report.operations - before, Ordering::Relaxed);
+            progress.findings.fetch_add((report.findings.len() - found) as u64, Ordering::Relaxed);
         }
-        self.refresh(place).await?;
-        Ok(last.map(|last| format!("{place}: answers tell what exists\n  {last}")))
-    }
-
-    /// Opens anew what A speaks on.
-    async fn refresh(&mut self, place: &Place) -> anyhow::Result<()> {
-        match place.root() {
-            "SessionUp" => self.renew_session().await,
-            "LinkUp" => self.renew_link().await,
-            _ => self.renew_gateway().await,
-        }
-    }
-
-    /// A value of B for a place: one of the same name, rarely another that looks like it.
-    fn value_for(&mut self, place: &Place) -> Option<Plain> {
-        let theirs = self.b.tenant.known.all(place.name());
-        let ours = self.a.tenant.known.all(place.name());
-        let mut choice: Vec<Plain> = theirs.iter().filter(|value| !ours.contains(value)).cloned().collect();
-        if choice.is_empty() || (self.chance.once_in(16) && !place.is_token()) {
-            let like = ours.first().or(theirs.first());
-            let like = like.map_or(Plain::Bytes(copy(&[0; 16])), Clone::clone);
-            let ours: Vec<Plain> = self.a.tenant.known.every().collect();
-            let others = self.b.tenant.known.every().filter(|value| value.is_like(&like) && !ours.contains(value));
-            choice.extend(others);
-        }
-        let fits = |value: &Plain| Value::from(value.clone()).is_valid(&place.kind());
-        choice.retain(fits);
-        self.chance.one_of(&choice).cloned()
-    }
-
-    /// Does it, and says what came of it and how long that took; or what A saw that is B's.
-    async fn try_one(&mut self, operation: &Operation<'_>) -> anyhow::Result<(Result<Vec<Seen>, String>, Duration)> {
-        self.stand.clock.advance(STEP);
-        let clock = Clock::system();
-        let began = clock.instant();
-        let (frames, mut seen) = match operation.place.root() {
-            "SessionUp" => self.by_session(operation).await?,
-            "LinkUp" => self.by_link(operation).await?,
-            _ => self.by_gateway(operation).await?,
-        };
-        let took = clock.instant().saturating_duration_since(began);
-        let mut frames_seen = Vec::new();
-        for (descriptor, frame) in frames {
-            if let Some(leak) = self.of_b.find(&frame, operation.value.telling()) {
-                return Ok((Err(self.name_of(leak)), took));
-            }
-            frames_seen.push(Seen::of(&descriptor, frame)?);
-        }
-        // What comes beside an end races with it.
-        if seen.is_empty() {
-            seen = frames_seen;
-        }
-        // Lanes have no order between them.
-        seen.sort();
-        Ok((Ok(seen), took))
+        self.stand.stop().await;
+        Ok(report)
     }
 
     /// Asks B whether anything happened to it: its connector hears only its session, and its session only its connector.
@@ -290,7 +222,7 @@ impl World {
         }
         let (heard, got) = (self.b.session.take_log(), self.b.connector.take_log());
         for frame in heard.iter().chain(&got) {
-            if let Some(leak) = self.of_a.find(frame, None) {
+            if let Some(leak) = self.of_a.find(frame, &[]) {
                 return Ok(Some(format!("B got {} of A", self.name_of(leak))));
             }
         }
@@ -324,7 +256,9 @@ impl Side {
                 tenant.known.harvest(schema, &message)?;
             }
         }
-        tenant.known.set("session_id", Value::Bytes(session.session_id.clone()));
+        for name in ["session_id", "subject_id"] {
+            tenant.known.set(name, Value::Bytes(session.session_id.clone()));
+        }
         tenant.known.set("link_id", Value::Bytes(connector.link_id.clone()));
         tenant.known.note("grant", Value::String(tenant.grant(stand, flydex_domain::scope::Role::Owner)));
         tenant.known.note("credential", Value::String(tenant.credential(stand)));

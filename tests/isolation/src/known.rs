@@ -138,6 +138,15 @@ impl Known {
         self.values.iter().find(|(_, values)| has(values)).map(|(name, _)| name.as_str())
     }
 
+    /// The name under which a value is known, and which of that name it is.
+    #[must_use]
+    pub fn place_of(&self, value: &Plain) -> Option<(String, usize)> {
+        self.values.keys().find_map(|name| {
+            let index = self.all(name).iter().position(|one| one == value)?;
+            Some((name.clone(), index))
+        })
+    }
+
     /// Every value.
     pub fn every(&self) -> impl Iterator<Item = Plain> {
         self.values.values().flatten().filter_map(Plain::of)

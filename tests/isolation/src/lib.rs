@@ -2,8 +2,9 @@
 //!
 //! ```text
 //! schema.rs   what messages and fields there are, from the .proto files
-//! surface/    one table of all of them; a message without a row fails
+//! tests/      tables of all of them: what is answered to whom, who may say it, and what stops it; a row missing fails
 //! known.rs    what an account's messages hold, and for each value a twin that nobody has
+//! times.rs    whether times tell what answers do not
 //! fuzz.rs     swaps values of one account's messages for the other's, and for their twins, and compares
 //! stand.rs    a gateway and a node in this process, behind a real socket
 //! ```
@@ -19,6 +20,7 @@ pub mod schema;
 pub mod session;
 pub mod stand;
 pub mod tenant;
+pub mod times;
 pub mod wire;
 
 #[cfg(test)]

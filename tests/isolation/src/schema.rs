@@ -1,6 +1,7 @@
 //! What messages there are, from the `.proto` files themselves: a message, variant or field that is added is known here
 //! without a word.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::Path;
 
 use anyhow::Context as _;
@@ -10,7 +11,7 @@ use prost_reflect::{
     DescriptorPool, DynamicMessage, FieldDescriptor, Kind, MessageDescriptor, ReflectMessage as _, Value,
 };
 
-use crate::known::Known;
+use crate::known::{Known, Plain};
 
 /// The package of everything that passes through the relay.
 const PACKAGE: &str = "flydex.v1";
@@ -22,6 +23,8 @@ const SIGNED: [(&str, &str, &str); 2] =
     [("Command", "header", "CommandHeader"), ("SignedReceipt", "receipt", "Receipt")];
 /// A message may hold others this deep; none holds itself.
 const DEPTH_MAX: usize = 12;
+/// How deep in a frame stands who it is for: what is within belongs to what is carried.
+const ADDRESS_DEPTH_MAX: usize = 2;
 
 /// The messages of the relay.
 pub struct Schema {
@@ -64,6 +67,35 @@ impl Schema {
         services
             .flat_map(|one| one.methods().map(|it| format!("{}/{}", one.name(), it.name())).collect::<Vec<_>>())
             .collect()
+    }
+
+    /// Every choice of every message, as `Message.choice`.
+    #[must_use]
+    pub fn choices(&self) -> Vec<String> {
+        let chosen = self.fields_of_all().filter(|(_, field)| is_choice(field));
+        chosen.map(|(message, field)| format!("{message}.{}", field.name())).collect()
+    }
+
+    /// Every other field, by its message.
+    #[must_use]
+    pub fn plain_fields(&self) -> BTreeMap<String, BTreeSet<String>> {
+        let messages = self.messages().map(|message| (message.name().to_owned(), BTreeSet::new()));
+        let mut fields: BTreeMap<String, BTreeSet<String>> = messages.collect();
+        for (message, field) in self.fields_of_all().filter(|(_, field)| !is_choice(field)) {
+            fields.entry(message).or_default().insert(field.name().to_owned());
+        }
+        fields
+    }
+
+    fn messages(&self) -> impl Iterator<Item = MessageDescriptor> {
+        self.pool.all_messages().filter(|message| message.package_name() == PACKAGE)
+    }
+
+    fn fields_of_all(&self) -> impl Iterator<Item = (String, FieldDescriptor)> {
+        self.messages().flat_map(|message| {
+            let name = message.name().to_owned();
+            message.fields().map(move |field| (name.clone(), field)).collect::<Vec<_>>()
+        })
     }
 
     /// Every choice in a message, down to the last.
@@ -196,6 +228,20 @@ impl Schema {
                 _ => {}
             }
             at.pop();
+        }
+        Ok(())
+    }
+
+    /// Puts values into the fields of those names that say who a frame is for.
+    ///
+    /// # Errors
+    /// When something signed does not decode.
+    pub(crate) fn readdress(&self, message: &mut DynamicMessage, address: &[(&str, &Plain)]) -> anyhow::Result<()> {
+        for path in self.fields(message)?.into_iter().filter(|path| path.len() <= ADDRESS_DEPTH_MAX) {
+            let value = path.last().and_then(|field| address.iter().find(|(name, _)| field.name() == *name));
+            if let Some((_, value)) = value {
+                self.put(message, &path, &Value::from((*value).clone()))?;
+            }
         }
         Ok(())
     }

@@ -4,10 +4,12 @@ use std::collections::VecDeque;
 
 use anyhow::Context as _;
 use bytes::Bytes;
+use ed25519_dalek::SigningKey;
 use flydex_domain::key::sign;
 use flydex_domain::proof;
 use flydex_domain::scope::Role;
 use flydex_proto::codec;
+use flydex_proto::lanes::OnLane as _;
 use flydex_proto::v1;
 use flydex_proto::v1::device_message::Kind as Asked;
 use flydex_proto::v1::machine_message::Kind as Said;
@@ -41,7 +43,7 @@ impl Session {
     pub async fn open(stand: &Stand, tenant: &Tenant, role: Role, chance: &mut Chance) -> anyhow::Result<Self> {
         let hello = hello(stand, tenant, role, chance);
         let mut wire = connect(stand).await?;
-        match shake_hands(&mut wire, tenant, hello).await? {
+        match shake_hands(&mut wire, tenant.device(), hello).await? {
             Ok(session_id) => Ok(Self { session_id, wire, log: VecDeque::new() }),
             Err(Ended(code)) => anyhow::bail!("a session was not let in: {code}"),
         }
@@ -86,6 +88,23 @@ impl Session {
     /// When the session has ended.
     pub async fn send(&mut self, kind: Up) -> anyhow::Result<()> {
         self.wire.send(&v1::SessionUp { kind: Some(kind) }).await
+    }
+
+    /// Sends a frame with the next that is flushed.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn feed(&mut self, kind: Up) -> anyhow::Result<()> {
+        let message = v1::SessionUp { kind: Some(kind) };
+        self.wire.feed(message.lane(), &message.encode_to_vec()).await
+    }
+
+    /// Sends what was fed.
+    ///
+    /// # Errors
+    /// When the session has ended.
+    pub async fn flush(&mut self) -> anyhow::Result<()> {
+        self.wire.flush().await
     }
 
     /// Says something to a machine.
@@ -178,13 +197,13 @@ pub fn hello(stand: &Stand, tenant: &Tenant, role: Role, chance: &mut Chance) ->
     }
 }
 
-/// Says hello and proves the tenant's device key; the session's id, or the code that it ended with.
+/// Says hello and proves a device key; the session's id, or the code that it ended with.
 ///
 /// # Errors
 /// When nothing comes.
 pub async fn shake_hands(
     wire: &mut Wire,
-    tenant: &Tenant,
+    device: &SigningKey,
     hello: v1::SessionHello,
 ) -> anyhow::Result<Result<Bytes, Ended>> {
     let ticket = hello.ticket.clone();
@@ -195,7 +214,7 @@ pub async fn shake_hands(
         Err(ended) => return Ok(Err(ended)),
     };
     let transcript = proof::session(&challenge.nonce.as_ref().try_into()?, &ticket, GATEWAY, ORIGIN);
-    let signature = copy(&sign(tenant.device(), transcript));
+    let signature = copy(&sign(device, transcript));
     wire.send(&v1::SessionUp { kind: Some(Up::Proof(v1::SessionProof { signature })) }).await?;
     match down(wire).await? {
         Ok(Down::Welcome(welcome)) => Ok(Ok(welcome.session_id)),

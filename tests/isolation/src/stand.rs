@@ -7,6 +7,7 @@ use std::time::Duration;
 use anyhow::Context as _;
 use flydex_domain::id::{Incarnation, NodeId};
 use flydex_domain::placement::NodeRecord;
+use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{Claims, TokenSigner, TokenVerifier};
@@ -51,6 +52,8 @@ pub struct Stand {
     shutdown: Shutdown,
     signer: TokenSigner,
     node: Way,
+    gateway: flydex_gateway::Handle,
+    machines: flydex_machines::Handle,
 }
 
 impl Stand {
@@ -84,6 +87,7 @@ impl Stand {
             clock.clone(),
             shutdown.clone(),
         );
+        let handle = machines.handle();
         let node = Way::to(machines.into_grpc(), &shutdown);
         let reached = match doctored {
             Some(doctored) => Way::to(MachineHostServer::new(doctored.before(node.channel())), &shutdown),
@@ -95,7 +99,7 @@ impl Stand {
         let serving = flydex_runtime::http::serve(listener, None, gateway.router(), shutdown.clone());
         shutdown.spawn(serving);
         gateway.handle().nodes_ready(1).await;
-        Ok(Self { clock, address, shutdown, signer, node })
+        Ok(Self { clock, address, shutdown, signer, node, gateway: gateway.handle(), machines: handle })
     }
 
     /// The time.
@@ -108,6 +112,12 @@ impl Stand {
     #[must_use]
     pub fn sign<C: Claims>(&self, claims: &C) -> String {
         self.signer.sign(claims)
+    }
+
+    /// Says that something no longer holds, as control does.
+    pub fn revoke(&self, entry: &RevocationEntry) {
+        self.gateway.revoke(entry);
+        self.machines.revoke(entry.clone());
     }
 
     /// A way of one's own to the node, as a gateway has it.

@@ -62,10 +62,27 @@ impl Wire {
     /// # Errors
     /// When the connection is gone.
     pub async fn send_encoded(&mut self, lane: Lane, body: &[u8]) -> anyhow::Result<()> {
+        self.feed(lane, body).await?;
+        self.flush().await
+    }
+
+    /// Sends a message that is encoded already with the next that is flushed.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn feed(&mut self, lane: Lane, body: &[u8]) -> anyhow::Result<()> {
         let mut frame = Vec::with_capacity(body.len() + 1);
         frame.push(lane.byte());
         frame.extend_from_slice(body);
-        self.stream.send(WsMessage::Binary(Bytes::from(frame))).await.context("send a frame")
+        self.stream.feed(WsMessage::Binary(Bytes::from(frame))).await.context("send a frame")
+    }
+
+    /// Sends what was fed.
+    ///
+    /// # Errors
+    /// When the connection is gone.
+    pub async fn flush(&mut self) -> anyhow::Result<()> {
+        self.stream.flush().await.context("send frames")
     }
 
     /// The next frame, or the end.

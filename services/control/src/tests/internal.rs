@@ -212,6 +212,28 @@ async fn a_report_moves_the_machine_for_every_control_process_and_over_a_restart
 }
 
 #[tokio::test]
+async fn a_report_that_swaps_the_ids_of_two_accounts_moves_nothing() {
+    let world = World::start().await;
+    let (one, other) = (world.owner().await, world.user(None, flydex_domain::scope::Role::Owner).await);
+    let (of_one, of_other) = (world.pair(&one).await, world.pair(&other).await);
+    let api = world.service.internal_api();
+    let nobody = Bytes::from_static(&[9; 16]);
+    let (mine, theirs) = (link(&world, &one, &of_one, 7), link(&world, &other, &of_other, 7));
+    for swapped in [
+        v1::LinkReport { machine_id: theirs.machine_id.clone(), ..mine.clone() },
+        v1::LinkReport { machine_id: nobody.clone(), ..mine.clone() },
+        v1::LinkReport { account_id: theirs.account_id.clone(), ..mine.clone() },
+        v1::LinkReport { account_id: nobody, ..mine },
+    ] {
+        api.report_links(of(Role::Machines, report(&[swapped]))).await.expect("taken, whatever there is");
+    }
+    for phone in [&one, &other] {
+        let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
+        assert_eq!(answer.body["machines"][0]["region"], "local");
+    }
+}
+
+#[tokio::test]
 async fn a_region_that_is_no_more_is_no_place_to_look() {
     let world = World::start().await;
     let phone = world.owner().await;

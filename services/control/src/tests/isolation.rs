@@ -2,8 +2,8 @@
 //! of a body, and with a twin of each value that nobody has.
 //!
 //! Routes and fields come from the API's own description, so that a new one is covered by itself. A failure to do
-//! something must look the same for both, byte for byte; no answer may hold a value of B; and B's account must stay as it
-//! is.
+//! something must look the same for both, byte for byte, and cost the same statements of the database; no answer may hold
+//! a value of B; and B's account must stay as it is.
 
 use std::collections::BTreeMap;
 use std::time::Duration;
@@ -12,7 +12,10 @@ use axum::body::Body;
 use flydex_domain::key::PublicKey;
 use flydex_domain::scope::Role;
 use flydex_domain::token::EncodedKey;
+use flydex_store::sql::testing::statements;
 use http::{Method, Request, header};
+use rand::rngs::StdRng;
+use rand::{RngExt as _, SeedableRng as _};
 use serde_json::{Map, Value, json};
 
 use super::harness::{
@@ -49,10 +52,10 @@ async fn two_accounts_learn_nothing_of_each_other_and_do_nothing_to_each_other()
     let variable =
         |name: &str, otherwise: u64| std::env::var(name).ok().map_or(otherwise, |text| text.parse().expect("a number"));
     let (operations, seed) = (variable(OPERATIONS_VARIABLE, OPERATIONS), variable(SEED_VARIABLE, 1));
-    let mut chance = Chance(seed);
+    let mut chance = StdRng::seed_from_u64(seed);
     let mut done = 0;
     while done < operations {
-        let mut both = Both::assemble(chance.number()).await;
+        let mut both = Both::assemble(chance.random()).await;
         let before = both.look().await;
         for pair in 1..=WORLD_PAIRS_MAX {
             if let Some(finding) = both.pair().await {
@@ -80,10 +83,21 @@ async fn an_answer_that_tells_what_exists_is_found() {
     assert!(found);
 }
 
+#[tokio::test]
+async fn what_looks_once_more_for_what_exists_is_found() {
+    let mut both = Both::assemble(1).await;
+    both.looks_twice = true;
+    let mut found = false;
+    for _ in 0..OPERATIONS {
+        found |= both.pair().await.is_some_and(|finding| finding.contains("statements tell what exists"));
+    }
+    assert!(found);
+}
+
 /// Two accounts at one server.
 struct Both {
     world: World,
-    chance: Chance,
+    chance: StdRng,
     a: Phone,
     desk: Desk,
     b: Phone,
@@ -96,6 +110,8 @@ struct Both {
     twins: BTreeMap<String, String>,
     /// Answers as if a check told the two apart.
     tells_what_exists: bool,
+    /// Counts as if what exists took another look.
+    looks_twice: bool,
 }
 
 /// One method of one route.
@@ -128,13 +144,14 @@ impl Both {
         assert!(renamed.status.is_success());
         let description: Value = serde_json::from_str(&Service::openapi_json()).expect("JSON");
         let mut both = Self {
-            chance: Chance(seed),
+            chance: StdRng::seed_from_u64(seed),
             operations: operations(&description),
             components: description["components"]["schemas"].clone(),
             ours: BTreeMap::new(),
             theirs: BTreeMap::new(),
             twins: BTreeMap::new(),
             tells_what_exists: false,
+            looks_twice: false,
             world,
             a,
             desk,
@@ -182,7 +199,7 @@ impl Both {
 
     /// Tries a value of B and its twin in one place.
     async fn pair(&mut self) -> Option<String> {
-        let operation = self.operations[self.chance.below(self.operations.len())].clone();
+        let operation = self.operations[self.chance.random_range(..self.operations.len())].clone();
         let body = operation.body.as_ref().map(|schema| self.fill(schema, ""));
         let mut places: Vec<Place> = operation.path.contains("{id}").then_some(Place::Path).into_iter().collect();
         if let Some(body) = &body {
@@ -191,11 +208,11 @@ impl Both {
         if places.is_empty() {
             return None;
         }
-        let place = places.swap_remove(self.chance.below(places.len()));
+        let place = places.swap_remove(self.chance.random_range(..places.len()));
         let value = self.value_for(&operation, &place)?;
         let twin = self.twin(&value);
-        let of_value = self.send(&operation, body.clone(), &place, &value).await;
-        let of_twin = self.send(&operation, body, &place, &twin).await;
+        let (of_value, statements) = self.counted(&operation, body.clone(), &place, &value).await;
+        let (of_twin, statements_of_twin) = self.counted(&operation, body, &place, &twin).await;
         let told = format!("{} {} with {value}", operation.method, operation.path);
         for (answer, put) in [(&of_value, &value), (&of_twin, &twin)] {
             let text = format!("{} {:?}", answer.body, answer.headers);
@@ -212,8 +229,20 @@ impl Both {
         if self.tells_what_exists && seen.0.as_u16() == 404 {
             seen.0 = http::StatusCode::FORBIDDEN;
         }
-        let unlike = seen != looks(&of_twin, &twin);
-        unlike.then(|| format!("{told}: answers tell what exists\n  {of_value:?}\n  {of_twin:?}"))
+        if seen != looks(&of_twin, &twin) {
+            return Some(format!("{told}: answers tell what exists\n  {of_value:?}\n  {of_twin:?}"));
+        }
+        let looked_twice = u64::from(self.looks_twice && seen.0.as_u16() == 404);
+        let unlike = !seen.0.is_success() && statements + looked_twice != statements_of_twin;
+        unlike.then(|| format!("{told}: {statements} statements tell what exists from {statements_of_twin}"))
+    }
+
+    /// The answer, and how many statements it took.
+    async fn counted(&mut self, operation: &Operation, body: Option<Value>, place: &Place, put: &str) -> (Answer, u64) {
+        let request = self.prepare(operation, body, place, put).await;
+        let before = statements();
+        let answer = self.world.send(request).await;
+        (answer, statements() - before)
     }
 
     /// A value of B for a place, by the place's name; sometimes another.
@@ -227,10 +256,10 @@ impl Both {
             Place::Body(path) => path.last()?.clone(),
         };
         let mut choice = self.theirs.get(&name).cloned().unwrap_or_default();
-        if choice.is_empty() || self.chance.below(8) == 0 {
+        if choice.is_empty() || self.chance.random_range(..8_u32) == 0 {
             choice = self.theirs.values().flatten().cloned().collect();
         }
-        (!choice.is_empty()).then(|| choice.swap_remove(self.chance.below(choice.len())))
+        (!choice.is_empty()).then(|| choice.swap_remove(self.chance.random_range(..choice.len())))
     }
 
     /// Something alike that nobody has.
@@ -241,7 +270,7 @@ impl Both {
         if value.len() == KEY_LETTERS {
             // A key that is none would be told from one that is.
             let mut seed = [0; 32];
-            seed.iter_mut().for_each(|byte| *byte = self.chance.number().to_be_bytes()[0]);
+            self.chance.fill(&mut seed);
             let twin = encode(PublicKey::of(&ed25519_dalek::SigningKey::from_bytes(&seed)).as_bytes());
             self.twins.insert(value.to_owned(), twin.clone());
             return twin;
@@ -260,14 +289,20 @@ impl Both {
                 } else {
                     b"ABCDEFGHIJKLMNOPQRSTUVWXYZ"
                 };
-                char::from(letters[self.chance.below(letters.len())])
+                char::from(letters[self.chance.random_range(..letters.len())])
             })
             .collect();
         self.twins.insert(value.to_owned(), twin.clone());
         twin
     }
 
-    async fn send(&mut self, operation: &Operation, mut body: Option<Value>, place: &Place, put: &str) -> Answer {
+    async fn prepare(
+        &mut self,
+        operation: &Operation,
+        mut body: Option<Value>,
+        place: &Place,
+        put: &str,
+    ) -> Request<Body> {
         // Rates come back, and no two requests are of one moment.
         self.world.advance(Duration::from_secs(5));
         // What wants a fresh proof is tried as well, and not refused for the want of one.
@@ -282,7 +317,7 @@ impl Both {
             }
         }
         let path = operation.path.replace("{id}", &id);
-        self.world.send(self.request(operation, &path, body)).await
+        self.request(operation, &path, body)
     }
 
     fn request(&self, operation: &Operation, path: &str, body: Option<Value>) -> Request<Body> {
@@ -408,22 +443,5 @@ fn fields(value: &Value, at: &mut Vec<String>, seen: &mut impl FnMut(&[String]))
             }
         }
         Value::Array(_) | Value::Null | Value::Bool(_) | Value::Number(_) => {}
-    }
-}
-
-/// Numbers that a seed decides (SplitMix64).
-struct Chance(u64);
-
-impl Chance {
-    fn number(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut mixed = self.0;
-        mixed = (mixed ^ (mixed >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        mixed = (mixed ^ (mixed >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        mixed ^ (mixed >> 31)
-    }
-
-    fn below(&mut self, bound: usize) -> usize {
-        usize::try_from(self.number() % bound.max(1) as u64).expect("below a usize")
     }
 }

@@ -45,13 +45,15 @@ pub(super) const fn query(text: &'static str) -> Query {
 
 /// The same values bound to a statement of one driver.
 macro_rules! bound {
-    ($query:expr) => {
+    ($query:expr) => {{
+        #[cfg(any(test, feature = "conformance"))]
+        super::testing::count_statement();
         $query.values.into_iter().fold(sqlx::query($query.text), |query, value| match value {
             Value::Bytes(bytes) => query.bind(bytes),
             Value::Text(text) => query.bind(text),
             Value::Integer(integer) => query.bind(integer),
         })
-    };
+    }};
 }
 
 impl Query {

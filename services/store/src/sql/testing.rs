@@ -2,6 +2,7 @@
 //!
 //! `cargo xtask test` runs every test that stands on these twice, once for each database.
 
+use std::cell::Cell;
 use std::str::FromStr as _;
 
 use sqlx::{Connection as _, PgConnection};
@@ -13,6 +14,22 @@ use super::{PostgresUrl, Sql, StoreError};
 
 /// Names a PostgreSQL (the address of a server, with a role that may make schemas) to run the tests on.
 pub const POSTGRES_VARIABLE: &str = "FLYDEX_TEST_POSTGRES";
+
+thread_local! {
+    static STATEMENTS: Cell<u64> = const { Cell::new(0) };
+}
+
+/// How many statements this thread has put to a database. Who is told that there is no such row, and who that it is
+/// another's, must have cost the same.
+#[must_use]
+pub fn statements() -> u64 {
+    STATEMENTS.get()
+}
+
+/// Counts one.
+pub(super) fn count_statement() {
+    STATEMENTS.set(STATEMENTS.get() + 1);
+}
 
 /// Where a database of a test lies.
 pub enum Database {

@@ -16,7 +16,7 @@ use flydex_proto::v1::machine_message::Kind as Said;
 use flydex_proto::v1::node_frame::Kind as FromNode;
 use flydex_proto::v1::owner_frame::Kind as FromOwner;
 use prost::Message as _;
-use prost_reflect::Value;
+use prost_reflect::{DynamicMessage, Value};
 use tokio::sync::mpsc;
 use tokio_stream::wrappers::ReceiverStream;
 use tonic::Streaming;
@@ -186,7 +186,12 @@ impl Gateway {
                 let is_sign = matches!(asked, Some(v1::device_message::Kind::Probe(probe)) if probe.nonce == sign);
                 Ok(if is_sign { Turn::Sign } else { Turn::About(from.session_id) })
             }
-            Some(FromOwner::SessionGone(_) | FromOwner::RemoveDevice(_)) | None => Ok(Turn::About(Bytes::new())),
+            Some(FromOwner::RemoveDevice(remove)) => {
+                let removed = v1::DeviceRemoved { device_id: remove.device_id, keeps: remove.keeps };
+                self.say(frame.epoch, FromConnector::DeviceRemoved(removed)).await?;
+                Ok(Turn::About(Bytes::new()))
+            }
+            Some(FromOwner::SessionGone(_)) | None => Ok(Turn::About(Bytes::new())),
         }
     }
 
@@ -213,44 +218,51 @@ impl Gateway {
         anyhow::bail!("no sign comes")
     }
 
-    fn known(&self, a: &Known) -> Known {
+    /// What A knows, with what is open on the stream in its places.
+    pub(super) fn known(&self, a: &Known, stand: &Stand) -> Known {
         let mut known = a.clone();
         known.set("machine_id", Value::Bytes(copy(self.tenant.machine_id.as_bytes())));
         known.set("session_id", Value::Bytes(self.session_id.clone()));
         known.set("link_id", Value::Bytes(self.link_id.clone()));
         known.set("replacing", Value::Bytes(Bytes::new()));
+        known.set("grant", Value::String(self.tenant.grant(stand, Role::Owner)));
+        known.set("credential", Value::String(self.tenant.credential(stand)));
+        known.set("link_counter", Value::U64(self.links + 1));
         known
     }
 }
 
 impl World {
-    /// Says something on the stream. Everything until a sign is an answer to it.
-    pub(super) async fn by_gateway(&mut self, operation: &Operation<'_>) -> anyhow::Result<Observed> {
-        let a = std::mem::take(&mut self.a.tenant.known);
-        self.a.tenant.known = self.gateway.known(&a);
-        self.a.tenant.known.set("grant", Value::String(self.gateway.tenant.grant(&self.stand, Role::Owner)));
-        self.a.tenant.known.set("credential", Value::String(self.gateway.tenant.credential(&self.stand)));
-        self.a.tenant.known.set("link_counter", Value::U64(self.gateway.links + 1));
-        let message = self.message(operation);
-        self.a.tenant.known = a;
-        let mut said = message?.transcode_to::<v1::GatewayFrame>()?;
-        if let Some(ToNode::LinkMessage(message)) = &mut said.kind
-            && let Some(frame) = &mut message.frame
-            && !operation.place.is_within("epoch")
-        {
-            frame.epoch = self.gateway.epoch.clone();
+    /// Says things on the stream. Everything until a sign is an answer to them.
+    pub(super) async fn by_gateway(
+        &mut self,
+        operations: &[Operation<'_>],
+        messages: Vec<DynamicMessage>,
+    ) -> anyhow::Result<Observed> {
+        let gateway = &mut self.gateway;
+        gateway.log.clear();
+        let mut opened = None;
+        for (operation, message) in operations.iter().zip(messages) {
+            let mut said = message.transcode_to::<v1::GatewayFrame>()?;
+            if let Some(ToNode::LinkMessage(message)) = &mut said.kind
+                && let Some(frame) = &mut message.frame
+                && !operation.place.is_within("epoch")
+            {
+                frame.epoch = gateway.epoch.clone();
+            }
+            let is_named = said.account_id.len() == 16 && said.machine_id.len() == 16;
+            let subject = subject(&said).filter(|_| is_named);
+            let elsewhere = |subject: &Bytes| is_elsewhere(&said, &gateway.tenant) || !gateway.has(subject);
+            opened = subject.filter(elsewhere).map(|subject| (said.clone(), subject));
+            gateway.send_frame(said).await?;
         }
-        let opened =
-            subject(&said).filter(|subject| is_elsewhere(&said, &self.gateway.tenant) || !self.gateway.has(subject));
-        self.gateway.log.clear();
-        self.gateway.send_frame(said.clone()).await?;
         let (mut seen, mut ended) = (Vec::new(), None);
-        if let Some(subject) = opened.filter(|_| said.account_id.len() == 16 && said.machine_id.len() == 16) {
-            ended = self.gateway.until(&subject).await?;
-            self.gateway.close(&said, subject).await?;
+        if let Some((said, subject)) = opened {
+            ended = gateway.until(&subject).await?;
+            gateway.close(&said, subject).await?;
         }
         if ended.is_none() {
-            ended = self.gateway.settle().await?;
+            ended = gateway.settle().await?;
         }
         if let Some(ended) = ended {
             seen.push(self.renew(ended).await?);
