@@ -73,10 +73,14 @@ fn copy(from: &Path, to: &Path) -> anyhow::Result<()> {
 async fn acts(stand: &mut Stand, text: &str) -> anyhow::Result<()> {
     let machine_key = followed(stand).await?;
     stand.paired = PairedMachine { machine_key, ..stand.paired.clone() };
-    let mut client = stand.client_when_linked(&stand.device).await?;
-    let command = client.sign(CommandKind::StartThread, stand.start_thread(text), |_| {});
-    ensure!(client.ask(&command).await?.outcome == Outcome::Executed, "{text} was not done");
-    Ok(())
+    // A link by an older key ends once a newer one was used; what was on its way then is said again.
+    let stand: &Stand = stand;
+    wait::until(text, async || {
+        let mut client = stand.client_when_linked(&stand.device).await.ok()?;
+        let command = client.sign(CommandKind::StartThread, stand.start_thread(text), |_| {});
+        (client.ask(&command).await.ok()?.outcome == Outcome::Executed).then_some(())
+    })
+    .await
 }
 
 async fn changed(ground: Ground, tally: Tally) -> anyhow::Result<()> {
