@@ -3,10 +3,14 @@
 //! What the others can take is not known here; what this one took is. Arrivals are counted, and the most that came
 //! within [`ACCEPT_RATE_WINDOW`] is the measure: after a roll everybody came at once, so it is near to what is possible.
 
+use std::ops::RangeInclusive;
 use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use flydex_domain::limits::{ACCEPT_RATE_MIN, ACCEPT_RATE_WINDOW, DRAIN_RATE_DIVISOR, REGION_DRAIN_SPREAD_MIN};
+
+/// The part of a drain in which links leave, before any session does.
+const LINKS_FIRST_PART: u32 = 8;
 
 /// Counts who was welcomed.
 pub(crate) struct Arrivals {
@@ -49,6 +53,13 @@ pub(crate) fn spread(peers: usize, most: u32, drain_for: Duration) -> Duration {
     (ACCEPT_RATE_WINDOW.saturating_mul(peers) / per_window).min(drain_for / 2)
 }
 
+/// When a link, or a session, leaves within the spread: links first, for a session that arrives elsewhere finds its machine
+/// there already, and a link that moves while all sessions do waits behind them.
+pub(crate) fn leaving(spread: Duration, is_link: bool) -> RangeInclusive<Duration> {
+    let links = spread / LINKS_FIRST_PART;
+    if is_link { Duration::ZERO..=links } else { links..=spread }
+}
+
 /// The same for a region: others are farther away, and a machine that comes back to look is not sent away at once.
 pub(crate) fn region_spread(peers: usize, most: u32, drain_for: Duration) -> Duration {
     spread(peers, most, drain_for).max(REGION_DRAIN_SPREAD_MIN)
@@ -80,5 +91,13 @@ mod tests {
         assert_eq!(spread(700, 1_000, DRAIN_FOR), Duration::from_millis(1_400));
         assert_eq!(spread(50_000, 1_000, DRAIN_FOR), DRAIN_FOR / 2, "it ends before their time is up");
         assert_eq!(spread(usize::MAX, 0, DRAIN_FOR), DRAIN_FOR / 2);
+    }
+
+    #[test]
+    fn links_leave_before_the_first_session_does() {
+        let spread = Duration::from_secs(8);
+        assert_eq!(leaving(spread, true), Duration::ZERO..=Duration::from_secs(1));
+        assert_eq!(leaving(spread, false), Duration::from_secs(1)..=spread);
+        assert_eq!(leaving(Duration::ZERO, false), Duration::ZERO..=Duration::ZERO);
     }
 }

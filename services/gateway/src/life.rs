@@ -8,6 +8,7 @@
 //!
 //! While the region drains a link is told to go to another region, and served for as long as it stays.
 
+use std::ops::RangeInclusive;
 use std::pin::Pin;
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,6 +23,7 @@ use tokio::time::Instant;
 use tokio_util::sync::CancellationToken;
 
 use crate::Gateway;
+use crate::drain;
 use crate::ending::{End, Ending};
 use crate::frame::{FrameReader, Inbound};
 
@@ -101,13 +103,16 @@ impl Life {
             () = &mut self.over => return Err(self.code.into()),
             () = self.soft.cancelled(), if !self.told_of_drain => {
                 self.told_of_drain = true;
-                let spread = self.gateway.drain_spread();
-                return Ok(Turn::Tell(go_away(spread, self.gateway.config.drain_for, "")));
+                let leaving = drain::leaving(self.gateway.drain_spread(), self.region.is_some());
+                return Ok(Turn::Tell(go_away(leaving, self.gateway.config.drain_for, "")));
             }
             spread = region_drains(&mut self.region) => {
-                return Ok(Turn::Tell(go_away(spread, self.gateway.config.drain_for, DRAIN_HINT)));
+                let leaving = Duration::ZERO..=spread;
+                return Ok(Turn::Tell(go_away(leaving, self.gateway.config.drain_for, DRAIN_HINT)));
             }
-            try_for = noticed(&mut self.notice) => return Ok(Turn::Tell(go_away(limits::NOTICE_SPREAD, try_for, ""))),
+            try_for = noticed(&mut self.notice) => {
+                return Ok(Turn::Tell(go_away(Duration::ZERO..=limits::NOTICE_SPREAD, try_for, "")));
+            }
             inbound = reader.next() => inbound?,
             () = tokio::time::sleep_until(self.heard + limits::PEER_SILENCE_MAX) => {
                 return Err(ErrorCode::PeerTimeout.into());
@@ -156,10 +161,10 @@ async fn region_drains(region: &mut Option<RegionDrain>) -> Duration {
     }
 }
 
-/// Come back within the spread; until then this connection serves.
-fn go_away(spread: Duration, try_for: Duration, hint: &str) -> v1::GoAway {
+/// Come back at some time of these; until then this connection serves.
+fn go_away(leaving: RangeInclusive<Duration>, try_for: Duration, hint: &str) -> v1::GoAway {
     v1::GoAway {
-        reconnect_in_ms: rand::random_range(0..=millis(spread)),
+        reconnect_in_ms: rand::random_range(millis(*leaving.start())..=millis(*leaving.end())),
         try_for_ms: millis(try_for),
         hint: hint.to_owned(),
     }
