@@ -12,7 +12,7 @@ use axum::body::Body;
 use flydex_domain::key::PublicKey;
 use flydex_domain::scope::Role;
 use flydex_domain::token::EncodedKey;
-use flydex_store::sql::testing::statements;
+use flydex_store::sql::testing::counting_statements;
 use http::{Method, Request, header};
 use rand::rngs::StdRng;
 use rand::{RngExt as _, SeedableRng as _};
@@ -240,9 +240,7 @@ impl Both {
     /// The answer, and how many statements it took.
     async fn counted(&mut self, operation: &Operation, body: Option<Value>, place: &Place, put: &str) -> (Answer, u64) {
         let request = self.prepare(operation, body, place, put).await;
-        let before = statements();
-        let answer = self.world.send(request).await;
-        (answer, statements() - before)
+        counting_statements(self.world.send(request)).await
     }
 
     /// A value of B for a place, by the place's name; sometimes another.

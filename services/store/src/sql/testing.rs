@@ -15,20 +15,21 @@ use super::{PostgresUrl, Sql, StoreError};
 /// Names a PostgreSQL (the address of a server, with a role that may make schemas) to run the tests on.
 pub const POSTGRES_VARIABLE: &str = "FLYDEX_TEST_POSTGRES";
 
-thread_local! {
-    static STATEMENTS: Cell<u64> = const { Cell::new(0) };
+tokio::task_local! {
+    static STATEMENTS: Cell<u64>;
 }
 
-/// How many statements this thread has put to a database. Who is told that there is no such row, and who that it is
-/// another's, must have cost the same.
-#[must_use]
-pub fn statements() -> u64 {
-    STATEMENTS.get()
+/// What a future answers, and how many statements it put to a database: itself, whatever else its thread does meanwhile.
+/// Who is told that there is no such row, and who that it is another's, must have cost the same.
+pub async fn counting_statements<T>(future: impl Future<Output = T>) -> (T, u64) {
+    let counted = async { (future.await, STATEMENTS.with(Cell::get)) };
+    STATEMENTS.scope(Cell::new(0), counted).await
 }
 
-/// Counts one.
+/// Counts one, if anybody does.
 pub(super) fn count_statement() {
-    STATEMENTS.set(STATEMENTS.get() + 1);
+    // Nobody counts outside of `counting_statements`.
+    let _ = STATEMENTS.try_with(|count| count.set(count.get() + 1));
 }
 
 /// Where a database of a test lies.

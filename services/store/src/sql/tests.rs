@@ -20,7 +20,7 @@ use flydex_domain::time::UnixMillis;
 use tempfile::TempDir;
 use uuid::Uuid;
 
-use super::testing::Database;
+use super::testing::{Database, counting_statements};
 use super::*;
 
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -81,6 +81,20 @@ impl Base {
         assert_eq!(every, vec![(self.owner.account_id, verdict), (self.stranger.account_id, stranger)]);
         verdict
     }
+}
+
+#[tokio::test]
+async fn statements_count_for_who_puts_them_and_for_nobody_beside() {
+    let base = Base::open().await;
+    let verify = async |times: u64| {
+        for _ in 0..times {
+            assert_eq!(base.verify().await, Ok(0));
+        }
+    };
+    let ((), once) = counting_statements(verify(1)).await;
+    assert_ne!(once, 0);
+    let (((), beside), ((), mine)) = tokio::join!(counting_statements(verify(3)), counting_statements(verify(1)));
+    assert_eq!((mine, beside), (once, 3 * once));
 }
 
 #[tokio::test]
