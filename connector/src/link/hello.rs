@@ -46,7 +46,7 @@ pub(super) async fn greet(
         boot_id: Bytes::copy_from_slice(config.boot_id.as_bytes()),
         connector_version: config.connector_version.clone(),
     };
-    send(wire, Up::Hello(hello))?;
+    send(wire, Up::Hello(hello));
     let Down::Challenge(challenge) = receive(wire).await? else {
         return Err(refused(ErrorCode::UnexpectedFrame));
     };
@@ -64,7 +64,7 @@ pub(super) async fn greet(
     };
     let signature = sign(&key, proof.transcript());
     let channel_bound = wire.exporter.is_some();
-    send(wire, Up::Proof(v1::LinkProof { signature: Bytes::copy_from_slice(&signature), channel_bound }))?;
+    send(wire, Up::Proof(v1::LinkProof { signature: Bytes::copy_from_slice(&signature), channel_bound }));
     let Down::Welcome(welcome) = receive(wire).await? else {
         return Err(refused(ErrorCode::UnexpectedFrame));
     };
@@ -89,9 +89,9 @@ fn pace(welcome: &v1::LinkWelcome) -> Pace {
     }
 }
 
-fn send(wire: &Wire, kind: Up) -> Result<(), DialError> {
-    let sent = wire.outbox.send(&v1::LinkUp { kind: Some(kind) });
-    sent.map_err(|_| refused(wire.outbox.closed().unwrap_or(ErrorCode::PeerTimeout)))
+fn send(wire: &Wire, kind: Up) {
+    // A gateway that takes nothing any more has said why, or is found to be gone: that is received next.
+    let _ = wire.outbox.send(&v1::LinkUp { kind: Some(kind) });
 }
 
 async fn receive(wire: &mut Wire) -> Result<Down, DialError> {

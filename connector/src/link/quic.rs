@@ -6,14 +6,14 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{LINK_INCOMING_MAX, PEER_SILENCE_MAX};
+use flydex_domain::limits::{CLOSE_TIMEOUT, LINK_INCOMING_MAX, PEER_SILENCE_MAX};
 use flydex_proto::codec::{LENGTH_PREFIX_BYTES, Lane, stream_length};
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls::EXPORTER_LABEL;
 use quinn::crypto::rustls::QuicClientConfig;
-use quinn::{Connection, Endpoint, RecvStream, SendStream, VarInt};
+use quinn::{Connection, ConnectionError, Endpoint, RecvStream, SendStream, VarInt};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 
 use super::DialError;
 use super::trust::{Protocol, Trust};
@@ -66,7 +66,7 @@ async fn open(connection: Connection, handshake: Duration, shutdown: &Shutdown) 
         let _ = send.set_priority(-i32::from(lane.byte()));
         send.write_all(&[lane.byte()]).await.map_err(unreachable)?;
         shutdown.spawn(write(lane, send, outbox.clone(), connection.clone()));
-        shutdown.spawn(read(lane, receive, outbox.clone(), tx.clone()));
+        shutdown.spawn(read(lane, receive, outbox.clone(), tx.clone(), connection.clone()));
     }
     Ok(Wire { transport: Transport::Quic, exporter: Some(exporter), handshake, outbox, incoming })
 }
@@ -76,7 +76,7 @@ async fn write(lane: Lane, mut send: SendStream, outbox: Outbox, connection: Con
         match outbox.next_from(lane).await {
             Ok(frame) => {
                 if send.write_all(&frame).await.is_err() {
-                    break ErrorCode::PeerTimeout;
+                    break why_closed(&connection).await;
                 }
             }
             Err(code) => break code,
@@ -89,10 +89,18 @@ async fn write(lane: Lane, mut send: SendStream, outbox: Outbox, connection: Con
     }
 }
 
-async fn read(lane: Lane, mut receive: RecvStream, outbox: Outbox, tx: mpsc::Sender<Incoming>) {
+async fn read(lane: Lane, mut receive: RecvStream, outbox: Outbox, tx: mpsc::Sender<Incoming>, connection: Connection) {
     loop {
         let incoming = match read_frame(lane, &mut receive).await {
-            Ok(incoming) => incoming,
+            Ok(Some(incoming)) => incoming,
+            Ok(None) => {
+                let code = why_closed(&connection).await;
+                // A gateway that closes says more on the control lane, which is read to its end.
+                if lane != Lane::Control && connection.close_reason().is_some() {
+                    return;
+                }
+                Incoming::End(code)
+            }
             Err(code) => Incoming::End(code),
         };
         let end = incoming.end();
@@ -102,13 +110,25 @@ async fn read(lane: Lane, mut receive: RecvStream, outbox: Outbox, tx: mpsc::Sen
     }
 }
 
-async fn read_frame(lane: Lane, receive: &mut RecvStream) -> Result<Incoming, ErrorCode> {
+/// The next frame of a lane; `None` when its stream is over, be it in the middle of a frame.
+async fn read_frame(lane: Lane, receive: &mut RecvStream) -> Result<Option<Incoming>, ErrorCode> {
     let mut prefix = [0; LENGTH_PREFIX_BYTES];
-    receive.read_exact(&mut prefix).await.map_err(|_| ErrorCode::PeerTimeout)?;
+    if receive.read_exact(&mut prefix).await.is_err() {
+        return Ok(None);
+    }
     let length = stream_length(lane, prefix).map_err(|error| error.code())?;
     let mut body = BytesMut::zeroed(length);
-    receive.read_exact(&mut body).await.map_err(|_| ErrorCode::FrameTruncated)?;
-    Ok(message(lane, body.freeze()))
+    let whole = receive.read_exact(&mut body).await.is_ok();
+    Ok(whole.then(|| message(lane, body.freeze())))
+}
+
+/// Why the gateway closes the connection. Its streams end first, each when it likes; one that ends alone is a loss.
+async fn why_closed(connection: &Connection) -> ErrorCode {
+    let said = match timeout(CLOSE_TIMEOUT, connection.closed()).await {
+        Ok(ConnectionError::ApplicationClosed(close)) => u16::try_from(close.error_code.into_inner()).ok(),
+        Ok(_) | Err(_) => None,
+    };
+    said.and_then(ErrorCode::from_close_code).unwrap_or(ErrorCode::PeerTimeout)
 }
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {

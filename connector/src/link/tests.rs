@@ -25,6 +25,7 @@ use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::Message;
 use uuid::Uuid;
 
+mod quic;
 mod regions;
 
 use super::*;
@@ -61,28 +62,6 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Peer for WebSocketPeer<S> {
     async fn send(&mut self, kind: Down) {
         let message = v1::LinkDown { kind: Some(kind) };
         self.0.send(Message::Binary(encode_message(message.lane(), &message).unwrap())).await.unwrap();
-    }
-}
-
-/// The control lane is enough for a script.
-struct QuicPeer {
-    send: quinn::SendStream,
-    receive: quinn::RecvStream,
-    _connection: quinn::Connection,
-}
-
-impl Peer for QuicPeer {
-    async fn receive(&mut self) -> Option<Up> {
-        let mut prefix = [0; 4];
-        self.receive.read_exact(&mut prefix).await.ok()?;
-        let mut body = BytesMut::zeroed(stream_length(Lane::Control, prefix).unwrap());
-        self.receive.read_exact(&mut body).await.ok()?;
-        decode_body::<v1::LinkUp>(body.freeze()).unwrap().kind
-    }
-
-    async fn send(&mut self, kind: Down) {
-        let message = v1::LinkDown { kind: Some(kind) };
-        self.send.write_all(&encode_stream(Lane::Control, &message).unwrap()).await.unwrap();
     }
 }
 
@@ -502,34 +481,6 @@ async fn an_unbound_link_ends_when_the_desk_wants_bound_ones() {
     world.policy.send_replace(bound_only());
     assert_eq!(world.down().await, Some(ErrorCode::ChannelNotBound));
     assert_eq!(outbox.closed(), Some(ErrorCode::ChannelNotBound));
-}
-
-async fn quic_server(identity: &Identity) -> quinn::Endpoint {
-    let tls = identity.server_config(&[SUBPROTOCOL.as_bytes()]).unwrap();
-    let crypto = quinn::crypto::rustls::QuicServerConfig::try_from(tls).unwrap();
-    let config = quinn::ServerConfig::with_crypto(Arc::new(crypto));
-    quinn::Endpoint::server(config, "127.0.0.1:0".parse().unwrap()).unwrap()
-}
-
-#[tokio::test]
-async fn quic_is_preferred_and_its_proof_covers_the_channel() {
-    let (_folder, identity) = identity();
-    let server = quic_server(&identity).await;
-    let quic = server.local_addr().unwrap();
-    let (_listener, address) = listen().await;
-    let mut world = connect(endpoint(address, "wss", identity.self_made_pem(), Some(quic)));
-    let connection = server.accept().await.unwrap().await.unwrap();
-    let mut exporter = [0; 32];
-    connection.export_keying_material(&mut exporter, EXPORTER_LABEL, &[]).unwrap();
-    let (send, mut receive) = connection.accept_bi().await.unwrap();
-    let mut lane = [9];
-    receive.read_exact(&mut lane).await.unwrap();
-    assert_eq!(lane, [Lane::Control.byte()]);
-    let mut peer = QuicPeer { send, receive, _connection: connection };
-    let (_, holds) = welcome(&mut peer, Some(exporter)).await;
-    assert!(holds);
-    assert_eq!(world.up().await.1, Transport::Quic);
-    world.shutdown.begin();
 }
 
 #[tokio::test]

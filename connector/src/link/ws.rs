@@ -1,11 +1,12 @@
 //! A link over a WebSocket: TLS of our own, so that the proof can cover its exporter.
 
 use std::net::SocketAddr;
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
-use flydex_domain::limits::{COMMAND_FRAME_BYTES_MAX, LINK_INCOMING_MAX, UNSENT_BYTES_MAX};
+use flydex_domain::limits::{CLOSE_TIMEOUT, COMMAND_FRAME_BYTES_MAX, LINK_INCOMING_MAX, UNSENT_BYTES_MAX};
 use flydex_proto::codec::{SUBPROTOCOL, split_message};
 use flydex_runtime::lifecycle::Shutdown;
 use flydex_runtime::tls::EXPORTER_LABEL;
@@ -16,7 +17,7 @@ use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpSocket, TcpStream};
 use tokio::sync::mpsc;
-use tokio::time::Instant;
+use tokio::time::{Instant, timeout};
 use tokio_rustls::client::TlsStream;
 use tokio_tungstenite::WebSocketStream;
 use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
@@ -139,12 +140,12 @@ where
             match outbox.next().await {
                 Ok(frame) => {
                     if sink.send(Message::Binary(frame)).await.is_err() {
-                        return ErrorCode::PeerTimeout;
+                        return None;
                     }
                 }
                 Err(code) => {
                     let _ = sink.close().await;
-                    return code;
+                    return Some(code);
                 }
             }
         }
@@ -155,7 +156,8 @@ where
                 Ok(Message::Binary(bytes)) => binary(bytes),
                 Ok(Message::Ping(_) | Message::Pong(_)) => Incoming::Alive,
                 Ok(Message::Close(frame)) => {
-                    Incoming::End(frame.map_or(ErrorCode::PeerTimeout, |frame| of_close_code(frame.code.into())))
+                    let said = frame.and_then(|frame| ErrorCode::from_close_code(frame.code.into()));
+                    Incoming::End(said.unwrap_or(ErrorCode::PeerTimeout))
                 }
                 Ok(Message::Text(_) | Message::Frame(_)) => Incoming::End(ErrorCode::UnexpectedFrame),
                 Err(_) => Incoming::End(ErrorCode::PeerTimeout),
@@ -170,9 +172,14 @@ where
         }
         ErrorCode::PeerTimeout
     };
+    let mut read = pin!(read);
     let code = tokio::select! {
-        code = write => code,
-        code = read => code,
+        ended = write => match ended {
+            Some(code) => code,
+            // A gateway that takes nothing any more may have said why.
+            None => timeout(CLOSE_TIMEOUT, read).await.unwrap_or(ErrorCode::PeerTimeout),
+        },
+        code = &mut read => code,
     };
     outbox.close(code);
     // Nobody listens when the link has ended for another reason.
@@ -184,11 +191,6 @@ fn binary(bytes: Bytes) -> Incoming {
         Ok((lane, body)) => message(lane, body),
         Err(error) => Incoming::End(error.code()),
     }
-}
-
-fn of_close_code(close_code: u16) -> ErrorCode {
-    let of = |code: &&ErrorCode| code.close_code() == close_code;
-    ErrorCode::ALL.iter().find(of).copied().unwrap_or(ErrorCode::PeerTimeout)
 }
 
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {

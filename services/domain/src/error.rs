@@ -346,6 +346,12 @@ impl ErrorCode {
         4000 + (number / 1000 - 1) * 100 + number % 1000
     }
 
+    /// The code that a peer closed a WebSocket or a QUIC connection with.
+    #[must_use]
+    pub fn from_close_code(close_code: u16) -> Option<Self> {
+        Self::ALL.iter().copied().find(|code| code.close_code() == close_code)
+    }
+
     /// The gRPC status code (`google.rpc.Code`) that carries this code between processes.
     #[must_use]
     pub const fn grpc_code(self) -> i32 {
@@ -390,7 +396,9 @@ mod tests {
     fn a_number_leads_back_to_its_code_and_an_unknown_one_to_none() {
         for code in ErrorCode::ALL {
             assert_eq!(ErrorCode::from_number(u32::from(code.number())), Some(*code));
+            assert_eq!(ErrorCode::from_close_code(code.close_code()), Some(*code));
         }
         assert_eq!(ErrorCode::from_number(9999), None);
+        assert_eq!(ErrorCode::from_close_code(1000), None);
     }
 }

@@ -436,7 +436,7 @@ async fn a_link_resumes_the_session_of_the_probe_before_it() {
 async fn a_region_is_measured_over_quic_and_over_tcp_where_udp_is_blocked() {
     let relay = Relay::start("near", NEAR).await;
     let (_folder, identity) = identity();
-    let server = quic_server(&identity).await;
+    let server = quic::quic_server(&identity);
     let over = |at: SocketAddr| QuicEndpoint { address: at.to_string(), server_name: "localhost".to_owned() };
     let shutdown = Shutdown::new();
     let quic = RegionEndpoint {
