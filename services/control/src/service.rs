@@ -10,8 +10,8 @@ use flydex_domain::encoding::sha256;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::AuditId;
 use flydex_domain::limits::{
-    BILLING_EVENT_KEPT, HOUSEKEEPING_INTERVAL, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_HORIZON, REVOCATION_POLL_INTERVAL,
-    REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
+    BILLING_EVENT_KEPT, HOUSEKEEPING_INTERVAL, LINK_REPORT_BYTES_MAX, LOCAL_CONNECT_KEPT_AFTER, REVOCATION_HORIZON,
+    REVOCATION_POLL_INTERVAL, REVOCATION_QUEUE_MAX, SIGN_IN_LINK_LIFETIME,
 };
 use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::secret::SecretKey;
@@ -238,6 +238,7 @@ impl Service {
     /// callers without an identity are refused.
     pub fn internal(&self) -> InternalServer<impl Internal> {
         InternalServer::new(InternalApi::start(Arc::clone(&self.control)))
+            .max_decoding_message_size(LINK_REPORT_BYTES_MAX)
     }
 
     /// The API's description (OpenAPI 3.1), as JSON.

@@ -3,18 +3,19 @@
 use bytes::Bytes;
 use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, UserId};
-use flydex_domain::limits::{LINK_REPORTS_MAX, TOKEN_KEY_TOLD_BEFORE};
+use flydex_domain::limits::{LINK_REPORT_BYTES_MAX, LINK_REPORTS_MAX, TOKEN_KEY_TOLD_BEFORE};
 use flydex_domain::revocation::{Revocation, RevocationEntry};
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::schedule::Change;
 use flydex_proto::v1;
 use flydex_proto::v1::followed::Kind;
+use flydex_proto::v1::internal_client::InternalClient;
 use flydex_proto::v1::internal_server::Internal as _;
 use flydex_runtime::mutual::{PeerIdentity, Role};
 use http::Method;
 use tokio_stream::StreamExt as _;
 use tokio_stream::wrappers::ReceiverStream;
-use tonic::{Request, Status};
+use tonic::{Code, Request, Status};
 use uuid::Uuid;
 
 use super::harness::{Desk, Phone, World, scope_of};
@@ -266,4 +267,17 @@ async fn a_report_of_another_region_or_role_or_one_that_is_too_long_or_malformed
     assert_eq!(refused(of(Role::Machines, report(&[link, malformed]))).await, ErrorCode::BadRequest.grpc_code());
     let answer = world.page(Some(&phone.cookie), Method::GET, "/api/machines", None).await;
     assert_eq!(answer.body["machines"][0]["region"], "local");
+}
+
+#[tokio::test]
+async fn the_longest_report_is_taken_and_a_longer_message_is_not_read() {
+    let world = World::start().await;
+    let phone = world.owner().await;
+    let desk = world.pair(&phone).await;
+    let mut client = InternalClient::new(world.service.internal());
+    let longest = v1::LinkReport { link_counter: u64::MAX, ..link(&world, &phone, &desk, 1) };
+    client.report_links(of(Role::Machines, report(&vec![longest; LINK_REPORTS_MAX]))).await.expect("taken");
+    let longer = v1::ReportLinksRequest { region: "e".repeat(LINK_REPORT_BYTES_MAX), links: Vec::new() };
+    let refused = client.report_links(of(Role::Machines, longer)).await.err().expect("refused");
+    assert_eq!(refused.code(), Code::OutOfRange);
 }

@@ -4,6 +4,8 @@ use std::time::Duration;
 
 /// Machines in one report of links.
 pub const LINK_REPORTS_MAX: usize = 1000;
+/// Bytes of one such report; each link takes some 60.
+pub const LINK_REPORT_BYTES_MAX: usize = 128 * 1024;
 /// Reports of links that one control process writes at once; the others wait their turn.
 pub const LINK_REPORTS_AT_ONCE: usize = 2;
 /// Machines whose new link a node has yet to report; past it all that are linked there are reported instead.
