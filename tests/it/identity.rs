@@ -16,7 +16,9 @@ impl Linked {
     async fn start() -> anyhow::Result<Self> {
         let port = free_port()?;
         let provider = IdentityProvider::start(&format!("http://localhost:{port}")).await?;
-        let settings = Settings { port, variables: provider.variables(), ..Settings::default() };
+        // Whatever is logged, the provider's secret is not.
+        let (variables, log_filter) = (provider.variables(), Some("trace".to_owned()));
+        let settings = Settings { port, variables, log_filter, ..Settings::default() };
         let server = Server::start_with(settings).await?;
         let browser = Browser::start()?;
         let phone = Phone::new(browser.phone().await?);

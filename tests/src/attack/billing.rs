@@ -1,7 +1,6 @@
 //! Whoever wants a plan without paying for it: events that the payment provider did not send, or not now, or not for
 //! that account, against a real control process.
 
-use crate::cluster::{Cluster, RegionSettings, Settings};
 use anyhow::ensure;
 use flydex_loadtest::account::Account;
 use flydex_runtime::clock::Clock;
@@ -14,6 +13,8 @@ use sha2::Sha256;
 use super::Attack;
 use super::stand::api_code;
 use super::tally::Tally;
+use crate::canary;
+use crate::cluster::{Cluster, RegionSettings, Settings};
 
 /// What is tried.
 pub const ATTACKS: &[Attack] = &[Attack {
@@ -36,8 +37,14 @@ struct Shop {
 impl Shop {
     async fn open() -> anyhow::Result<Self> {
         flydex_runtime::tls::install_provider();
-        let regions = vec![RegionSettings { name: "one", gateways: 1, nodes: 1 }];
-        let settings = Settings { regions, controls: 1, webhook_secret: Some(SECRET), ..Settings::default() };
+        canary::plant("webhook secret", SECRET);
+        let settings = Settings {
+            regions: vec![RegionSettings { name: "one", gateways: 1, nodes: 1 }],
+            controls: 1,
+            webhook_secret: Some(SECRET),
+            log_filter: Some("trace".to_owned()),
+            ..Settings::default()
+        };
         let cluster = Cluster::start(settings).await?;
         let pem = Some(cluster.certificate_pem());
         let account = Account::sign_in_trusting(&cluster.account().await?, pem).await?;
