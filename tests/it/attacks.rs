@@ -48,6 +48,11 @@ async fn an_open_session_ends_at_its_first_frame_that_is_none() -> anyhow::Resul
     is_stopped("later frames that are none").await
 }
 
+#[tokio::test]
+async fn a_link_takes_the_machines_key_and_a_proof_of_here_and_now() -> anyhow::Result<()> {
+    is_stopped("links of others").await
+}
+
 /// The relay looks under the account of the ticket and nowhere else, so a machine that another account has and one that
 /// nobody has are the same question.
 #[tokio::test]

@@ -29,6 +29,7 @@ pub mod commands;
 pub mod hello;
 pub mod hostile;
 pub mod keys;
+pub mod links;
 pub mod members;
 mod office;
 pub mod passkey;
@@ -62,7 +63,7 @@ pub fn all() -> Vec<Attack> {
     let answers = [approvals::ATTACKS, strict::ATTACKS, passkey::ATTACKS].concat();
     let [keys, signed] = [keys::attacks(), [commands::ATTACKS, &answers, replay::ATTACKS].concat()];
     let account = [account::ATTACKS, members::ATTACKS, billing::ATTACKS].concat();
-    [hello::ATTACKS, claims::ATTACKS, &account, &signed, &keys, hostile::ATTACKS].concat()
+    [hello::ATTACKS, links::ATTACKS, claims::ATTACKS, &account, &signed, &keys, hostile::ATTACKS].concat()
 }
 
 impl Attack {
