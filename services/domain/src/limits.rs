@@ -105,7 +105,8 @@ pub const EPOCH_JUMP_MAX: u64 = 1_000_000;
 /// Of these, handshakes from one network address (one /64 of IPv6), so that no single place takes them all. Loopback
 /// is exempt: a proxy on the same computer speaks for many.
 pub const ADDRESS_HANDSHAKES_MAX: usize = 256;
-/// Time a peer has to take the last frame and the close before its socket is dropped.
+/// Time a peer has to take the last frame and the close before its socket is dropped; and to say why it closes once it
+/// takes or sends no more.
 pub const CLOSE_TIMEOUT: Duration = Duration::from_secs(2);
 /// How long before its credential ends a link is told to open another: renewals that failed so far have time to succeed.
 pub const CREDENTIAL_END_NOTICE: Duration = Duration::from_secs(3600);

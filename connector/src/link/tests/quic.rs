@@ -142,3 +142,14 @@ async fn a_refusal_is_known_when_its_last_word_is_lost() {
     peer.connection.close(u32::from(ErrorCode::CredentialInvalid.close_code()).into(), b"");
     assert_eq!(world.down().await, Some(ErrorCode::CredentialInvalid));
 }
+
+#[tokio::test]
+async fn a_gateway_that_ends_a_lane_and_says_no_more_is_lost() {
+    let (gateway, mut world) = Gateway::start().await;
+    let (mut peer, exporter) = gateway.accept().await;
+    welcome(&mut peer, Some(exporter)).await;
+    world.up().await;
+    let (mut commands, _) = peer.others.swap_remove(0);
+    commands.finish().unwrap();
+    assert_eq!(world.down().await, Some(ErrorCode::PeerTimeout));
+}
