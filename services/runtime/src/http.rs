@@ -51,29 +51,46 @@ const ACCEPT_BACKOFF: Duration = Duration::from_millis(50);
 pub async fn serve(listener: TcpListener, tls: Option<Arc<rustls::ServerConfig>>, router: Router, shutdown: Shutdown) {
     let acceptor = tls.map(TlsAcceptor::from);
     let (connections, handshakes) = (Places::new(connections_max()), Places::new(HANDSHAKES_MAX));
-    let soft = shutdown.soft();
-    loop {
-        let Some(place) = connections.any().await else { return };
-        let accepted = tokio::select! {
-            () = soft.cancelled() => return,
-            accepted = listener.accept() => accepted,
-        };
-        match accepted {
-            Ok((stream, peer)) => {
-                let Some(of_address) = connections.of_address_now(peer.ip()) else {
-                    tracing::debug!("an address has its share of connections");
-                    continue;
-                };
-                let (router, shutdown) = (router.clone(), shutdown.clone());
-                let connection = Connection { peer, router, shutdown: shutdown.clone(), _places: (of_address, place) };
-                let (acceptor, handshakes) = (acceptor.clone(), handshakes.clone());
-                shutdown.spawn(connection.run(stream, acceptor, handshakes));
-            }
-            Err(error) => {
-                tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "accept failed");
-                tokio::time::sleep(ACCEPT_BACKOFF).await;
+    Door { acceptor, router, shutdown, connections, handshakes }.serve(listener).await;
+}
+
+/// What lets connections in: what they are served with, and the places there are for them.
+struct Door {
+    acceptor: Option<TlsAcceptor>,
+    router: Router,
+    shutdown: Shutdown,
+    connections: Arc<Places>,
+    handshakes: Arc<Places>,
+}
+
+impl Door {
+    async fn serve(&self, listener: TcpListener) {
+        let soft = self.shutdown.soft();
+        loop {
+            let Some(place) = self.connections.any().await else { return };
+            let accepted = tokio::select! {
+                () = soft.cancelled() => return,
+                accepted = listener.accept() => accepted,
+            };
+            match accepted {
+                Ok((stream, peer)) => self.admit(stream, peer, place),
+                Err(error) => {
+                    tracing::warn!(error = &error as &(dyn std::error::Error + 'static), "accept failed");
+                    tokio::time::sleep(ACCEPT_BACKOFF).await;
+                }
             }
         }
+    }
+
+    /// Serves a connection from that address, or closes it when the address has its share.
+    fn admit(&self, stream: TcpStream, peer: SocketAddr, place: Place) {
+        let Some(of_address) = self.connections.of_address_now(peer.ip()) else {
+            tracing::debug!("an address has its share of connections");
+            return;
+        };
+        let (router, shutdown) = (self.router.clone(), self.shutdown.clone());
+        let connection = Connection { peer, router, shutdown, _places: (of_address, place) };
+        self.shutdown.spawn(connection.run(stream, self.acceptor.clone(), self.handshakes.clone()));
     }
 }
 
@@ -162,3 +179,6 @@ impl Connection {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
