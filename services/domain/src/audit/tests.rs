@@ -37,6 +37,35 @@ fn a_chain_does_not_hold_for_another_account() {
 }
 
 #[test]
+fn a_hash_that_was_changed_alone_is_found_at_its_record() {
+    let (records, head) = chain(account(1), 4);
+    for place in 0..records.len() {
+        for change in
+            [|record: &mut AuditRecord| record.previous_hash[31] ^= 1, |record: &mut AuditRecord| record.hash[31] ^= 1]
+        {
+            let mut records = records.clone();
+            change(&mut records[place]);
+            let number = records[place].number;
+            assert_eq!(verify_chain(account(1), &records, &head), Err(ChainError::Altered { number }));
+        }
+    }
+}
+
+#[test]
+fn a_chain_that_was_written_anew_behind_a_record_is_found_by_the_head() {
+    let (mut records, head) = chain(account(1), 4);
+    let mut at = ChainHead::start(account(1));
+    for record in &mut records {
+        record.entry.deferred ^= record.number == 2;
+        record.previous_hash = at.hash;
+        at = at.append(account(1), &record.entry);
+        record.hash = at.hash;
+    }
+    assert_eq!(verify_chain(account(1), &records, &at), Ok(()));
+    assert_eq!(verify_chain(account(1), &records, &head), Err(ChainError::HeadMismatch { found: 4 }));
+}
+
+#[test]
 fn a_cut_tail_is_found_by_the_head() {
     let (mut records, head) = chain(account(1), 3);
     records.pop();
