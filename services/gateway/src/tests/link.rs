@@ -272,6 +272,7 @@ async fn a_silent_connector_is_pinged_and_then_cut_off() {
         assert!(matches!(connector.next().await, Down::Ping(_)), "{over:?}");
         let mut last = connector.next().await;
         while let Down::Ping(_) = last {
+            assert!(silent_since.elapsed() < 2 * limits::PEER_SILENCE_MAX, "{over:?}: it is pinged and never cut off");
             last = connector.next().await;
         }
         let Down::End(end) = last else { panic!("the link ends") };
