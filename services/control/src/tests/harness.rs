@@ -17,6 +17,7 @@ use flydex_domain::error::ErrorCode;
 use flydex_domain::id::{AccountId, ClaimId, MachineId, UserId};
 use flydex_domain::key::PublicKey;
 use flydex_domain::pairing::{ClaimKeys, PairingTerms};
+use flydex_domain::revocation::RevocationEntry;
 use flydex_domain::scope::{AccountScope, Role};
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
@@ -29,6 +30,7 @@ use flydex_store::sql::{Account, User};
 use http::{HeaderMap, Method, Request, StatusCode, header};
 use http_body_util::BodyExt as _;
 use serde_json::{Value, json};
+use tokio::sync::broadcast;
 use tower::ServiceExt as _;
 use uuid::Uuid;
 
@@ -41,6 +43,15 @@ pub(super) const ORIGIN: &str = "https://relay.example";
 /// What events of the payment provider are signed with.
 pub(super) const WEBHOOK_SECRET: &str = "whsec_in_force";
 pub(super) const START_MILLIS: u64 = 1_800_000_000_000;
+
+/// How long a follower waits for what is in the log already: far over what a loaded machine needs.
+const PATIENCE: Duration = Duration::from_secs(20);
+
+/// The next entry of the log of revocations that a follower hears of.
+pub(super) async fn heard(revocations: &mut broadcast::Receiver<RevocationEntry>) -> RevocationEntry {
+    let entry = tokio::time::timeout(PATIENCE, revocations.recv()).await;
+    entry.expect("a revocation is told").expect("an entry")
+}
 
 /// One control plane.
 pub(super) struct World {

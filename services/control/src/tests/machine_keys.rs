@@ -12,7 +12,7 @@ use flydex_domain::token::MachineCredential;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Desk, Phone, World, assert_code, text};
+use super::harness::{Answer, Desk, Phone, World, assert_code, heard, text};
 
 fn key(seed: u8) -> SigningKey {
     SigningKey::from_bytes(&[seed; 32])
@@ -150,7 +150,7 @@ async fn an_old_key_that_renews_or_states_another_successor_quarantines_the_mach
             rotate(&world, &desk, &statement(&world, &phone, &desk, 2, &key(3))).await
         };
         assert_code(&answer, ErrorCode::MachineKeyCloned);
-        let entry = revocations.recv().await.expect("an entry");
+        let entry = heard(&mut revocations).await;
         assert_eq!(entry.revocation, Revocation::Quarantine { account_id: phone.account_id, machine_id, serial: 2 });
         assert_code(&renew(&world, &new).await, ErrorCode::MachineKeyCloned);
     }
@@ -212,7 +212,7 @@ async fn a_machine_that_leaves_or_is_paired_elsewhere_is_lost_to_its_account() {
     again.credential = Some(text(&paired.body, "credential"));
     for desk in [&leaves, &moves] {
         let machine_id = desk.machine_id.parse().expect("an id");
-        let entry = revocations.recv().await.expect("an entry");
+        let entry = heard(&mut revocations).await;
         assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
     }
     assert!(listed(&world, &phone).await.is_empty());

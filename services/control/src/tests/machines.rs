@@ -15,7 +15,7 @@ use flydex_domain::token::MachineCredential;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Desk, Phone, World, assert_code, machine_request, start_body, text};
+use super::harness::{Desk, Phone, World, assert_code, heard, machine_request, start_body, text};
 
 const MISSING: &str = "01890000-0000-7000-8000-000000000000";
 
@@ -64,7 +64,7 @@ async fn a_revoked_machine_is_gone_everywhere() {
     let path = format!("/api/machines/{}", desk.machine_id);
     assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
     assert_code(&world.page(Some(&phone.cookie), Method::DELETE, &path, None).await, ErrorCode::NotFound);
-    let entry = revocations.recv().await.expect("an entry");
+    let entry = heard(&mut revocations).await;
     let machine_id = desk.machine_id.parse().expect("an id");
     assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
     assert_code(&renew(&world, &desk).await, ErrorCode::MachineRevoked);
@@ -91,7 +91,7 @@ async fn a_restart_forgets_no_revocation_that_still_ends_something() {
     revoke(&world, &new).await;
     world.advance(Duration::from_millis(1));
     let world = world.restart().await;
-    let entry = world.service.revocations().recv().await.expect("an entry");
+    let entry = heard(&mut world.service.revocations()).await;
     let machine_id = new.machine_id.parse().expect("an id");
     assert_eq!(entry.number, 2);
     assert_eq!(entry.revocation, Revocation::Machine { account_id: phone.account_id, machine_id });
@@ -154,7 +154,7 @@ async fn a_new_pin_supersedes_the_credentials_so_far_and_the_same_again_does_not
     }
     let (account_id, machine_id) = (phone.account_id, desk.machine_id.parse().expect("an id"));
     for number in 1..=2 {
-        let entry = revocations.recv().await.expect("an entry");
+        let entry = heard(&mut revocations).await;
         assert_eq!(entry.number, number);
         assert_eq!(entry.revocation, Revocation::Superseded { account_id, machine_id, serial: 1 });
     }
@@ -182,7 +182,7 @@ async fn a_credential_that_returns_after_its_successor_quarantines_the_machine()
     world.advance(CREDENTIAL_RETRY_WINDOW);
     assert_code(&renew(&world, &desk).await, ErrorCode::MachineKeyCloned);
     assert_eq!(listed(&world, &phone).await["quarantined"], true);
-    let entry = revocations.recv().await.expect("an entry");
+    let entry = heard(&mut revocations).await;
     assert_eq!(entry.revocation, Revocation::Quarantine { account_id: phone.account_id, machine_id, serial: 2 });
     // Nobody knows which of the two is the machine, so neither is served, and it is said once.
     let other = Desk { credential: Some(second), ..desk };

@@ -10,7 +10,7 @@ use flydex_domain::token::MachineCredential;
 use http::{Method, StatusCode};
 use serde_json::{Value, json};
 
-use super::harness::{Answer, Desk, Phone, World, assert_code, text};
+use super::harness::{Answer, Desk, Phone, World, assert_code, heard, text};
 
 const PATH: &str = "/api/audit/policy";
 
@@ -46,7 +46,7 @@ async fn a_change_of_the_policy_supersedes_every_credential_so_far_and_is_on_rec
     }
     let account_id = phone.account_id;
     for number in 1..=4 {
-        let entry = revocations.recv().await.expect("an entry");
+        let entry = heard(&mut revocations).await;
         let (desk, serial) = if number % 2 == 1 { (&desks[0], 1) } else { (&desks[1], 2) };
         let machine_id = desk.machine_id.parse().expect("an id");
         assert_eq!(entry.number, number, "the same again ends nothing");

@@ -14,7 +14,7 @@ use flydex_domain::time::UnixMillis;
 use http::{Method, Request, StatusCode, header};
 use serde_json::{Value, json};
 
-use super::harness::{ORIGIN, World, assert_code, cookie, encode, page_request, text};
+use super::harness::{ORIGIN, World, assert_code, cookie, encode, heard, page_request, text};
 
 #[tokio::test]
 async fn the_owner_link_makes_the_account_once_and_signs_in_once() {
@@ -160,7 +160,7 @@ async fn signing_out_ends_the_session_and_revokes_its_grant() {
     assert!(answer.headers[header::SET_COOKIE].to_str().expect("text").contains("Max-Age=0"));
     let after = world.page(Some(&phone.cookie), Method::GET, "/api/session", None).await;
     assert_code(&after, ErrorCode::Unauthenticated);
-    let entry = revocations.recv().await.expect("an entry");
+    let entry = heard(&mut revocations).await;
     assert!(matches!(entry.revocation, Revocation::Grant { account_id, .. } if account_id == phone.account_id));
     assert_eq!(world.service.revocations_after(0).await.expect("the log"), vec![entry]);
 }

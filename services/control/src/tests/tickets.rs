@@ -10,7 +10,7 @@ use flydex_domain::token::{EncodedKey, Grant, Ticket, TokenError};
 use http::{Method, StatusCode};
 use serde_json::json;
 
-use super::harness::{Answer, Phone, World, assert_code, text};
+use super::harness::{Answer, Phone, World, assert_code, heard, text};
 
 #[tokio::test]
 async fn a_ticket_names_the_region_user_and_key_and_lasts_a_minute() {
@@ -74,7 +74,7 @@ async fn a_revoked_device_gets_no_ticket_and_is_not_paired_again() {
     let device_id = PublicKey::of(&phone.device_key).device_id();
     let path = format!("/api/devices/{device_id}");
     assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
-    let entry = revocations.recv().await.expect("an entry");
+    let entry = heard(&mut revocations).await;
     assert_eq!(entry.revocation, Revocation::Device { account_id: phone.account_id, device_id, keeps: None });
     assert_code(&ticket(&world, &phone, "local").await, ErrorCode::DeviceRevoked);
     assert_code(&world.redeem(&phone, &world.desk().await).await, ErrorCode::DeviceRevoked);
@@ -113,7 +113,7 @@ async fn a_device_that_opens_a_session_is_listed_and_removed_though_it_was_never
     let mut revocations = world.service.revocations();
     let path = format!("/api/devices/{device_id}");
     assert_eq!(world.page(Some(&phone.cookie), Method::DELETE, &path, None).await.status, StatusCode::NO_CONTENT);
-    let entry = revocations.recv().await.expect("an entry");
+    let entry = heard(&mut revocations).await;
     assert_eq!(entry.revocation, Revocation::Device { account_id: phone.account_id, device_id, keeps: None });
     assert_code(&ticket(&world, &phone, "local").await, ErrorCode::DeviceRevoked);
 }
