@@ -14,7 +14,7 @@ use prost::Message as _;
 use uuid::Uuid;
 
 use super::world::*;
-use crate::codex::{AnswerOutcome, AskedApproval, CodexEvent, RequestKey, Resolution};
+use crate::codex::{AnswerOutcome, AskedApproval, CodexEvent, CodexStatus, RequestKey, Resolution};
 use crate::paired::DeskPolicy;
 
 mod spans;
@@ -174,6 +174,31 @@ async fn an_expired_approval_is_renewed_under_another_id() {
     assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::ApprovalExpired));
     world.answer(1, &renewed, Decision::Accept, rendered(&renewed), no_audit).await;
     assert_eq!(world.receipt().await.outcome, Outcome::Executed);
+}
+
+/// Its end holds by the clock, and waits for nobody to notice.
+#[tokio::test]
+async fn an_answer_at_the_end_of_an_approval_is_late_though_it_was_not_renewed_yet() {
+    // What accepts is judged again once its record is on the disk; what stops something is not.
+    for decision in [Decision::Accept, Decision::Decline] {
+        let (mut world, approval) = with_open().await;
+        world.clock.advance(APPROVAL_LIFETIME);
+        world.answer(1, &approval, decision, rendered(&approval), no_audit).await;
+        assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::ApprovalExpired));
+        assert_eq!(world.codex.script(|script| script.answered.len()), 0);
+    }
+}
+
+#[tokio::test]
+async fn an_approval_takes_no_answer_while_nobody_knows_whether_its_life_of_codex_goes_on() {
+    let (mut world, approval) = with_open().await;
+    for status in [CodexStatus::Starting, CodexStatus::Unavailable(ErrorCode::CodexUnavailable)] {
+        world.events.send(CodexEvent::Status(status)).await.unwrap();
+        world.until_event(|event| matches!(event, EventKind::MachineChanged(_)).then_some(())).await;
+        world.answer(1, &approval, Decision::Accept, rendered(&approval), no_audit).await;
+        assert_eq!(world.receipt().await.outcome, Outcome::Refused(ErrorCode::GenerationMismatch));
+    }
+    assert_eq!(world.codex.script(|script| script.answered.len()), 0);
 }
 
 #[tokio::test]

@@ -401,6 +401,7 @@ async fn a_machine_that_may_not_stay_where_it_is_does_not() {
     world.regions.send_replace(both(&near, &far));
     world.credential.send_replace(pinned_to(Some("far")));
     while peer.receive().await.is_some() {}
+    assert_eq!(world.down().await, Some(ErrorCode::GoingAway), "it ended for the silence of the gateway");
     world.reports("it cannot be reached", |report| report.stuck).await;
     near.nobody_links();
 }
