@@ -17,6 +17,23 @@ use super::links::Links;
 use super::{from_page, post, raw, status, upgraded};
 use crate::attacks::stand::{Relay, api_code};
 
+/// How many headers a request may have, the host included.
+const HEADERS_MAX: usize = 64;
+
+/// `{"token":"AAA…"}` with 43 of them, packed each way.
+const GZIP: [u8; 35] = [
+    31, 139, 8, 0, 0, 0, 0, 0, 0, 3, 171, 86, 42, 201, 207, 78, 205, 83, 178, 82, 114, 36, 30, 40, 213, 2, 0, 24, 128,
+    34, 45, 55, 0, 0, 0,
+];
+const DEFLATE: [u8; 23] =
+    [120, 156, 171, 86, 42, 201, 207, 78, 205, 83, 178, 82, 114, 36, 30, 40, 213, 2, 0, 172, 115, 14, 199];
+const BROTLI: [u8; 27] = [
+    27, 54, 0, 248, 141, 212, 98, 77, 153, 238, 148, 34, 65, 123, 165, 211, 151, 118, 72, 50, 73, 192, 242, 108, 160,
+    42, 1,
+];
+/// Before the same as it is: one frame of one raw block.
+const ZSTD: [u8; 9] = [40, 181, 47, 253, 32, 55, 185, 1, 0];
+
 /// A person is served as before.
 async fn serves_on(relay: &Relay) -> anyhow::Result<()> {
     let (_, session) = relay.account.call(Method::GET, "/api/session", None).await?;
@@ -28,10 +45,15 @@ async fn serves_on(relay: &Relay) -> anyhow::Result<()> {
 async fn whatever_is_too_large_is_refused_with_a_code_and_harms_nobody() -> anyhow::Result<()> {
     let relay = Relay::start().await?;
     let large = "x".repeat(64 * 1024);
+    let headers = |count| {
+        format!("GET /api/session HTTP/1.1\r\nhost: x\r\nconnection: close\r\n{}\r\n", "x: y\r\n".repeat(count - 2))
+    };
+    assert_eq!(status(&raw(&relay, headers(HEADERS_MAX).as_bytes()).await?), "401", "so many may be sent");
     for (what, request) in [
         ("a header", format!("GET /api/session HTTP/1.1\r\nhost: x\r\nx: {large}\r\n\r\n")),
         ("a path", format!("GET /{large} HTTP/1.1\r\nhost: x\r\n\r\n")),
-        ("many headers", format!("GET / HTTP/1.1\r\nhost: x\r\n{}\r\n", "x: y\r\n".repeat(200))),
+        ("a header too many", headers(HEADERS_MAX + 1)),
+        ("many headers", headers(200)),
     ] {
         let answer = raw(&relay, request.as_bytes()).await?;
         ensure!(["431", "414"].contains(&status(&answer)), "{what}: {answer}");
@@ -108,14 +130,37 @@ async fn a_frame_over_the_limit_of_its_lane_ends_a_link_over_either_transport() 
     serves_on(&relay).await
 }
 
+/// Its head is enough: nobody waits for the rest, or keeps room for it.
+#[tokio::test]
+async fn a_frame_that_announces_too_much_is_refused_before_it_comes() -> anyhow::Result<()> {
+    let relay = Relay::start().await?;
+    for (path, headers) in [("/v1/session", from_page(&relay)), ("/v1/link", String::new())] {
+        let (mut stream, answer) = upgraded(&relay, path, &headers).await?;
+        ensure!(status(&answer) == "101", "{path}: {answer}");
+        // Binary, the longest form of a length, masked with nothing.
+        stream.write_all(&[&[0x82, 0x80 | 127][..], &(1_u64 << 20).to_be_bytes(), &[0; 4]].concat()).await?;
+        let mut rest = Vec::new();
+        stream.read_to_end(&mut rest).await?;
+        let close = ErrorCode::FrameTooLarge.close_code().to_be_bytes();
+        ensure!(rest.ends_with(&close), "{path}: {rest:?}");
+    }
+    serves_on(&relay).await
+}
+
 /// A kilobyte that becomes a gigabyte would need somebody to unpack it: nobody does.
 #[tokio::test]
 async fn nothing_that_is_packed_is_unpacked() -> anyhow::Result<()> {
     let relay = Relay::start().await?;
-    // An empty object in gzip.
-    let packed = [31, 139, 8, 0, 0, 0, 0, 0, 2, 255, 171, 174, 5, 0, 67, 191, 166, 163, 2, 0, 0, 0];
-    for encoding in ["gzip", "deflate", "br", "zstd"] {
-        let answer = post(&relay, "/api/sign-in", packed.to_vec(), &[(header::CONTENT_ENCODING, encoding)]).await?;
+    let plain = format!("{{\"token\":\"{}\"}}", "A".repeat(43)).into_bytes();
+    let body: Value = post(&relay, "/api/sign-in", plain.clone(), &[]).await?.json().await?;
+    assert_eq!(api_code(&body), ErrorCode::SignInLinkInvalid.name(), "whoever reads it finds a token");
+    for (encoding, packed) in [
+        ("gzip", GZIP.to_vec()),
+        ("deflate", DEFLATE.to_vec()),
+        ("br", BROTLI.to_vec()),
+        ("zstd", [&ZSTD[..], &plain].concat()),
+    ] {
+        let answer = post(&relay, "/api/sign-in", packed, &[(header::CONTENT_ENCODING, encoding)]).await?;
         let body: Value = answer.json().await?;
         assert_eq!(api_code(&body), ErrorCode::BadRequest.name(), "{encoding}");
     }
