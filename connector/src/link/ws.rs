@@ -196,3 +196,71 @@ fn binary(bytes: Bytes) -> Incoming {
 fn unreachable(error: impl Into<Box<dyn std::error::Error + Send + Sync>>) -> DialError {
     DialError::Unreachable(error.into())
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io;
+    use std::pin::Pin;
+    use std::task::{Context, Poll};
+
+    use flydex_proto::codec::encode_message;
+    use flydex_proto::lanes::OnLane as _;
+    use flydex_proto::v1;
+    use tokio::io::{DuplexStream, ReadBuf};
+    use tokio_tungstenite::tungstenite::protocol::{CloseFrame, Role};
+
+    use super::*;
+
+    /// Which of reading and writing is tried first is left to chance: often enough, both have been.
+    const TIMES: usize = 32;
+
+    /// The connector's end of a connection over which nothing can be written any more.
+    struct Broken(DuplexStream);
+
+    impl AsyncRead for Broken {
+        fn poll_read(
+            mut self: Pin<&mut Self>,
+            context: &mut Context<'_>,
+            buffer: &mut ReadBuf<'_>,
+        ) -> Poll<io::Result<()>> {
+            Pin::new(&mut self.0).poll_read(context, buffer)
+        }
+    }
+
+    impl AsyncWrite for Broken {
+        fn poll_write(self: Pin<&mut Self>, _: &mut Context<'_>, _: &[u8]) -> Poll<io::Result<usize>> {
+            Poll::Ready(Err(io::ErrorKind::BrokenPipe.into()))
+        }
+
+        fn poll_flush(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+
+        fn poll_shutdown(self: Pin<&mut Self>, _: &mut Context<'_>) -> Poll<io::Result<()>> {
+            Poll::Ready(Ok(()))
+        }
+    }
+
+    #[tokio::test]
+    async fn what_the_gateway_said_before_it_took_no_more_is_heard() {
+        let refused = ErrorCode::CredentialInvalid;
+        for _ in 0..TIMES {
+            let (near, far) = tokio::io::duplex(1024);
+            let mut gateway = WebSocketStream::from_raw_socket(far, Role::Server, None).await;
+            let end = v1::SessionEnd { code: refused.number().into(), retry_after_ms: 0, link_counter: 7 };
+            let last = v1::LinkDown { kind: Some(v1::link_down::Kind::End(end)) };
+            gateway.send(Message::Binary(encode_message(last.lane(), &last).unwrap())).await.unwrap();
+            let close = CloseFrame { code: refused.close_code().into(), reason: "".into() };
+            gateway.send(Message::Close(Some(close))).await.unwrap();
+
+            let socket = WebSocketStream::from_raw_socket(Broken(near), Role::Client, None).await;
+            let (outbox, (tx, mut incoming)) = (Outbox::new(Framing::Message), mpsc::channel(LINK_INCOMING_MAX));
+            outbox.send(&v1::LinkUp { kind: Some(v1::link_up::Kind::Ping(v1::Ping { nonce: 1 })) }).unwrap();
+            carry(socket, outbox.clone(), tx).await;
+            let Some(Incoming::Message(heard)) = incoming.recv().await else { panic!("the last word is lost") };
+            assert!(heard == last);
+            assert_eq!(incoming.recv().await.and_then(|incoming| incoming.end()), Some(refused));
+            assert_eq!(outbox.closed(), Some(refused));
+        }
+    }
+}

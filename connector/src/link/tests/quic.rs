@@ -91,6 +91,15 @@ impl Gateway {
     }
 }
 
+/// A link that serves: the gateway's end of it, the connector, and what the connector sends by.
+async fn linked() -> (Gateway, QuicPeer, World, Outbox) {
+    let (gateway, mut world) = Gateway::start().await;
+    let (mut peer, exporter) = gateway.accept().await;
+    welcome(&mut peer, Some(exporter)).await;
+    let (outbox, _) = world.up().await;
+    (gateway, peer, world, outbox)
+}
+
 #[tokio::test]
 async fn quic_is_preferred_and_its_proof_covers_the_channel() {
     let (gateway, mut world) = Gateway::start().await;
@@ -103,10 +112,7 @@ async fn quic_is_preferred_and_its_proof_covers_the_channel() {
 
 #[tokio::test]
 async fn a_lane_that_ends_before_the_gateway_has_said_why_does_not_speak_for_it() {
-    let (gateway, mut world) = Gateway::start().await;
-    let (mut peer, exporter) = gateway.accept().await;
-    welcome(&mut peer, Some(exporter)).await;
-    world.up().await;
+    let (_gateway, mut peer, mut world, _) = linked().await;
     for (mut send, mut receive) in peer.others.drain(..) {
         send.finish().unwrap();
         receive.stop(0_u32.into()).unwrap();
@@ -118,10 +124,7 @@ async fn a_lane_that_ends_before_the_gateway_has_said_why_does_not_speak_for_it(
 
 #[tokio::test]
 async fn a_lane_that_takes_no_more_frames_does_not_speak_for_the_gateway() {
-    let (gateway, mut world) = Gateway::start().await;
-    let (mut peer, exporter) = gateway.accept().await;
-    welcome(&mut peer, Some(exporter)).await;
-    let (outbox, _) = world.up().await;
+    let (_gateway, mut peer, mut world, outbox) = linked().await;
     for (_, receive) in &mut peer.others {
         receive.stop(0_u32.into()).unwrap();
     }
@@ -145,10 +148,7 @@ async fn a_refusal_is_known_when_its_last_word_is_lost() {
 
 #[tokio::test]
 async fn a_gateway_that_ends_a_lane_and_says_no_more_is_lost() {
-    let (gateway, mut world) = Gateway::start().await;
-    let (mut peer, exporter) = gateway.accept().await;
-    welcome(&mut peer, Some(exporter)).await;
-    world.up().await;
+    let (_gateway, mut peer, mut world, _) = linked().await;
     let (mut commands, _) = peer.others.swap_remove(0);
     commands.finish().unwrap();
     assert_eq!(world.down().await, Some(ErrorCode::PeerTimeout));
