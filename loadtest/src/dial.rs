@@ -16,12 +16,20 @@ use tokio_tungstenite::{WebSocketStream, client_async};
 use crate::line::Line;
 
 /// A stream whose encryption does not matter any more.
-pub(crate) trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
+pub trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
 
 impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
-/// A socket of a session.
-pub(crate) type Socket = WebSocketStream<Box<dyn Stream>>;
+/// A socket of a session or a link.
+pub type Socket = WebSocketStream<Box<dyn Stream>>;
+
+/// Opens the address of links.
+///
+/// # Errors
+/// When the address is not one, or nobody answers there as it should be.
+pub async fn link(url: &str, tls: &Arc<ClientConfig>) -> anyhow::Result<Socket> {
+    socket(url, None, tls, None).await
+}
 
 /// Opens the address of sessions as a page of `origin` would.
 ///
@@ -33,9 +41,20 @@ pub(crate) async fn session(
     tls: &Arc<ClientConfig>,
     line: Option<&Arc<Line>>,
 ) -> anyhow::Result<Socket> {
+    socket(url, Some(origin), tls, line).await
+}
+
+async fn socket(
+    url: &str,
+    origin: Option<&str>,
+    tls: &Arc<ClientConfig>,
+    line: Option<&Arc<Line>>,
+) -> anyhow::Result<Socket> {
     let mut request = url.into_client_request()?;
     request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-    request.headers_mut().insert("origin", HeaderValue::from_str(origin)?);
+    if let Some(origin) = origin {
+        request.headers_mut().insert("origin", HeaderValue::from_str(origin)?);
+    }
     let encrypted = request.uri().scheme_str() == Some("wss");
     let host = request.uri().host().context("the address has no host")?.trim_matches(['[', ']']).to_owned();
     let port = request.uri().port_u16().unwrap_or(if encrypted { 443 } else { 80 });
@@ -44,7 +63,7 @@ pub(crate) async fn session(
         None => {
             let tcp = TcpStream::connect((host.as_str(), port)).await.context("connect")?;
             tcp.set_nodelay(true)?;
-            ensure!(encrypted || tcp.peer_addr()?.ip().is_loopback(), "a session in the clear stays on this machine");
+            ensure!(encrypted || tcp.peer_addr()?.ip().is_loopback(), "what is in the clear stays on this machine");
             Box::new(tcp)
         }
     };

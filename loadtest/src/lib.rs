@@ -8,7 +8,7 @@ pub mod account;
 pub mod approval;
 pub mod bench;
 pub mod device;
-mod dial;
+pub mod dial;
 pub mod figures;
 pub mod floor;
 pub mod hello;

@@ -15,20 +15,15 @@ use flydex_domain::proof::{LinkProof, host_of};
 use flydex_domain::secret::SecretKey;
 use flydex_domain::time::UnixMillis;
 use flydex_domain::token::{MachineCredential, TokenSigner};
-use flydex_proto::codec::{SUBPROTOCOL, VERSION, VERSION_MIN, decode_body, encode_message, split_message};
+use flydex_loadtest::dial::{self, Socket};
+use flydex_proto::codec::{VERSION, VERSION_MIN, decode_body, encode_message, split_message};
 use flydex_proto::lanes::OnLane as _;
 use flydex_proto::v1::link_down::Kind as Down;
 use flydex_proto::v1::link_up::Kind as Up;
 use flydex_proto::v1::{self, connector_frame};
 use flydex_runtime::tls::client_config;
 use futures_util::{SinkExt as _, StreamExt as _};
-use tokio::io::{AsyncRead, AsyncWrite};
-use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_tungstenite::tungstenite::Message;
-use tokio_tungstenite::tungstenite::client::IntoClientRequest as _;
-use tokio_tungstenite::tungstenite::http::HeaderValue;
-use tokio_tungstenite::{WebSocketStream, client_async};
 
 use super::Attack;
 use super::stand::{Ground, Stand};
@@ -47,10 +42,6 @@ pub const ATTACKS: &[Attack] = &[Attack {
 const BOOT: BootId = BootId::from_bytes([0xb0; 16]);
 /// Above what the machine's own connector has counted.
 const COUNTER: u64 = 1_000;
-
-trait Stream: AsyncRead + AsyncWrite + Unpin + Send {}
-
-impl<S: AsyncRead + AsyncWrite + Unpin + Send> Stream for S {}
 
 /// What a thief may have of a machine that runs no more.
 struct Stolen {
@@ -90,17 +81,8 @@ impl Stolen {
     }
 
     async fn dial(&self) -> anyhow::Result<Link> {
-        let mut request = self.link_url.as_str().into_client_request()?;
-        request.headers_mut().insert("sec-websocket-protocol", HeaderValue::from_static(SUBPROTOCOL));
-        let (host, port) = (host_of(&self.link_url), request.uri().port_u16().context("a port")?);
-        let tcp = TcpStream::connect((host.as_str(), port)).await?;
-        let stream: Box<dyn Stream> = if self.link_url.starts_with("wss") {
-            let tls = client_config(self.stand.relay.server.certificate_pem(), &[b"http/1.1"])?;
-            Box::new(TlsConnector::from(Arc::new(tls)).connect(host.try_into()?, tcp).await?)
-        } else {
-            Box::new(tcp)
-        };
-        Ok(Link(client_async(request, stream).await?.0))
+        let tls = Arc::new(client_config(self.stand.relay.server.certificate_pem(), &[b"http/1.1"])?);
+        Ok(Link(dial::link(&self.link_url, &tls).await?))
     }
 
     /// Says hello with the machine's own credential and whatever proof, up to the welcome; the proof.
@@ -134,7 +116,7 @@ impl Stolen {
 }
 
 /// A link's socket.
-struct Link(WebSocketStream<Box<dyn Stream>>);
+struct Link(Socket);
 
 impl Link {
     async fn send(&mut self, kind: Up) -> anyhow::Result<()> {
